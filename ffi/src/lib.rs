@@ -1,0 +1,1 @@
+//! libsae: the C ABI.

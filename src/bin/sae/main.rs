@@ -1,0 +1,2 @@
+//! The `sae` tool.
+fn main() {}

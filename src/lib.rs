@@ -1,0 +1,24 @@
+//! Sparse-autoencoder (SAE) inference on the CPU.
+#![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(not(target_endian = "little"))]
+compile_error!("libsae reads little-endian weights in place and refuses big-endian hosts");
+
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod bytes;
+pub mod container;
+pub mod dtype;
+pub mod error;
+pub mod features;
+pub mod kernels;
+pub mod rows;
+pub mod tensor;
+
+pub use dtype::Dtype;
+pub use error::{Code, Error};
+pub use features::{Features, FeaturesRow, RowStatus};
+pub use rows::Rows;
