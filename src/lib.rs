@@ -11,14 +11,27 @@ extern crate std;
 
 pub mod bytes;
 pub mod container;
+pub mod convention;
+mod decode;
 pub mod dtype;
+mod encode;
 pub mod error;
 pub mod features;
 pub mod kernels;
+mod readout;
+mod open;
 pub mod rows;
+pub mod sae;
+mod scratch;
+mod select;
 pub mod tensor;
 
 pub use dtype::Dtype;
 pub use error::{Code, Error};
 pub use features::{Features, FeaturesRow, RowStatus};
+pub use kernels::Level;
+pub use open::{MAX_CONFIG_BYTES, OpenOptions};
+pub use readout::FeatureSet;
 pub use rows::Rows;
+pub use sae::{Description, Sae};
+pub use scratch::Scratch;

@@ -1,0 +1,104 @@
+//! Gemma Scope 1: one `params.npz`, no config.
+//!
+//! Source: `gemma_2` and `gemma_2_transcoder` loaders of SAELens 6.54; Lieberum et al. 2024.
+//!
+//! `W_enc [d_in, d_sae]`, `W_dec [d_sae, d_out]`, `b_enc`, `threshold [d_sae]`, `b_dec [d_out]`.
+//! `pre = W_enc^T x + b_enc` (`b_dec` is **not** subtracted), strict JumpReLU; without
+//! `threshold` a plain ReLU. Lower-case `w_enc`, `w_dec` occur. The eight embedding SAEs (a
+//! folder `embedding`) follow SAELens: `W_enc / sqrt(d_in)` and `W_dec * sqrt(d_in)`, everything
+//! else as stored.
+
+use super::{Checkpoint, Convention, Settings, Tensors};
+use crate::error::Error;
+use crate::sae::{About, Activation, FeatureAxis, InputNorm, Parts, Site, Thresholds};
+use alloc::vec;
+use alloc::vec::Vec;
+
+pub(super) const CONVENTION: Convention = Convention { detect, open };
+
+fn detect(checkpoint: &Checkpoint<'_>) -> bool {
+    let [(_, archive)] = checkpoint.archives.as_slice() else {
+        return false;
+    };
+    archive.container == "npz"
+}
+
+fn open<'a>(checkpoint: &Checkpoint<'a>, _: &Settings<'_>) -> Result<Parts<'a>, Error> {
+    let [(_, archive)] = checkpoint.archives.as_slice() else {
+        return Err(super::unknown(checkpoint));
+    };
+    let tensors = Tensors::new(archive, "Gemma Scope 1");
+    let either = |upper, lower| {
+        if tensors.has(upper) || !tensors.has(lower) {
+            upper
+        } else {
+            lower
+        }
+    };
+    let (w_enc, w_dec) = (either("W_enc", "w_enc"), either("W_dec", "w_dec"));
+    let [d_in, d_sae] = tensors.shape_2d(w_enc)?;
+    let [_, d_out] = tensors.shape_2d(w_dec)?;
+    // Every shape is checked before a value is read: a deflated member may be a bomb.
+    tensors.check_shape(w_dec, &[d_sae, d_out])?;
+    tensors.check_shape("b_enc", &[d_sae])?;
+    tensors.check_shape("b_dec", &[d_out])?;
+    let jump = tensors.has("threshold");
+    if jump {
+        tensors.check_shape("threshold", &[d_sae])?;
+    }
+    let activation = match jump {
+        true => Activation::JumpRelu {
+            threshold: Thresholds::PerFeature(tensors.thresholds("threshold", d_sae)?),
+            relu: true,
+            inclusive: false,
+        },
+        false => Activation::Relu,
+    };
+    if tensors.has("scaling_factor") {
+        let factors = tensors.vector("scaling_factor", d_sae)?;
+        if let Some(index) = factors.iter().position(|&factor| factor != 1.0) {
+            return Err(Error::BadValue {
+                tensor: "scaling_factor".into(),
+                index: index as u64,
+                found: factors.get(index).copied().unwrap_or(f64::NAN),
+            });
+        }
+    }
+    let bias = tensors.vector("b_enc", d_sae)?;
+    let decoder_bias = tensors.vector("b_dec", d_out)?;
+    let embedding = checkpoint
+        .folders
+        .iter()
+        .any(|folder| folder == "embedding");
+    let root = libm::sqrt(d_in as f64);
+    let mut notes = Vec::new();
+    if embedding {
+        notes.push(alloc::format!(
+            "embedding SAE: encoder / sqrt(d_in), decoder * sqrt(d_in) ({root}), as SAELens does"
+        ));
+    }
+    Ok(Parts {
+        input_norm: InputNorm::None,
+        center: None,
+        encoder: tensors.matrix(w_enc, FeatureAxis::Second, d_sae, d_in)?,
+        scale: embedding.then(|| vec![1.0 / root; d_sae]),
+        bias: Some(bias),
+        activation,
+        decoder: tensors.matrix(w_dec, FeatureAxis::First, d_sae, d_out)?,
+        decoder_scale: embedding.then(|| vec![root; d_sae]),
+        decoder_bias: Some(decoder_bias),
+        undo_norm: false,
+        skip: None,
+        about: About {
+            publisher: "Gemma Scope 1".into(),
+            convention: "gemma_scope_1".into(),
+            architecture: if jump { "jumprelu" } else { "standard" }.into(),
+            site: Site::default(),
+            ignored_keys: Vec::new(),
+            ignored_tensors: tensors.ignored()?,
+            notes,
+            bytes_read: tensors.bytes_read(),
+            files: Vec::new(),
+        },
+    })
+}

@@ -1,0 +1,196 @@
+//! Decoding: features become reconstructed rows.
+//!
+//! ```text
+//! a_i = f_i * decoder_scale_i                       f64
+//! sum_c = 0 + a_i1 * d_i1c + a_i2 * d_i2c + ..      f64, ascending feature, never fused
+//! y_c = sum_c + b_dec_c ; undo the normalisation ; + (W_skip x)_c ; rounded once to f32
+//! ```
+
+use crate::encode::{RowNorm, check_width, load_row, products};
+use crate::error::Error;
+use crate::features::{Features, FeaturesRow, RowStatus};
+use crate::kernels::Kernels;
+use crate::rows::Rows;
+use crate::sae::{InputNorm, Layout, Sae};
+use crate::scratch::{ROW_BLOCK, Scratch, Work};
+
+impl Sae<'_> {
+    /// Reconstructs every row of `features` into `out`, `[rows, d_out]`, contiguous.
+    ///
+    /// `inputs` are the rows that were encoded; they are needed when
+    /// [`Sae::needs_inputs_to_decode`] says so, else ignored. A row whose status is
+    /// [`RowStatus::NonFinite`] becomes NaN throughout. Prefer a decoder in rows
+    /// ([`Sae::prepare`]): from columns, every value costs a cache line.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `out`, `inputs` or the scratch have the wrong size,
+    /// [`Error::InvalidArgument`] if inputs are needed and missing,
+    /// [`Error::FeatureOutOfRange`] if the features are those of a wider model. `out` is left as
+    /// it was then.
+    pub fn decode(
+        &self,
+        features: &Features,
+        inputs: Option<Rows<'_>>,
+        scratch: &mut Scratch<'_>,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let d_out = self.d_out();
+        let expected = features.rows().saturating_mul(d_out);
+        if out.len() != expected {
+            return Err(Error::Length {
+                what: "reconstructed values",
+                expected: expected as u64,
+                found: out.len() as u64,
+            });
+        }
+        let inputs = self.decode_inputs(features, inputs)?;
+        if let Some(&feature) = features
+            .indices()
+            .iter()
+            .find(|&&i| i as usize >= self.d_sae())
+        {
+            return Err(Error::FeatureOutOfRange {
+                feature: feature.into(),
+                d_sae: self.d_sae() as u64,
+            });
+        }
+        let mut work = scratch.split(self)?;
+        for (row, (found, out)) in features.iter().zip(out.chunks_exact_mut(d_out)).enumerate() {
+            self.decode_row(found, inputs, row, &mut work, out);
+        }
+        Ok(())
+    }
+
+    fn decode_inputs<'r>(
+        &self,
+        features: &Features,
+        inputs: Option<Rows<'r>>,
+    ) -> Result<Option<Rows<'r>>, Error> {
+        if !self.needs_inputs_to_decode() {
+            return Ok(None);
+        }
+        let Some(rows) = inputs else {
+            return Err(Error::InvalidArgument {
+                what: "inputs of decode",
+                expected: "the encoded rows (this model undoes a normalisation, or has a skip)"
+                    .into(),
+                found: "none".into(),
+            });
+        };
+        check_width(rows, self.d_in())?;
+        if rows.rows() != features.rows() {
+            return Err(Error::Length {
+                what: "input rows of decode",
+                expected: features.rows() as u64,
+                found: rows.rows() as u64,
+            });
+        }
+        Ok(Some(rows))
+    }
+
+    fn decode_row(
+        &self,
+        features: FeaturesRow<'_>,
+        inputs: Option<Rows<'_>>,
+        row: usize,
+        work: &mut Work<'_>,
+        out: &mut [f32],
+    ) {
+        let mut ok = features.status != RowStatus::NonFinite;
+        let mut norm = RowNorm {
+            mean: 0.0,
+            scale: 1.0,
+        };
+        if let Some(rows) = inputs {
+            ok &= load_row(self.kernels, rows, row, work.input);
+            if ok && self.undoes_norm() {
+                norm = self.row_norm(work.input);
+            }
+        }
+        if !ok {
+            out.fill(CANONICAL_NAN);
+            return;
+        }
+        self.add_decoder_rows(features, work);
+        if let Some(bias) = &self.parts.decoder_bias {
+            for (sum, bias) in work.output.iter_mut().zip(bias) {
+                *sum += bias;
+            }
+        }
+        if self.undoes_norm() {
+            for sum in work.output.iter_mut() {
+                *sum = match self.parts.input_norm {
+                    InputNorm::LayerNorm => *sum * norm.scale + norm.mean,
+                    InputNorm::ConstantNorm => *sum / norm.scale,
+                    InputNorm::None => *sum,
+                };
+            }
+        }
+        self.add_skip(work);
+        for (out, &sum) in out.iter_mut().zip(work.output.iter()) {
+            let value = sum as f32;
+            *out = if value.is_nan() { CANONICAL_NAN } else { value };
+        }
+    }
+
+    /// `work.output = sum_i a_i d_i`.
+    fn add_decoder_rows(&self, features: FeaturesRow<'_>, work: &mut Work<'_>) {
+        let decoder = &self.parts.decoder;
+        work.output.fill(0.0);
+        let amount = |feature: usize, value: f32| match &self.parts.decoder_scale {
+            Some(scale) => f64::from(value) * scale.get(feature).copied().unwrap_or(0.0),
+            None => f64::from(value),
+        };
+        match decoder.layout() {
+            Layout::Rows => {
+                let (ty, stride) = (decoder.weight_type(), decoder.stride_bytes());
+                let blocks = features
+                    .indices
+                    .chunks(ROW_BLOCK)
+                    .zip(features.values.chunks(ROW_BLOCK));
+                for (indices, values) in blocks {
+                    let Some(amounts) = work.sums.get_mut(..indices.len()) else {
+                        return;
+                    };
+                    for ((to, &index), &value) in amounts.iter_mut().zip(indices).zip(values) {
+                        *to = amount(index as usize, value);
+                    }
+                    let bytes = decoder.bytes();
+                    self.kernels
+                        .add_scaled_rows(ty, bytes, stride, indices, amounts, work.output);
+                }
+            }
+            Layout::Columns => {
+                for (column, sum) in work.output.iter_mut().enumerate() {
+                    for (&index, &value) in features.indices.iter().zip(features.values) {
+                        let feature = index as usize;
+                        *sum += amount(feature, value) * decoder.weight(feature, column);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds `W_skip x` of the raw row in `work.input`.
+    fn add_skip(&self, work: &mut Work<'_>) {
+        let Some(skip) = &self.parts.skip else { return };
+        let block = match skip.layout() {
+            Layout::Rows => ROW_BLOCK,
+            Layout::Columns => Kernels::COLUMN_TILE,
+        };
+        for first in (0..skip.features()).step_by(block) {
+            let count = block.min(skip.features() - first);
+            let Some(sums) = work.sums.get_mut(..count) else {
+                return;
+            };
+            products(self.kernels, skip, first, work.input, work.lanes, sums);
+            let outputs = work.output.get_mut(first..).unwrap_or(&mut []);
+            for (output, sum) in outputs.iter_mut().zip(sums.iter()) {
+                *output += sum;
+            }
+        }
+    }
+}
+
+/// The quiet NaN with no payload.
+pub(crate) const CANONICAL_NAN: f32 = f32::from_bits(0x7fc0_0000);

@@ -1,0 +1,217 @@
+//! Encoding: rows become features.
+//!
+//! For each row: widen to f64, normalise and centre there, round once to f32 (`x'`); form the
+//! exact products `S = W_enc x'` block by block in whatever orientation the file stores; select
+//! from each block at once, so nothing dense of size d_sae is ever written.
+
+use crate::Dtype;
+use crate::error::Error;
+use crate::features::{Features, RowStatus};
+use crate::kernels::{Kernels, WeightType};
+use crate::rows::Rows;
+use crate::sae::{InputNorm, Layout, Matrix, Sae};
+use crate::scratch::{ROW_BLOCK, Scratch, Work};
+use crate::select::Selector;
+
+/// What normalisation found out about a row; decoding undoes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowNorm {
+    /// Subtracted from the row.
+    pub(crate) mean: f64,
+    /// The standard deviation (LayerNorm), or the factor (ConstantNorm).
+    pub(crate) scale: f64,
+}
+
+impl Sae<'_> {
+    /// Encodes every row; the content of `features` is replaced.
+    ///
+    /// Values are the publisher's (see [`Description`](crate::Description)); a row with a
+    /// non-finite value, before or after centring and normalisation, has no features and says so
+    /// in its status, and the other rows proceed. The result has the same bits on every CPU, for
+    /// every split of the rows, in every batch.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the rows are not d_in wide or the scratch was made for a smaller
+    /// model, [`Error::OutOfMemory`] if `features` cannot grow. `features` is empty then.
+    pub fn encode(
+        &self,
+        rows: Rows<'_>,
+        scratch: &mut Scratch<'_>,
+        features: &mut Features,
+    ) -> Result<(), Error> {
+        features.clear();
+        let result = self.encode_all(rows, scratch, features);
+        if result.is_err() {
+            features.clear();
+        }
+        result
+    }
+
+    fn encode_all(
+        &self,
+        rows: Rows<'_>,
+        scratch: &mut Scratch<'_>,
+        features: &mut Features,
+    ) -> Result<(), Error> {
+        check_width(rows, self.d_in())?;
+        let mut work = scratch.split(self)?;
+        for row in 0..rows.rows() {
+            let status = match self.prepare_row(rows, row, work.input) {
+                None => RowStatus::NonFinite,
+                Some(_) => self.encode_row(&mut work, features)?,
+            };
+            features.end_row(status)?;
+        }
+        Ok(())
+    }
+
+    /// Encodes the prepared row in `work.input`, by reading every row of the encoder.
+    fn encode_row(&self, work: &mut Work<'_>, features: &mut Features) -> Result<RowStatus, Error> {
+        let selector = self.select_all(work, features)?;
+        let status = selector.status();
+        selector.finish(features)?;
+        Ok(status)
+    }
+
+    /// Forms every product of the prepared row and selects from them. Threshold rules write to
+    /// `features` at once; TopK keeps its candidates in the selector.
+    pub(crate) fn select_all<'w>(
+        &'w self,
+        work: &'w mut Work<'_>,
+        features: &mut Features,
+    ) -> Result<Selector<'w>, Error> {
+        let Work {
+            input,
+            sums,
+            lanes,
+            candidates,
+            ..
+        } = work;
+        let mut selector = Selector::new(&self.parts, candidates);
+        let encoder = &self.parts.encoder;
+        let block = match encoder.layout() {
+            Layout::Rows => ROW_BLOCK,
+            Layout::Columns => Kernels::COLUMN_TILE,
+        };
+        for first in (0..self.d_sae()).step_by(block) {
+            let count = block.min(self.d_sae() - first);
+            let Some(sums) = sums.get_mut(..count) else {
+                break;
+            };
+            products(self.kernels, encoder, first, input, lanes, sums);
+            selector.block(first, sums, features)?;
+        }
+        Ok(selector)
+    }
+
+    /// Writes `x'` of row `row` into `input`, or returns `None` if the row is not finite, or
+    /// becomes so when it is centred and normalised.
+    pub(crate) fn prepare_row(
+        &self,
+        rows: Rows<'_>,
+        row: usize,
+        input: &mut [f64],
+    ) -> Option<RowNorm> {
+        let kernels = self.kernels;
+        let norm = load_row(kernels, rows, row, input).then(|| self.row_norm(input))?;
+        match self.parts.input_norm {
+            InputNorm::None => {}
+            InputNorm::LayerNorm => {
+                let divisor = norm.scale + 1e-5;
+                for value in input.iter_mut() {
+                    *value = (*value - norm.mean) / divisor;
+                }
+            }
+            InputNorm::ConstantNorm => {
+                for value in input.iter_mut() {
+                    *value *= norm.scale;
+                }
+            }
+        }
+        if let Some(center) = &self.parts.center {
+            for (value, center) in input.iter_mut().zip(center) {
+                *value -= center;
+            }
+        }
+        let mut finite = true;
+        for value in input.iter_mut() {
+            *value = f64::from(*value as f32);
+            finite &= value.is_finite();
+        }
+        finite.then_some(norm)
+    }
+
+    /// What the normalisation of this raw row subtracts and multiplies by.
+    pub(crate) fn row_norm(&self, raw: &[f64]) -> RowNorm {
+        let d = raw.len() as f64;
+        match self.parts.input_norm {
+            InputNorm::None => RowNorm {
+                mean: 0.0,
+                scale: 1.0,
+            },
+            InputNorm::LayerNorm => {
+                let mean = self.kernels.sum(raw) / d;
+                let variance = self.kernels.sum_squares_about(raw, mean) / (d - 1.0);
+                RowNorm {
+                    mean,
+                    scale: libm::sqrt(variance),
+                }
+            }
+            InputNorm::ConstantNorm => {
+                let norm = libm::sqrt(self.kernels.sum_squares_about(raw, 0.0));
+                RowNorm {
+                    mean: 0.0,
+                    scale: libm::sqrt(d) / norm,
+                }
+            }
+        }
+    }
+}
+
+/// Widens row `row` into `input` and says whether every value is finite.
+pub(crate) fn load_row(kernels: &Kernels, rows: Rows<'_>, row: usize, input: &mut [f64]) -> bool {
+    let bytes = rows.row_bytes(row);
+    kernels.widen(row_type(rows.dtype()), bytes, input);
+    input.iter().all(|value| value.is_finite())
+}
+
+/// The weight type that rows of this dtype are read with ([`Rows`] admits no others).
+fn row_type(dtype: Dtype) -> WeightType {
+    match dtype {
+        Dtype::F16 => WeightType::F16,
+        Dtype::BF16 => WeightType::BF16,
+        _ => WeightType::F32,
+    }
+}
+
+/// `sums[i] = S_(first + i)`, for rows or columns. `lanes` is used for columns only.
+pub(crate) fn products(
+    kernels: &Kernels,
+    matrix: &Matrix<'_>,
+    first: usize,
+    input: &[f64],
+    lanes: &mut [f64],
+    sums: &mut [f64],
+) {
+    let (ty, bytes, stride) = (
+        matrix.weight_type(),
+        matrix.from_feature(first),
+        matrix.stride_bytes(),
+    );
+    match matrix.layout() {
+        Layout::Rows => kernels.dot_rows(ty, bytes, stride, input, sums),
+        Layout::Columns => kernels.dot_columns(ty, bytes, stride, input, lanes, sums),
+    }
+}
+
+/// Whether rows have the width that the model reads.
+pub(crate) fn check_width(rows: Rows<'_>, width: usize) -> Result<(), Error> {
+    if rows.width() == width {
+        return Ok(());
+    }
+    Err(Error::Length {
+        what: "values per row",
+        expected: width as u64,
+        found: rows.width() as u64,
+    })
+}

@@ -1,0 +1,290 @@
+//! Readout: the values of a few chosen features, without encoding the rest.
+//!
+//! A [`FeatureSet`] gathers its m encoder vectors once, so reading it out costs m rows on every
+//! layout. Under TopK a feature's value depends on all others: readout is exact there too, and
+//! costs a full encode.
+
+use crate::encode::check_width;
+use crate::error::Error;
+use crate::features::RowStatus;
+use crate::rows::Rows;
+use crate::sae::{Activation, Matrix, Sae};
+use crate::scratch::{ROW_BLOCK, Scratch, Work};
+use crate::select::{Fate, judge};
+use alloc::vec::Vec;
+
+/// Features compiled for readout: a watch list. Any order, duplicates allowed.
+#[derive(Debug)]
+pub struct FeatureSet {
+    features: Vec<u32>,
+    /// The gathered encoder vectors, in the order of `features`; none under TopK.
+    encoder: Option<Matrix<'static>>,
+    identity: usize,
+}
+
+impl FeatureSet {
+    /// The features, in the order in which they are read out.
+    pub fn features(&self) -> &[u32] {
+        &self.features
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.features.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.features.is_empty()
+    }
+
+    /// Bytes of weights that a readout of one row reads; for TopK those of the whole encoder.
+    pub fn bytes_per_row(&self, sae: &Sae<'_>) -> u64 {
+        self.encoder
+            .as_ref()
+            .unwrap_or(&sae.parts().encoder)
+            .size_bytes() as u64
+    }
+}
+
+impl Sae<'_> {
+    /// Compiles features for readout: gathers their encoder vectors, `m * d_in` weights, once.
+    ///
+    /// # Errors
+    /// [`Error::FeatureOutOfRange`], [`Error::OutOfMemory`].
+    pub fn compile_set(&self, features: &[u32]) -> Result<FeatureSet, Error> {
+        self.check_features(features)?;
+        let encoder = match self.reads_all_for_one() {
+            true => None,
+            false => Some(gather(&self.parts.encoder, features)?),
+        };
+        Ok(FeatureSet {
+            features: features.to_vec(),
+            encoder,
+            identity: self.identity,
+        })
+    }
+
+    /// Writes the values of the set's features for every row: `values` is `[rows, set.len()]`,
+    /// contiguous; a feature that does not fire is 0. `status` has one entry per row. Each value
+    /// has the bits that [`Sae::encode`] gives it.
+    ///
+    /// Reads the set's m encoder rows; under TopK the whole encoder.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if a buffer or the scratch has the wrong size,
+    /// [`Error::InvalidArgument`] if the set was compiled for another model.
+    pub fn readout(
+        &self,
+        set: &FeatureSet,
+        rows: Rows<'_>,
+        scratch: &mut Scratch<'_>,
+        values: &mut [f32],
+        status: &mut [RowStatus],
+    ) -> Result<(), Error> {
+        if set.identity != self.identity {
+            return Err(Error::InvalidArgument {
+                what: "feature set",
+                expected: "a set compiled for this model".into(),
+                found: "one of another model".into(),
+            });
+        }
+        let mut work = scratch.split(self)?;
+        self.check_readout(rows, set.len(), values, status)?;
+        for (row, status) in status.iter_mut().enumerate() {
+            let values = values
+                .get_mut(row * set.len()..(row + 1) * set.len())
+                .unwrap_or(&mut []);
+            values.fill(0.0);
+            *status = match self.prepare_row(rows, row, work.input) {
+                None => RowStatus::NonFinite,
+                Some(_) => match &set.encoder {
+                    Some(encoder) => self.read_rows(encoder, &set.features, &mut work, values),
+                    None => self.read_chosen(&set.features, &mut work, values)?,
+                },
+            };
+        }
+        Ok(())
+    }
+
+    /// Writes the value of one feature, any of them, for every row: `values` and `status` have
+    /// one entry per row.
+    ///
+    /// Gathers that feature's vector first: one row of an encoder in rows; a column costs about
+    /// 25 times as much. Under TopK it reads the whole encoder. Compile a set for features that
+    /// are read again.
+    ///
+    /// # Errors
+    /// [`Error::FeatureOutOfRange`]; [`Error::Length`] if a buffer or the scratch has the wrong
+    /// size.
+    pub fn readout_one(
+        &self,
+        feature: u32,
+        rows: Rows<'_>,
+        scratch: &mut Scratch<'_>,
+        values: &mut [f32],
+        status: &mut [RowStatus],
+    ) -> Result<(), Error> {
+        self.check_features(&[feature])?;
+        let mut work = scratch.split(self)?;
+        self.check_readout(rows, 1, values, status)?;
+        let encoder = &self.parts.encoder;
+        let all = self.reads_all_for_one();
+        let in_place = encoder.row(feature as usize);
+        if in_place.is_none() && !all {
+            encoder.gather(feature as usize, gather_room(work.gather, encoder));
+        }
+        for (row, (value, status)) in values.iter_mut().zip(status).enumerate() {
+            *value = 0.0;
+            *status = match self.prepare_row(rows, row, work.input) {
+                None => RowStatus::NonFinite,
+                Some(_) if all => {
+                    self.read_chosen(&[feature], &mut work, core::slice::from_mut(value))?
+                }
+                Some(_) => {
+                    let weights = match in_place {
+                        Some(row) => row,
+                        None => gather_room(work.gather, encoder),
+                    };
+                    let mut sum = [0.0];
+                    let (ty, stride) = (encoder.weight_type(), weights.len());
+                    self.kernels
+                        .dot_rows(ty, weights, stride, work.input, &mut sum);
+                    self.report(feature, sum[0], value)
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether the value of one feature depends on all others.
+    fn reads_all_for_one(&self) -> bool {
+        matches!(self.parts.activation, Activation::TopK { .. })
+    }
+
+    fn check_features(&self, features: &[u32]) -> Result<(), Error> {
+        match features
+            .iter()
+            .find(|&&feature| feature as usize >= self.d_sae())
+        {
+            None => Ok(()),
+            Some(&feature) => Err(Error::FeatureOutOfRange {
+                feature: feature.into(),
+                d_sae: self.d_sae() as u64,
+            }),
+        }
+    }
+
+    fn check_readout(
+        &self,
+        rows: Rows<'_>,
+        features: usize,
+        values: &[f32],
+        status: &[RowStatus],
+    ) -> Result<(), Error> {
+        check_width(rows, self.d_in())?;
+        let lengths = [
+            (
+                "values of a readout",
+                rows.rows().saturating_mul(features),
+                values.len(),
+            ),
+            ("statuses of a readout", rows.rows(), status.len()),
+        ];
+        for (what, expected, found) in lengths {
+            if expected != found {
+                let (expected, found) = (expected as u64, found as u64);
+                return Err(Error::Length {
+                    what,
+                    expected,
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads out gathered rows, which depend on nothing else.
+    fn read_rows(
+        &self,
+        encoder: &Matrix<'_>,
+        features: &[u32],
+        work: &mut Work<'_>,
+        values: &mut [f32],
+    ) -> RowStatus {
+        let mut status = RowStatus::Ok;
+        let stride = encoder.stride_bytes();
+        let blocks = features.chunks(ROW_BLOCK).zip(values.chunks_mut(ROW_BLOCK));
+        for (block, (features, values)) in blocks.enumerate() {
+            let Some(sums) = work.sums.get_mut(..features.len()) else {
+                break;
+            };
+            let weights = encoder.from_feature(block * ROW_BLOCK);
+            self.kernels
+                .dot_rows(encoder.weight_type(), weights, stride, work.input, sums);
+            for ((&feature, &sum), value) in features.iter().zip(sums.iter()).zip(values) {
+                if self.report(feature, sum, value) != RowStatus::Ok {
+                    status = RowStatus::NanPreActivation;
+                }
+            }
+        }
+        status
+    }
+
+    /// Writes the value of a feature whose product is known.
+    fn report(&self, feature: u32, product: f64, value: &mut f32) -> RowStatus {
+        match judge(&self.parts, feature as usize, product) {
+            Fate::Off => RowStatus::Ok,
+            Fate::Nan => RowStatus::NanPreActivation,
+            Fate::On { value: found, .. } => {
+                *value = found;
+                RowStatus::Ok
+            }
+        }
+    }
+
+    /// Reads out features whose values depend on all products (TopK).
+    fn read_chosen(
+        &self,
+        features: &[u32],
+        work: &mut Work<'_>,
+        values: &mut [f32],
+    ) -> Result<RowStatus, Error> {
+        let mut selector = self.select_all(work, &mut crate::Features::new())?;
+        let chosen = selector.chosen();
+        for (&feature, value) in features.iter().zip(values) {
+            *value = chosen.value(feature);
+        }
+        Ok(selector.status())
+    }
+}
+
+/// The vectors of these features, one row each.
+fn gather(matrix: &Matrix<'_>, features: &[u32]) -> Result<Matrix<'static>, Error> {
+    let stride = matrix.width() * matrix.weight_type().size();
+    let bytes = features.len().saturating_mul(stride);
+    let mut rows: Vec<u8> = Vec::new();
+    rows.try_reserve_exact(bytes)
+        .map_err(|_| Error::OutOfMemory {
+            what: "a compiled set",
+            bytes: bytes as u64,
+        })?;
+    rows.resize(bytes, 0);
+    for (row, &feature) in rows.chunks_exact_mut(stride).zip(features) {
+        matrix.gather(feature as usize, row);
+    }
+    Ok(Matrix::from_rows(
+        matrix.tensor(),
+        rows,
+        matrix.weight_type(),
+        features.len(),
+        matrix.width(),
+    ))
+}
+
+/// The part of the gather buffer that one encoder vector fills.
+fn gather_room<'s>(gather: &'s mut [u8], encoder: &Matrix<'_>) -> &'s mut [u8] {
+    gather
+        .get_mut(..encoder.width() * encoder.weight_type().size())
+        .unwrap_or(&mut [])
+}

@@ -1,0 +1,358 @@
+//! A weight matrix as it is stored: one vector per feature, in rows or in columns.
+
+use crate::bytes::Bytes;
+use crate::dtype::Dtype;
+use crate::error::Error;
+use crate::kernels::WeightType;
+use crate::tensor::Tensor;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// How the vectors of a matrix lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// `[features, width]`: the vector of a feature is contiguous.
+    Rows,
+    /// `[width, features]`: the vector of a feature is a column.
+    Columns,
+}
+
+impl Layout {
+    /// `rows` or `columns`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Layout::Rows => "rows",
+            Layout::Columns => "columns",
+        }
+    }
+}
+
+/// `features` vectors of `width` weights each, read in place from the bytes of a file.
+///
+/// Invariant, checked by [`Matrix::new`]: every weight lies inside `bytes`.
+#[derive(Clone, Debug)]
+pub struct Matrix<'a> {
+    tensor: String,
+    bytes: Bytes<'a>,
+    ty: WeightType,
+    layout: Layout,
+    features: usize,
+    width: usize,
+    stride_bytes: usize,
+    mapped: bool,
+}
+
+/// Where the vectors of features are in a two-dimensional tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeatureAxis {
+    /// `[features, width]`.
+    First,
+    /// `[width, features]`.
+    Second,
+}
+
+impl<'a> Matrix<'a> {
+    /// The matrix in `tensor`, read in place whenever its weights are F32, F16 or BF16 and
+    /// contiguous along one axis. F64 weights are narrowed to f32 (rounded to nearest) and
+    /// tensors with other strides are gathered, both into memory, once.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the tensor is not `[features, width]` along those axes,
+    /// [`Error::UnsupportedDtype`] if it is not a floating-point one, [`Error::BadValue`] if an
+    /// F64 weight is finite but overflows f32.
+    pub fn new(
+        tensor: &Tensor<'a>,
+        axis: FeatureAxis,
+        features: usize,
+        width: usize,
+    ) -> Result<Self, Error> {
+        let expected = match axis {
+            FeatureAxis::First => [features, width],
+            FeatureAxis::Second => [width, features],
+        };
+        if tensor.shape() != expected {
+            return Err(Error::Shape {
+                tensor: tensor.name().into(),
+                expected: expected.to_vec(),
+                found: tensor.shape().to_vec(),
+            });
+        }
+        let (feature_step, width_step) = match (axis, tensor.strides()) {
+            (FeatureAxis::First, &[first, second]) => (first, second),
+            (_, &[first, second]) => (second, first),
+            _ => (0, 0),
+        };
+        let ty = match tensor.dtype() {
+            Dtype::F32 => WeightType::F32,
+            Dtype::F16 => WeightType::F16,
+            Dtype::BF16 => WeightType::BF16,
+            Dtype::F64 => return Self::gathered(tensor, axis, features, width),
+            other => {
+                return Err(Error::UnsupportedDtype {
+                    tensor: tensor.name().into(),
+                    found: other.name().into(),
+                });
+            }
+        };
+        // A dimension of length one may carry any stride.
+        let (layout, stride) = if width_step == 1 || width <= 1 {
+            (
+                Layout::Rows,
+                if features <= 1 { width } else { feature_step },
+            )
+        } else if feature_step == 1 || features <= 1 {
+            (Layout::Columns, width_step)
+        } else {
+            return Self::gathered(tensor, axis, features, width);
+        };
+        Ok(Matrix {
+            tensor: tensor.name().into(),
+            bytes: tensor.bytes().clone(),
+            ty,
+            layout,
+            features,
+            width,
+            stride_bytes: stride * ty.size(),
+            mapped: true,
+        })
+    }
+
+    /// Rows of f32 in memory, from a tensor whose elements cannot be used in place.
+    fn gathered(
+        tensor: &Tensor<'a>,
+        axis: FeatureAxis,
+        features: usize,
+        width: usize,
+    ) -> Result<Self, Error> {
+        let values = tensor.to_f64()?;
+        let bytes = values.len().saturating_mul(4);
+        let mut rows: Vec<u8> = Vec::new();
+        rows.try_reserve_exact(bytes)
+            .map_err(|_| Error::OutOfMemory {
+                what: "narrowed weights",
+                bytes: bytes as u64,
+            })?;
+        for feature in 0..features {
+            for column in 0..width {
+                let at = match axis {
+                    FeatureAxis::First => feature * width + column,
+                    FeatureAxis::Second => column * features + feature,
+                };
+                let value = values.get(at).copied().unwrap_or(0.0);
+                let narrow = value as f32;
+                if value.is_finite() && !narrow.is_finite() {
+                    return Err(Error::BadValue {
+                        tensor: tensor.name().into(),
+                        index: at as u64,
+                        found: value,
+                    });
+                }
+                rows.extend_from_slice(&narrow.to_le_bytes());
+            }
+        }
+        Ok(Self::from_rows(
+            tensor.name(),
+            rows,
+            WeightType::F32,
+            features,
+            width,
+        ))
+    }
+
+    /// Rows in memory of their own.
+    pub(crate) fn from_rows(
+        tensor: &str,
+        rows: Vec<u8>,
+        ty: WeightType,
+        features: usize,
+        width: usize,
+    ) -> Self {
+        Matrix {
+            tensor: tensor.into(),
+            bytes: Bytes::owned(rows),
+            ty,
+            layout: Layout::Rows,
+            features,
+            width,
+            stride_bytes: width * ty.size(),
+            mapped: false,
+        }
+    }
+
+    /// Name of the tensor in the file.
+    pub fn tensor(&self) -> &str {
+        &self.tensor
+    }
+
+    /// Format of the weights as they are read.
+    pub fn weight_type(&self) -> WeightType {
+        self.ty
+    }
+
+    /// Rows or columns.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Number of vectors.
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// Weights per vector.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Bytes between neighbouring rows ([`Layout::Rows`]) or rows of columns.
+    pub fn stride_bytes(&self) -> usize {
+        self.stride_bytes
+    }
+
+    /// Whether the weights are read from the file's bytes rather than from a copy.
+    pub fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+
+    /// Bytes of all weights.
+    pub fn size_bytes(&self) -> usize {
+        self.features * self.width * self.ty.size()
+    }
+
+    /// The bytes from the first weight on.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    /// The bytes of a feature's row, if rows are stored and there is such a feature.
+    pub fn row(&self, feature: usize) -> Option<&[u8]> {
+        if self.layout != Layout::Rows || feature >= self.features {
+            return None;
+        }
+        let start = feature * self.stride_bytes;
+        self.bytes().get(start..start + self.width * self.ty.size())
+    }
+
+    /// The bytes from feature `first` on: of its row, or of its column's first weight.
+    pub(crate) fn from_feature(&self, first: usize) -> &[u8] {
+        let step = match self.layout {
+            Layout::Rows => self.stride_bytes,
+            Layout::Columns => self.ty.size(),
+        };
+        self.bytes().get(first * step..).unwrap_or(&[])
+    }
+
+    /// Writes the vector of a feature, `width` weights, as contiguous bytes. `row` must have room
+    /// for exactly them.
+    pub(crate) fn gather(&self, feature: usize, row: &mut [u8]) {
+        debug_assert_eq!(row.len(), self.width * self.ty.size());
+        if let Some(bytes) = self.row(feature) {
+            row.copy_from_slice(bytes);
+            return;
+        }
+        let size = self.ty.size();
+        let column = self.from_feature(feature);
+        for (j, to) in row.chunks_exact_mut(size).enumerate() {
+            let start = j * self.stride_bytes;
+            if let Some(from) = column.get(start..start + size) {
+                to.copy_from_slice(from);
+            }
+        }
+    }
+
+    /// One weight of a vector, widened.
+    pub(crate) fn weight(&self, feature: usize, column: usize) -> f64 {
+        let size = self.ty.size();
+        let at = match self.layout {
+            Layout::Rows => feature * self.stride_bytes + column * size,
+            Layout::Columns => column * self.stride_bytes + feature * size,
+        };
+        self.bytes()
+            .get(at..at + size)
+            .map_or(0.0, |bytes| widen(self.ty, bytes))
+    }
+
+    /// A copy with one contiguous row per feature, in one pass over the weights, with no memory
+    /// beyond the result.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn to_rows(&self) -> Result<Matrix<'static>, Error> {
+        let bytes = self.size_bytes();
+        let mut rows: Vec<u8> = Vec::new();
+        rows.try_reserve_exact(bytes)
+            .map_err(|_| Error::OutOfMemory {
+                what: "rows per feature",
+                bytes: bytes as u64,
+            })?;
+        rows.resize(bytes, 0);
+        let size = self.ty.size();
+        match self.layout {
+            Layout::Rows => {
+                for (feature, row) in rows.chunks_exact_mut(self.width * size).enumerate() {
+                    self.gather(feature, row);
+                }
+            }
+            Layout::Columns => {
+                // Square tiles, so that both sides stay in cache.
+                const TILE: usize = 64;
+                let stride = self.width * size;
+                for first_column in (0..self.width).step_by(TILE) {
+                    for first in (0..self.features).step_by(TILE) {
+                        for column in first_column..self.width.min(first_column + TILE) {
+                            let from = self.from_feature(first).get(column * self.stride_bytes..);
+                            let from = from.unwrap_or(&[]);
+                            let count = TILE.min(self.features - first);
+                            for (i, weight) in from.chunks_exact(size).take(count).enumerate() {
+                                let at = (first + i) * stride + column * size;
+                                if let Some(to) = rows.get_mut(at..at + size) {
+                                    to.copy_from_slice(weight);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Matrix::from_rows(
+            &self.tensor,
+            rows,
+            self.ty,
+            self.features,
+            self.width,
+        ))
+    }
+
+    /// The first weight that is NaN or infinite: (feature, position in its vector, value).
+    pub(crate) fn first_non_finite(&self) -> Option<(usize, usize, f64)> {
+        let (outer, inner) = match self.layout {
+            Layout::Rows => (self.features, self.width),
+            Layout::Columns => (self.width, self.features),
+        };
+        let size = self.ty.size();
+        for i in 0..outer {
+            let start = i * self.stride_bytes;
+            let line = self.bytes().get(start..start + inner * size).unwrap_or(&[]);
+            for (j, bytes) in line.chunks_exact(size).enumerate() {
+                let value = widen(self.ty, bytes);
+                if !value.is_finite() {
+                    return Some(match self.layout {
+                        Layout::Rows => (i, j, value),
+                        Layout::Columns => (j, i, value),
+                    });
+                }
+            }
+        }
+        None
+    }
+}
+
+/// One weight, widened.
+fn widen(ty: WeightType, bytes: &[u8]) -> f64 {
+    match (ty, bytes) {
+        (WeightType::F32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
+        (WeightType::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f64(),
+        (WeightType::BF16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f64(),
+        _ => 0.0,
+    }
+}

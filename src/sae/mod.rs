@@ -1,0 +1,336 @@
+//! The model in canonical form: input normalisation, encoder, activation, decoder, skip.
+//!
+//! ```text
+//! x' = round32(norm(x) - center)            f64, rounded once
+//! S  = W_enc x'                             exact products, f64 lanes (kernels)
+//! p  = scale * S + bias ;  pre = round32(p)
+//! f  = activation(pre)                      select
+//! y  = round32(undo_norm(sum_i f_i decoder_scale_i d_i + b_dec) + W_skip x)
+//! ```
+//!
+//! Publishers' layouts, names and folds end in the conventions; nothing here knows them. Folds
+//! stay vectors: no matrix is ever multiplied out.
+
+mod activation;
+mod description;
+mod matrix;
+
+pub use activation::{Activation, Rank, Thresholds};
+pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
+pub use matrix::{FeatureAxis, Layout, Matrix};
+
+use crate::error::Error;
+use crate::kernels::{Kernels, Level};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// What is done to a row before it is centred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InputNorm {
+    /// Nothing.
+    None,
+    /// `(x - mean) / (sigma + 1e-5)`, sigma the standard deviation with d - 1.
+    LayerNorm,
+    /// `x * sqrt(d) / |x|`.
+    ConstantNorm,
+}
+
+impl InputNorm {
+    /// The publishers' name for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            InputNorm::None => "none",
+            InputNorm::LayerNorm => "layer_norm",
+            InputNorm::ConstantNorm => "constant_norm_rescale",
+        }
+    }
+}
+
+/// All that makes a model, before it is checked. Conventions fill it; [`Sae::from_parts`] checks
+/// that it fits together.
+#[derive(Clone, Debug)]
+pub struct Parts<'a> {
+    /// Normalisation of the input row.
+    pub input_norm: InputNorm,
+    /// Subtracted after normalisation, `[d_in]`.
+    pub center: Option<Vec<f64>>,
+    /// Encoder: d_sae vectors of d_in weights.
+    pub encoder: Matrix<'a>,
+    /// Per-feature factor of the product, `[d_sae]`.
+    pub scale: Option<Vec<f64>>,
+    /// Per-feature bias, `[d_sae]`.
+    pub bias: Option<Vec<f64>>,
+    /// Which features fire.
+    pub activation: Activation,
+    /// Decoder: d_sae vectors of d_out weights.
+    pub decoder: Matrix<'a>,
+    /// Per-feature factor of the value before it meets the decoder, `[d_sae]`.
+    pub decoder_scale: Option<Vec<f64>>,
+    /// Added to the reconstruction, `[d_out]`.
+    pub decoder_bias: Option<Vec<f64>>,
+    /// Whether the output undoes the normalisation of the input.
+    pub undo_norm: bool,
+    /// Skip connection: d_out vectors of d_in weights, applied to the raw row.
+    pub skip: Option<Matrix<'a>>,
+    /// What `inspect` tells besides the maths.
+    pub about: About,
+}
+
+/// Facts about a checkpoint that do not enter the maths.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Who publishes in this form, e.g. `SAELens`.
+    pub publisher: String,
+    /// The convention that opened it, e.g. `saelens`.
+    pub convention: String,
+    /// The architecture's name in the file.
+    pub architecture: String,
+    /// Where the rows come from and what a host must do to them.
+    pub site: Site,
+    /// Config keys that no publisher's code reads at inference.
+    pub ignored_keys: Vec<String>,
+    /// Integer and bool tensors that nobody reads.
+    pub ignored_tensors: Vec<String>,
+    /// Anything else worth knowing, in words.
+    pub notes: Vec<String>,
+    /// Bytes read while opening (headers, vectors, whatever was checked).
+    pub bytes_read: u64,
+    /// The files it came from.
+    pub files: Vec<String>,
+}
+
+/// A sparse autoencoder (or transcoder), ready to encode, decode and read out. Immutable, shared
+/// freely between threads; each thread brings its own [`Scratch`](crate::Scratch).
+///
+/// `'a` is the lifetime of bytes given to [`Sae::from_bytes`]; a model opened from a path is
+/// `Sae<'static>`.
+#[derive(Debug)]
+pub struct Sae<'a> {
+    pub(crate) parts: Parts<'a>,
+    pub(crate) kernels: &'static Kernels,
+    /// Tells models apart, so that a compiled set is not used with another model.
+    pub(crate) identity: usize,
+    description: Description,
+}
+
+static NEXT_IDENTITY: AtomicUsize = AtomicUsize::new(1);
+
+impl<'a> Sae<'a> {
+    /// Checks that the parts fit together and makes a model of them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a vector or matrix has the wrong size, [`Error::BadValue`] if a vector
+    /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae.
+    pub fn from_parts(parts: Parts<'a>) -> Result<Self, Error> {
+        let (d_sae, d_in) = (parts.encoder.features(), parts.encoder.width());
+        let d_out = parts.decoder.width();
+        if d_sae == 0 || d_in == 0 || d_out == 0 || d_sae > u32::MAX as usize {
+            return Err(Error::Shape {
+                tensor: parts.encoder.tensor().into(),
+                expected: alloc::vec![1, 1],
+                found: alloc::vec![d_sae, d_in],
+            });
+        }
+        let matrix = |matrix: &Matrix<'_>, features: usize, width: usize| {
+            if matrix.features() == features && matrix.width() == width {
+                return Ok(());
+            }
+            Err(Error::Shape {
+                tensor: matrix.tensor().into(),
+                expected: alloc::vec![features, width],
+                found: alloc::vec![matrix.features(), matrix.width()],
+            })
+        };
+        matrix(&parts.decoder, d_sae, d_out)?;
+        if let Some(skip) = &parts.skip {
+            matrix(skip, d_out, d_in)?;
+        }
+        let finite = |name: &str, values: &Option<Vec<f64>>, length: usize| {
+            values
+                .as_ref()
+                .map_or(Ok(()), |values| check_vector(name, values, length))
+        };
+        finite("center", &parts.center, d_in)?;
+        finite("scale", &parts.scale, d_sae)?;
+        finite("bias", &parts.bias, d_sae)?;
+        finite("decoder_scale", &parts.decoder_scale, d_sae)?;
+        finite("decoder_bias", &parts.decoder_bias, d_out)?;
+        if parts.undo_norm && parts.input_norm != InputNorm::None && d_in != d_out {
+            return Err(Error::Shape {
+                tensor: parts.decoder.tensor().into(),
+                expected: alloc::vec![d_sae, d_in],
+                found: alloc::vec![d_sae, d_out],
+            });
+        }
+        match &parts.activation {
+            Activation::Relu | Activation::TanhRelu => {}
+            Activation::Gated { gate_bias } => check_vector("gate_bias", gate_bias, d_sae)?,
+            Activation::JumpRelu { threshold, .. } => check_thresholds(threshold, d_sae)?,
+            Activation::TopK { k, .. } => {
+                if *k == 0 || *k > d_sae {
+                    return Err(Error::InvalidValue {
+                        key: "k".into(),
+                        expected: alloc::format!("1 to {d_sae}"),
+                        found: k.to_string(),
+                    });
+                }
+            }
+        }
+        let kernels = Kernels::best();
+        let description = Description::new(&parts, kernels.level());
+        let identity = NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed);
+        Ok(Sae {
+            parts,
+            kernels,
+            identity,
+            description,
+        })
+    }
+
+    /// Values per input row.
+    pub fn d_in(&self) -> usize {
+        self.parts.encoder.width()
+    }
+
+    /// Number of features.
+    pub fn d_sae(&self) -> usize {
+        self.parts.encoder.features()
+    }
+
+    /// Values per reconstructed row.
+    pub fn d_out(&self) -> usize {
+        self.parts.decoder.width()
+    }
+
+    /// The parts the model is made of.
+    pub fn parts(&self) -> &Parts<'a> {
+        &self.parts
+    }
+
+    /// What `inspect` prints.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// The instruction set in use.
+    pub fn level(&self) -> Level {
+        self.kernels.level()
+    }
+
+    /// The same model on another instruction set; the results have the same bits.
+    ///
+    /// # Errors
+    /// [`Error::LevelUnavailable`]; never a fallback.
+    pub fn with_level(mut self, level: Level) -> Result<Self, Error> {
+        self.kernels = Kernels::for_level(level).ok_or_else(|| {
+            let available: Vec<&str> = Level::available().map(Level::name).collect();
+            Error::LevelUnavailable {
+                requested: level.name().into(),
+                available: available.join(", "),
+            }
+        })?;
+        self.description = Description::new(&self.parts, level);
+        Ok(self)
+    }
+
+    /// What [`Sae::prepare`] would hold and read.
+    pub fn prepare_cost(&self) -> PrepareCost {
+        PrepareCost::new(&self.parts)
+    }
+
+    /// Makes the rows-per-feature copies of matrices that the file stores as columns: one pass
+    /// over each, at memory speed. The results keep their bits; decoding and reading out single
+    /// features become fast. Matrices already in rows stay mapped.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; the model is consumed then.
+    pub fn prepare(mut self) -> Result<Self, Error> {
+        if self.parts.encoder.layout() == Layout::Columns {
+            self.parts.encoder = self.parts.encoder.to_rows()?;
+        }
+        if self.parts.decoder.layout() == Layout::Columns {
+            self.parts.decoder = self.parts.decoder.to_rows()?;
+        }
+        self.description = Description::new(&self.parts, self.level());
+        Ok(self)
+    }
+
+    /// Whether [`Sae::decode`] needs the input rows: the output undoes a normalisation, or a skip
+    /// connection reads them.
+    pub fn needs_inputs_to_decode(&self) -> bool {
+        self.undoes_norm() || self.parts.skip.is_some()
+    }
+
+    pub(crate) fn undoes_norm(&self) -> bool {
+        self.parts.undo_norm && self.parts.input_norm != InputNorm::None
+    }
+
+    /// Looks for NaN and infinite weights in every matrix.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`] with tensor and position.
+    pub fn check_weights(&self) -> Result<(), Error> {
+        let matrices = [
+            Some(&self.parts.encoder),
+            Some(&self.parts.decoder),
+            self.parts.skip.as_ref(),
+        ];
+        for matrix in matrices.into_iter().flatten() {
+            if let Some((feature, column, found)) = matrix.first_non_finite() {
+                let index = match matrix.layout() {
+                    Layout::Rows => feature * matrix.width() + column,
+                    Layout::Columns => column * matrix.features() + feature,
+                };
+                return Err(Error::BadValue {
+                    tensor: matrix.tensor().into(),
+                    index: index as u64,
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_vector(name: &str, values: &[f64], length: usize) -> Result<(), Error> {
+    if values.len() != length {
+        return Err(Error::Shape {
+            tensor: name.into(),
+            expected: alloc::vec![length],
+            found: alloc::vec![values.len()],
+        });
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(Error::BadValue {
+            tensor: name.into(),
+            index: index as u64,
+            found: values[index],
+        }),
+    }
+}
+
+fn check_thresholds(threshold: &Thresholds, d_sae: usize) -> Result<(), Error> {
+    let values = match threshold {
+        Thresholds::Scalar(value) => core::slice::from_ref(value),
+        Thresholds::PerFeature(values) if values.len() == d_sae => values.as_slice(),
+        Thresholds::PerFeature(values) => {
+            return Err(Error::Shape {
+                tensor: "threshold".into(),
+                expected: alloc::vec![d_sae],
+                found: alloc::vec![values.len()],
+            });
+        }
+    };
+    let bad = |value: &f32| value.is_nan() || *value == f32::NEG_INFINITY;
+    match values.iter().position(bad) {
+        None => Ok(()),
+        Some(index) => Err(Error::BadValue {
+            tensor: "threshold".into(),
+            index: index as u64,
+            found: values[index].into(),
+        }),
+    }
+}
