@@ -15,6 +15,8 @@ pub mod dtype;
 pub mod error;
 pub mod features;
 pub mod kernels;
+#[cfg(feature = "std")]
+pub mod mmap;
 pub mod rows;
 pub mod tensor;
 
