@@ -31,7 +31,11 @@ fn main() {
         fill(&mut buffer, ty, &mut random);
         for (d_in, d_sae) in SHAPES {
             let x: Vec<f64> = (0..d_in).map(|_| f64::from(random.value() * 3.0)).collect();
-            let mut bench = Bench { criterion: &mut criterion, records: &mut records, ty };
+            let mut bench = Bench {
+                criterion: &mut criterion,
+                records: &mut records,
+                ty,
+            };
             bench.rows(&buffer, &x, d_sae);
             bench.columns(&buffer, &x, d_sae);
             bench.decode(&buffer, d_in, &mut random);
@@ -39,10 +43,22 @@ fn main() {
     }
     criterion.final_summary();
 
-    let best = records.iter().map(|record: &Record| record.bandwidth).fold(0.0, f64::max);
-    println!("\nread bandwidth, one thread, best of the run: {:.2} GB/s", best / 1e9);
+    let best = records
+        .iter()
+        .map(|record: &Record| record.bandwidth)
+        .fold(0.0, f64::max);
+    println!(
+        "\nread bandwidth, one thread, best of the run: {:.2} GB/s",
+        best / 1e9
+    );
     println!("ratio: to the bandwidth measured beside the entry / to the best of the run");
-    for Record { name, bytes, seconds, bandwidth } in &records {
+    for Record {
+        name,
+        bytes,
+        seconds,
+        bandwidth,
+    } in &records
+    {
         println!(
             "{name:<40} {:>9.1} us {:>8.2} MB {:>6.2} GB/s  {:.2} / {:.2}",
             seconds * 1e6,
@@ -83,8 +99,10 @@ impl Bench<'_> {
     fn columns(&mut self, buffer: &[u8], x: &[f64], d_sae: usize) {
         let ty = self.ty;
         let (stride, bytes) = (d_sae * ty.size(), x.len() * ty.size() * d_sae);
-        let tile_width =
-            std::env::var("TILE").ok().and_then(|v| v.parse().ok()).unwrap_or(Kernels::COLUMN_TILE);
+        let tile_width = std::env::var("TILE")
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(Kernels::COLUMN_TILE);
         let mut lanes = vec![0.0; 16 * tile_width];
         let name = format!("columns {}x{d_sae}", x.len());
         self.levels(&name, buffer, bytes, d_sae, |kernels, copy, out| {
@@ -103,8 +121,9 @@ impl Bench<'_> {
         let rows = buffer.len() / stride;
         let sets: Vec<Vec<u32>> = (0..(256 << 20) / (stride * L0))
             .map(|_| {
-                let mut set: Vec<u32> =
-                    (0..L0).map(|_| (random.next() % rows as u64) as u32).collect();
+                let mut set: Vec<u32> = (0..L0)
+                    .map(|_| (random.next() % rows as u64) as u32)
+                    .collect();
                 set.sort_unstable();
                 set
             })
@@ -135,7 +154,10 @@ impl Bench<'_> {
             let kernels = Kernels::for_level(level).unwrap();
             call(kernels, 0, &mut out);
             assert!(
-                expected.iter().zip(&out).all(|(a, b)| a.to_bits() == b.to_bits()),
+                expected
+                    .iter()
+                    .zip(&out)
+                    .all(|(a, b)| a.to_bits() == b.to_bits()),
                 "{name}: {level} differs from scalar"
             );
             let mut group = self.criterion.benchmark_group(name);
@@ -162,7 +184,12 @@ impl Bench<'_> {
             group.finish();
             if fastest.is_finite() {
                 let name = format!("{name} {} {level}", self.ty.name());
-                self.records.push(Record { name, bytes, seconds: fastest, bandwidth });
+                self.records.push(Record {
+                    name,
+                    bytes,
+                    seconds: fastest,
+                    bandwidth,
+                });
             }
         }
     }
@@ -182,15 +209,15 @@ fn fill(buffer: &mut [u8], ty: WeightType, random: &mut Random) {
             let (sign, fraction) = (bits >> 63, bits & 0x7f_ffff);
             let octave = bits >> 32 & 7;
             match ty {
-                WeightType::F32 => {
-                    ((sign << 31 | (120 + octave) << 23 | fraction) as u32).to_le_bytes().to_vec()
-                }
-                WeightType::F16 => {
-                    ((sign << 15 | (8 + octave) << 10 | fraction >> 13) as u16).to_le_bytes().into()
-                }
-                WeightType::BF16 => {
-                    ((sign << 15 | (120 + octave) << 7 | fraction >> 16) as u16).to_le_bytes().into()
-                }
+                WeightType::F32 => ((sign << 31 | (120 + octave) << 23 | fraction) as u32)
+                    .to_le_bytes()
+                    .to_vec(),
+                WeightType::F16 => ((sign << 15 | (8 + octave) << 10 | fraction >> 13) as u16)
+                    .to_le_bytes()
+                    .into(),
+                WeightType::BF16 => ((sign << 15 | (120 + octave) << 7 | fraction >> 16) as u16)
+                    .to_le_bytes()
+                    .into(),
             }
         })
         .collect();

@@ -10,8 +10,8 @@ use crate::encode::{RowNorm, check_width, load_row, products};
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
 use crate::kernels::Kernels;
+use crate::model::{InputNorm, Layout, Sae};
 use crate::rows::Rows;
-use crate::sae::{InputNorm, Layout, Sae};
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
 
 impl Sae<'_> {

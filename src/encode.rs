@@ -8,8 +8,8 @@ use crate::Dtype;
 use crate::error::Error;
 use crate::features::{Features, RowStatus};
 use crate::kernels::{Kernels, WeightType};
+use crate::model::{InputNorm, Layout, Matrix, Sae};
 use crate::rows::Rows;
-use crate::sae::{InputNorm, Layout, Matrix, Sae};
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
 use crate::select::Selector;
 

@@ -8,7 +8,7 @@ use crate::container::{self, Check};
 use crate::convention::{self, Checkpoint};
 use crate::error::Error;
 use crate::kernels::Level;
-use crate::sae::Sae;
+use crate::model::Sae;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde_json::Value;
@@ -76,8 +76,13 @@ impl<'a> Sae<'a> {
         config: Option<&str>,
         options: &OpenOptions,
     ) -> Result<Self, Error> {
-        let parts: Vec<&str> = name.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
-        let (file, folders) = parts.split_last().map_or((name, [].as_slice()), |(l, f)| (*l, f));
+        let parts: Vec<&str> = name
+            .split(['/', '\\'])
+            .filter(|part| !part.is_empty())
+            .collect();
+        let (file, folders) = parts
+            .split_last()
+            .map_or((name, [].as_slice()), |(l, f)| (*l, f));
         let mut checkpoint = Checkpoint {
             folders: folders.iter().map(ToString::to_string).collect(),
             ..Checkpoint::default()
@@ -102,12 +107,17 @@ impl<'a> Sae<'a> {
     ) -> Result<Self, Error> {
         let mut parts = convention::open(checkpoint, &options.set, options.strict)?;
         let archives = checkpoint.archives.iter();
-        parts.about.bytes_read += archives.clone().map(|(_, found)| found.header_bytes).sum::<u64>();
         if parts.about.files.is_empty() {
             parts.about.files = archives.clone().map(|(name, _)| name.clone()).collect();
-            parts.about.files.extend(checkpoint.configs.iter().map(|(name, _)| name.clone()));
+            parts
+                .about
+                .files
+                .extend(checkpoint.configs.iter().map(|(name, _)| name.clone()));
         }
-        parts.about.notes.extend(archives.flat_map(|(_, archive)| archive.notes.clone()));
+        parts
+            .about
+            .notes
+            .extend(archives.flat_map(|(_, archive)| archive.notes.clone()));
         let mut sae = Sae::from_parts(parts)?;
         if check_weights {
             sae.check_weights()?;
@@ -131,18 +141,20 @@ fn parse_config(name: &str, text: &[u8]) -> Result<Value, Error> {
 #[cfg(feature = "std")]
 mod from_path {
     use super::{MAX_CONFIG_BYTES, OpenOptions, parse_config};
+    use crate::bytes::Bytes;
     use crate::container;
     use crate::convention::Checkpoint;
     use crate::error::Error;
     use crate::mmap::Mapping;
-    use crate::sae::Sae;
-    use crate::bytes::Bytes;
+    use crate::model::Sae;
     use alloc::string::{String, ToString};
     use alloc::sync::Arc;
     use alloc::vec::Vec;
     use std::fs;
     use std::path::{Path, PathBuf};
 
+    /// Names that publishers give to weights; they are preferred to other files of a folder.
+    const KNOWN: &[&str] = &["sae_weights.safetensors", "params.npz"];
     /// Endings of files that hold tensors.
     const WEIGHTS: &[&str] = &["safetensors", "npz"];
 
@@ -182,11 +194,22 @@ mod from_path {
 
     /// The one weights file in a folder.
     fn weights_in(folder: &Path) -> Result<PathBuf, Error> {
-        let mut found: Vec<PathBuf> = Vec::new();
+        let known = KNOWN.iter().map(|name| folder.join(name));
+        let mut found: Vec<PathBuf> = known.filter(|path| path.is_file()).collect();
+        if let [file] = found.as_slice() {
+            return Ok(file.clone());
+        }
+        found.clear();
         for path in list(folder)? {
-            let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("");
+            let ending = path
+                .extension()
+                .and_then(|ending| ending.to_str())
+                .unwrap_or("");
             // SAELens writes its firing statistics beside the weights.
-            if WEIGHTS.contains(&ending) && name_of(&path) != "sparsity.safetensors" && path.is_file() {
+            if WEIGHTS.contains(&ending)
+                && name_of(&path) != "sparsity.safetensors"
+                && path.is_file()
+            {
                 found.push(path);
             }
         }
@@ -198,7 +221,10 @@ mod from_path {
             several => {
                 let names: Vec<String> = several.iter().map(|path| name_of(path)).collect();
                 Err(Error::NotACheckpoint {
-                    found: alloc::format!("a folder with several models, name one: {}", names.join(", ")),
+                    found: alloc::format!(
+                        "a folder with several models, name one: {}",
+                        names.join(", ")
+                    ),
                 })
             }
         }
@@ -206,7 +232,11 @@ mod from_path {
 
     /// Every JSON file in the folder.
     fn configs_in(folder: &Path) -> Result<Vec<(String, serde_json::Value)>, Error> {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
         let mut configs = Vec::new();
         for path in list(folder)? {
             let name = name_of(&path);
@@ -214,7 +244,10 @@ mod from_path {
                 continue;
             }
             let value = read_config(&path, &name);
-            configs.push((name, value.map_err(|error| error.in_file(path.display().to_string()))?));
+            configs.push((
+                name,
+                value.map_err(|error| error.in_file(path.display().to_string()))?,
+            ));
         }
         Ok(configs)
     }
@@ -243,7 +276,9 @@ mod from_path {
     }
 
     fn name_of(path: &Path) -> String {
-        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     /// Names of the folders that a file lies in, outermost first.
@@ -258,6 +293,9 @@ mod from_path {
     }
 
     fn io(operation: &'static str) -> impl Fn(std::io::Error) -> Error {
-        move |error| Error::Io { operation, message: error.to_string() }
+        move |error| Error::Io {
+            operation,
+            message: error.to_string(),
+        }
     }
 }

@@ -7,8 +7,8 @@
 use crate::encode::check_width;
 use crate::error::Error;
 use crate::features::RowStatus;
+use crate::model::{Activation, Matrix, Sae};
 use crate::rows::Rows;
-use crate::sae::{Activation, Matrix, Sae};
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
 use crate::select::{Fate, judge};
 use alloc::vec::Vec;

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::kernels::Kernels;
-use crate::sae::{Layout, Sae};
+use crate::model::{Layout, Sae};
 use crate::select::candidate_room;
 use alloc::vec::Vec;
 

@@ -9,7 +9,7 @@
 
 use crate::error::Error;
 use crate::features::{Features, RowStatus};
-use crate::sae::{Activation, Parts, Rank};
+use crate::model::{Activation, Parts, Rank};
 
 /// Room for candidates, in entries, that TopK needs: k, and as many again to work through before
 /// they are cut back to k.

@@ -23,7 +23,11 @@ pub struct Bandwidth {
 
 /// Reads `buffer` `passes` times with each reader and returns the best.
 pub fn measure(buffer: &[u8], passes: usize) -> Bandwidth {
-    let mut best = Bandwidth { bytes_per_second: 0.0, streams: 0, ahead: 0 };
+    let mut best = Bandwidth {
+        bytes_per_second: 0.0,
+        streams: 0,
+        ahead: 0,
+    };
     for _ in 0..passes {
         for ahead in [0, 512, 1024, 2048, 4096] {
             for streams in [1, 2, 4, 8] {
@@ -36,7 +40,11 @@ pub fn measure(buffer: &[u8], passes: usize) -> Bandwidth {
                 };
                 let bytes_per_second = bytes as f64 / start.elapsed().as_secs_f64();
                 if bytes_per_second > best.bytes_per_second {
-                    best = Bandwidth { bytes_per_second, streams, ahead };
+                    best = Bandwidth {
+                        bytes_per_second,
+                        streams,
+                        ahead,
+                    };
                 }
             }
         }

@@ -1,12 +1,46 @@
 //! Containers: mapped bytes become named tensors and raw metadata. Nothing here knows what an
 //! SAE is; names, shapes and values are interpreted by the conventions.
+//!
+//! A container is read in two steps. [`read`] looks at headers and directories only: it checks
+//! every name, dtype, shape and byte range against the file, and allocates nothing by a declared
+//! size. The result is an [`Archive`] of [`Entry`] values. Most entries lie in the file as they
+//! are and turn into a [`Tensor`] for nothing; a deflated or byte-swapped one is decoded into
+//! memory only when someone takes it ([`Archive::take`], [`Entry::load`]), so shapes are judged
+//! before anything is inflated.
+//!
+//! No reader executes anything that a file holds, writes a file, or trusts a length that it has
+//! not compared with the bytes present. Limits are the `MAX_` constants of each module.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic
+    )
+)]
+
+mod entry;
+pub mod npy;
+#[cfg(feature = "std")]
+pub mod npy_write;
+pub mod npz;
+pub mod safetensors;
+pub mod zip;
+
+pub use entry::Entry;
 
 use crate::bytes::Bytes;
 use crate::error::Error;
 use crate::tensor::Tensor;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use alloc::{borrow::ToOwned, format};
 use serde_json::Value;
+
+/// Most tensors or archive members that a file may have.
+pub const MAX_TENSORS: usize = 1 << 16;
 
 /// What a container file holds.
 #[derive(Clone, Debug)]
@@ -14,7 +48,7 @@ pub struct Archive<'a> {
     /// The container's name: `safetensors`, `npz`, `torch`, `gguf`.
     pub container: &'static str,
     /// The tensors, in the order of the file's directory; names are unique.
-    pub tensors: Vec<Tensor<'a>>,
+    pub entries: Vec<Entry<'a>>,
     /// Everything that is not a tensor: safetensors metadata, plain values of a pickle, GGUF keys.
     pub metadata: Vec<(String, Value)>,
     /// Things left aside, in words, for `inspect` (a member ignored, a checksum not verified).
@@ -22,9 +56,30 @@ pub struct Archive<'a> {
 }
 
 impl<'a> Archive<'a> {
-    /// The tensor of that name.
-    pub fn tensor(&self, name: &str) -> Option<&Tensor<'a>> {
-        self.tensors.iter().find(|tensor| tensor.name() == name)
+    fn new(container: &'static str) -> Self {
+        Archive {
+            container,
+            entries: Vec::new(),
+            metadata: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The entry of that name: its dtype and shape, before any of its data is decoded.
+    pub fn entry(&self, name: &str) -> Option<&Entry<'a>> {
+        self.entries.iter().find(|entry| entry.name() == name)
+    }
+
+    /// Removes the entry of that name and loads it; `None` if there is none. What is left in
+    /// [`entries`](Archive::entries) afterwards is what nobody asked for.
+    ///
+    /// # Errors
+    /// Those of [`Entry::load`].
+    pub fn take(&mut self, name: &str) -> Result<Option<Tensor<'a>>, Error> {
+        match self.entries.iter().position(|entry| entry.name() == name) {
+            Some(position) => self.entries.remove(position).load().map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The metadata value of that key.
@@ -39,12 +94,22 @@ impl<'a> Archive<'a> {
 /// Reads a container, whichever it is, from its first bytes on.
 ///
 /// # Errors
-/// [`Error::NotACheckpoint`] if it is none of them, else what that container's reader says.
+/// [`Error::NotACheckpoint`] if it is none of them, else what that container's reader says. An
+/// empty file, a Git LFS pointer and a web page are recognised and named.
 pub fn read<'a>(bytes: Bytes<'a>, check: Check) -> Result<Archive<'a>, Error> {
-    let _ = check;
-    Err(Error::NotACheckpoint {
-        found: alloc::format!("{} bytes", bytes.len()),
-    })
+    match sniff(bytes.as_slice())? {
+        Kind::Safetensors => safetensors::read(bytes),
+        Kind::Zip => {
+            let members = zip::members(&bytes)?;
+            if members.iter().any(|member| member.name.ends_with(".npy")) {
+                npz::read(members, Checks::new(check, bytes.len()))
+            } else {
+                Err(Error::NotACheckpoint {
+                    found: "a zip archive without `.npy` members".into(),
+                })
+            }
+        }
+    }
 }
 
 /// How much of a file is verified when it is opened.
@@ -61,3 +126,125 @@ pub enum Check {
 
 /// Files below this size are always checked in full.
 pub const SMALL_FILE: usize = 16 << 20;
+
+impl Check {
+    /// Whether all bytes of a file of this size are looked at.
+    pub fn covers(self, file_bytes: usize) -> bool {
+        self == Check::Full || file_bytes < SMALL_FILE
+    }
+}
+
+/// The containers that can be told apart by their first bytes.
+#[derive(Clone, Copy)]
+enum Kind {
+    Safetensors,
+    Zip,
+}
+
+fn sniff(bytes: &[u8]) -> Result<Kind, Error> {
+    if let Some(what) = not_the_file(bytes) {
+        return Err(Error::Malformed {
+            container: "file",
+            what,
+        });
+    }
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
+        return Ok(Kind::Zip);
+    }
+    if bytes.len() <= safetensors::LENGTH_BYTES {
+        return Err(Error::Truncated {
+            container: "file",
+            what: if bytes.is_empty() {
+                "an empty file; any checkpoint".into()
+            } else {
+                "any checkpoint".into()
+            },
+            needed: safetensors::LENGTH_BYTES as u64 + 1,
+            available: bytes.len() as u64,
+        });
+    }
+    if bytes.get(safetensors::LENGTH_BYTES) == Some(&b'{') {
+        return Ok(Kind::Safetensors);
+    }
+    let found = if bytes.starts_with(npy::MAGIC) {
+        "a single NumPy array (.npy)".to_owned()
+    } else {
+        let first = bytes.get(..8).unwrap_or(bytes);
+        format!("first bytes {first:02x?}")
+    };
+    Err(Error::NotACheckpoint { found })
+}
+
+/// Text files that download tools leave in the place of a checkpoint.
+fn not_the_file(bytes: &[u8]) -> Option<String> {
+    let text = bytes.get(..bytes.len().min(1024))?;
+    if text.starts_with(b"version https://git-lfs.github.com/spec/") {
+        let text = String::from_utf8_lossy(text);
+        let size = text.lines().find_map(|line| line.strip_prefix("size "));
+        let size = size.unwrap_or("?");
+        return Some(format!(
+            "this is a Git LFS pointer, a text that stands for a file of {size} bytes: fetch the \
+             file itself (`git lfs pull`)"
+        ));
+    }
+    let start = text.trim_ascii_start();
+    let start = start.get(..start.len().min(32))?.to_ascii_lowercase();
+    if start.starts_with(b"<!doctype") || start.starts_with(b"<html") || start.starts_with(b"<?xml")
+    {
+        let page = String::from_utf8_lossy(text);
+        let page: String = page.chars().take(80).collect();
+        return Some(format!(
+            "this is a web page that was saved in the file's place: `{}`",
+            page.escape_default()
+        ));
+    }
+    None
+}
+
+/// A name as text for a message: short, on one line.
+fn quoted(name: &[u8]) -> String {
+    let text = String::from_utf8_lossy(name);
+    let mut short: String = text.chars().take(100).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short.escape_debug().to_string()
+}
+
+/// Which checksums are verified at open.
+#[derive(Clone, Copy)]
+struct Checks {
+    checksums: bool,
+}
+
+impl Checks {
+    fn new(check: Check, file_bytes: usize) -> Self {
+        Checks {
+            checksums: check.covers(file_bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(bytes: &[u8]) -> String {
+        match read(Bytes::borrowed(bytes), Check::Quick) {
+            Err(error) => error.to_string(),
+            Ok(archive) => format!("{archive:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_checkpoint_is_named() {
+        assert!(message(b"").contains("an empty file"));
+        assert!(message(b"<HTML>\n<body>").contains("web page"));
+        assert!(
+            message(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 42\n")
+                .contains("42 bytes")
+        );
+        assert!(message(b"\x93NUMPY\x01\x00v\x00{'descr'").contains("single NumPy array"));
+        assert!(message(b"0123456789").contains("first bytes [30, 31"));
+    }
+}

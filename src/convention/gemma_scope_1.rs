@@ -10,7 +10,7 @@
 
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::sae::{About, Activation, FeatureAxis, InputNorm, Parts, Site, Thresholds};
+use crate::model::{About, Activation, FeatureAxis, InputNorm, Parts, Site, Thresholds};
 use alloc::vec;
 use alloc::vec::Vec;
 

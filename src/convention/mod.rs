@@ -12,7 +12,7 @@ mod tensors;
 
 use crate::container::Archive;
 use crate::error::Error;
-use crate::sae::Parts;
+use crate::model::Parts;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -148,16 +148,16 @@ pub fn open<'a>(
 
 fn unknown(checkpoint: &Checkpoint<'_>) -> Error {
     const SHOWN: usize = 12;
-    let tensors = checkpoint
+    let entries = checkpoint
         .archives
         .iter()
-        .flat_map(|(_, archive)| &archive.tensors);
-    let names: Vec<&str> = tensors
+        .flat_map(|(_, archive)| &archive.entries);
+    let names: Vec<&str> = entries
         .clone()
-        .map(|tensor| tensor.name())
+        .map(|entry| entry.name())
         .take(SHOWN)
         .collect();
-    let more = match tensors.count().saturating_sub(SHOWN) {
+    let more = match entries.count().saturating_sub(SHOWN) {
         0 => String::new(),
         more => alloc::format!(" and {more} more"),
     };

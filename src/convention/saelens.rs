@@ -18,7 +18,7 @@
 
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::sae::{About, Activation, FeatureAxis, InputNorm, Parts, Rank, Site, Thresholds};
+use crate::model::{About, Activation, FeatureAxis, InputNorm, Parts, Rank, Site, Thresholds};
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -290,7 +290,7 @@ fn expect_relu(config: &Config<'_>, activation_fn: Option<&str>) -> Result<(), E
 }
 
 /// Norms of the decoder's rows: square roots of the sums of squares, in f64.
-fn decoder_norms(decoder: &crate::sae::Matrix<'_>) -> Vec<f64> {
+fn decoder_norms(decoder: &crate::model::Matrix<'_>) -> Vec<f64> {
     let kernels = crate::kernels::Kernels::best();
     let mut row = vec![0.0; decoder.width()];
     let ty = decoder.weight_type();

@@ -3,7 +3,7 @@
 
 use crate::container::{Archive, Entry};
 use crate::error::Error;
-use crate::sae::{FeatureAxis, Matrix};
+use crate::model::{FeatureAxis, Matrix};
 use crate::tensor::Tensor;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -84,7 +84,8 @@ impl<'t, 'a> Tensors<'t, 'a> {
         width: usize,
     ) -> Result<Matrix<'a>, Error> {
         let entry = self.need(name)?;
-        self.bytes_read.set(self.bytes_read.get() + entry.load_bytes());
+        self.bytes_read
+            .set(self.bytes_read.get() + entry.load_bytes());
         Matrix::new(&entry.clone().load()?, axis, features, width)
     }
 
@@ -118,10 +119,10 @@ impl<'t, 'a> Tensors<'t, 'a> {
 
     /// The single value of a tensor of one element, if the tensor is there.
     pub(crate) fn scalar(&self, name: &str) -> Result<Option<f64>, Error> {
-        let Some(tensor) = self.find(name) else {
+        let Some(entry) = self.find(name) else {
             return Ok(None);
         };
-        self.count_bytes(tensor);
+        let tensor = self.load(entry)?;
         match (tensor.len(), tensor.dtype().is_float()) {
             (1, true) => Ok(tensor.to_f64()?.first().copied()),
             (1, false) => Ok(tensor.to_i64()?.first().map(|&value| value as f64)),

@@ -9,8 +9,16 @@ use super::{BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, canonical, row
 
 pub(super) static KERNELS: Kernels = Kernels {
     level: Level::Avx512,
-    dot_rows: [dot_rows::<F32, 32>, dot_rows::<F16, 16>, dot_rows::<BF16, 16>],
-    dot_columns: [dot_columns::<F32, 32>, dot_columns::<F16, 16>, dot_columns::<BF16, 16>],
+    dot_rows: [
+        dot_rows::<F32, 32>,
+        dot_rows::<F16, 16>,
+        dot_rows::<BF16, 16>,
+    ],
+    dot_columns: [
+        dot_columns::<F32, 32>,
+        dot_columns::<F16, 16>,
+        dot_columns::<BF16, 16>,
+    ],
     add_scaled_rows: [
         add_scaled_rows::<F32, 32>,
         add_scaled_rows::<F16, 16>,
@@ -70,7 +78,9 @@ fn dot_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
     for (i, [x_low, x_high]) in x_blocks.iter().enumerate() {
         let (x_low, x_high) = (load(x_low), load(x_high));
         for (sums, blocks) in sums.iter_mut().zip(&blocks) {
-            let Some([low, high]) = blocks.get(i) else { break };
+            let Some([low, high]) = blocks.get(i) else {
+                break;
+            };
             prefetch(low.as_ptr().wrapping_add(ahead));
             sums[0] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(low), x_low, sums[0]);
             sums[1] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(high), x_high, sums[1]);
@@ -113,9 +123,15 @@ fn dot_columns<const TYPE: u8, const EIGHT: usize>(
             let after = first + COLUMN_ROWS * LANES;
             if after - LANES < x.len() {
                 let row = |r: usize| row_bytes(weights, first + r * LANES, stride, bytes);
-                let next = if after + COLUMN_ROWS * LANES - LANES < x.len() { after } else { lane + 1 };
+                let next = if after + COLUMN_ROWS * LANES - LANES < x.len() {
+                    after
+                } else {
+                    lane + 1
+                };
                 let next_row = |r: usize| {
-                    weights.as_ptr().wrapping_add((next + r * LANES).wrapping_mul(stride))
+                    weights
+                        .as_ptr()
+                        .wrapping_add((next + r * LANES).wrapping_mul(stride))
                 };
                 add_columns::<TYPE, EIGHT, COLUMN_ROWS>(
                     core::array::from_fn(row),
@@ -126,7 +142,9 @@ fn dot_columns<const TYPE: u8, const EIGHT: usize>(
                 first = after;
             } else {
                 let row = row_bytes(weights, first, stride, bytes);
-                let next_row = weights.as_ptr().wrapping_add((first + LANES).wrapping_mul(stride));
+                let next_row = weights
+                    .as_ptr()
+                    .wrapping_add((first + LANES).wrapping_mul(stride));
                 add_columns::<TYPE, EIGHT, 1>([row], [next_row], [x[first]], lane_values);
                 first += LANES;
             }
@@ -152,11 +170,15 @@ fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
     let bytes = lane.len() * (EIGHT / 8);
     let (lane_blocks, lane_tail) = lane.as_chunks_mut::<LANES>();
     for (i, lane) in lane_blocks.iter_mut().enumerate() {
-        let ([lane_low, lane_high], _) = lane.as_chunks_mut::<8>() else { break };
+        let ([lane_low, lane_high], _) = lane.as_chunks_mut::<8>() else {
+            break;
+        };
         let (mut low_sums, mut high_sums) = (load(lane_low), load(lane_high));
         let at = i * 2 * EIGHT + COLUMN_AHEAD;
         for r in 0..ROWS {
-            let Some([low, high]) = blocks[r].get(i) else { break };
+            let Some([low, high]) = blocks[r].get(i) else {
+                break;
+            };
             if at < bytes {
                 prefetch(low.as_ptr().wrapping_add(COLUMN_AHEAD));
             } else {
@@ -187,7 +209,10 @@ fn reduce_columns(lanes: &[f64], out: &mut [f64]) {
     for (i, out) in blocks.iter_mut().enumerate() {
         let mut sums = [_mm512_setzero_pd(); LANES];
         for (lane, sum) in sums.iter_mut().enumerate() {
-            if let Some(values) = lanes.get(lane * width + i * 8..).and_then(<[f64]>::first_chunk) {
+            if let Some(values) = lanes
+                .get(lane * width + i * 8..)
+                .and_then(<[f64]>::first_chunk)
+            {
                 *sum = load(values);
             }
         }
@@ -201,7 +226,9 @@ fn reduce_columns(lanes: &[f64], out: &mut [f64]) {
         store(out, canonical_all(sums[0]));
     }
     for (f, out) in tail.iter_mut().enumerate() {
-        *out = scalar::reduce(core::array::from_fn(|lane| lanes[lane * width + tail_start + f]));
+        *out = scalar::reduce(core::array::from_fn(|lane| {
+            lanes[lane * width + tail_start + f]
+        }));
     }
 }
 
@@ -247,10 +274,14 @@ fn add_scaled_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
     }
     let (sum_blocks, sum_tail) = sums.as_chunks_mut::<LANES>();
     for (i, sums) in sum_blocks.iter_mut().enumerate() {
-        let ([sums_low, sums_high], _) = sums.as_chunks_mut::<8>() else { break };
+        let ([sums_low, sums_high], _) = sums.as_chunks_mut::<8>() else {
+            break;
+        };
         let (mut low_sums, mut high_sums) = (load(sums_low), load(sums_high));
         for r in 0..ROWS {
-            let Some([low, high]) = blocks[r].get(i) else { break };
+            let Some([low, high]) = blocks[r].get(i) else {
+                break;
+            };
             prefetch(next_rows[r].wrapping_add(i * 2 * EIGHT));
             let low_products = _mm512_mul_pd(load_weights::<TYPE, EIGHT>(low), scale_all[r]);
             let high_products = _mm512_mul_pd(load_weights::<TYPE, EIGHT>(high), scale_all[r]);
@@ -323,8 +354,14 @@ fn sum_squares_about(x: &[f64], mean: f64) -> f64 {
 #[inline]
 fn reduce([low, high]: [__m512d; 2]) -> f64 {
     let eight = _mm512_add_pd(low, high);
-    let four = _mm256_add_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd::<1>(eight));
-    let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
+    let four = _mm256_add_pd(
+        _mm512_castpd512_pd256(eight),
+        _mm512_extractf64x4_pd::<1>(eight),
+    );
+    let two = _mm_add_pd(
+        _mm256_castpd256_pd128(four),
+        _mm256_extractf128_pd::<1>(four),
+    );
     let one = _mm_add_sd(two, _mm_unpackhi_pd(two, two));
     canonical(_mm_cvtsd_f64(one))
 }

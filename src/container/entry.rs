@@ -1,0 +1,127 @@
+//! One tensor of a container before its data is needed: in the file as it is, or still packed.
+
+use super::npy::NpyHeader;
+use super::zip::Member;
+use crate::bytes::Bytes;
+use crate::dtype::Dtype;
+use crate::error::Error;
+use crate::tensor::Tensor;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// A named tensor whose dtype and shape are known and checked, and whose data may still have to
+/// be decoded. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    name: String,
+    source: Source<'a>,
+}
+
+/// Where the data of an entry is.
+#[derive(Clone, Debug)]
+enum Source<'a> {
+    /// In place.
+    Tensor(Tensor<'a>),
+    /// An archive member with a `.npy` in it that has to be inflated, byte-swapped or both.
+    Npy(Member<'a>, NpyHeader),
+}
+
+impl<'a> Entry<'a> {
+    /// An entry that needs no decoding.
+    pub(super) fn in_place(tensor: Tensor<'a>) -> Self {
+        Entry {
+            name: tensor.name().into(),
+            source: Source::Tensor(tensor),
+        }
+    }
+
+    /// An entry that [`load`](Entry::load) decodes from an archive member.
+    pub(super) fn npy(name: String, member: Member<'a>, header: NpyHeader) -> Self {
+        Entry {
+            name,
+            source: Source::Npy(member, header),
+        }
+    }
+
+    /// The name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number format that [`load`](Entry::load) gives.
+    pub fn dtype(&self) -> Dtype {
+        match &self.source {
+            Source::Tensor(tensor) => tensor.dtype(),
+            Source::Npy(_, header) => header.dtype,
+        }
+    }
+
+    /// The shape, outermost first; empty for a 0-dimensional tensor.
+    pub fn shape(&self) -> &[usize] {
+        match &self.source {
+            Source::Tensor(tensor) => tensor.shape(),
+            Source::Npy(_, header) => &header.shape,
+        }
+    }
+
+    /// How the data lies in the file when it has to be decoded (`deflated`, `big-endian`);
+    /// `None` for data that is used in place.
+    pub fn packing(&self) -> Option<&'static str> {
+        match &self.source {
+            Source::Tensor(_) => None,
+            Source::Npy(member, _) if member.is_deflated() => Some("deflated"),
+            Source::Npy(..) => Some("big-endian"),
+        }
+    }
+
+    /// Bytes of memory of its own that [`load`](Entry::load) needs: 0 for data in place.
+    pub fn load_bytes(&self) -> u64 {
+        match &self.source {
+            Source::Tensor(_) => 0,
+            Source::Npy(_, header) => header.data_bytes,
+        }
+    }
+
+    /// The tensor, under the same name: as it lies in the file where that is possible, else
+    /// decoded into memory.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`] or [`Error::Malformed`] if packed data is damaged,
+    /// [`Error::OutOfMemory`] if there is no room for it, and [`Error::UnsupportedContainer`] for
+    /// deflated data without the feature `std`.
+    pub fn load(&self) -> Result<Tensor<'a>, Error> {
+        match &self.source {
+            Source::Tensor(tensor) => Ok(tensor.clone()),
+            Source::Npy(member, header) => {
+                let bytes = member.inflate(header.data_start, header.data_bytes)?;
+                header.tensor(&self.name, bytes)
+            }
+        }
+    }
+}
+
+/// Memory of a known size, asked for without aborting when there is none.
+pub(super) fn reserve(bytes: u64, what: &'static str) -> Result<Vec<u8>, Error> {
+    let mut memory = Vec::new();
+    let fits = usize::try_from(bytes)
+        .ok()
+        .and_then(|size| memory.try_reserve_exact(size).ok());
+    match fits {
+        Some(()) => Ok(memory),
+        None => Err(Error::OutOfMemory { what, bytes }),
+    }
+}
+
+/// Reverses the bytes of every element.
+pub(super) fn swap_bytes(bytes: &mut [u8], size: usize) {
+    for element in bytes.chunks_exact_mut(size.max(1)) {
+        element.reverse();
+    }
+}
+
+/// A copy of bytes that can be changed.
+pub(super) fn copied(bytes: &Bytes<'_>, what: &'static str) -> Result<Vec<u8>, Error> {
+    let mut memory = reserve(bytes.len() as u64, what)?;
+    memory.extend_from_slice(bytes.as_slice());
+    Ok(memory)
+}

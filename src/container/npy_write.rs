@@ -1,0 +1,212 @@
+//! Writing `.npy` and `.npz` files, for the command line tool: little-endian, row-major, stored
+//! without compression so that they can be mapped. A file appears under its name only when it is
+//! complete: it is written beside it, synced and renamed.
+
+use super::npy::MAGIC;
+use crate::dtype::Dtype;
+use crate::error::Error;
+use crate::mmap::io_error;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use rawzip::ZipArchiveWriter;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Writes one array. `data` holds its elements, little-endian, row-major.
+///
+/// # Errors
+/// [`Error::TensorSize`] if `data` is not what dtype and shape need, [`Error::UnsupportedDtype`]
+/// for bf16, which NumPy has no name for, [`Error::Io`] if the file cannot be written.
+pub fn write_npy(path: &Path, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<(), Error> {
+    let head = head("", dtype, shape, data)?;
+    let mut file = NewFile::create(path)?;
+    file.writer().write_all(&head).map_err(write_error)?;
+    file.writer().write_all(data).map_err(write_error)?;
+    file.commit()
+}
+
+/// Writes the arrays of an npz file one after the other. Dropped before
+/// [`finish`](NpzWriter::finish), it leaves nothing behind.
+#[derive(Debug)]
+pub struct NpzWriter {
+    archive: ZipArchiveWriter<NewFile>,
+}
+
+impl NpzWriter {
+    /// Starts the file that is to be at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be written to.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let file = NewFile::create(path)?;
+        Ok(NpzWriter {
+            archive: ZipArchiveWriter::new(file),
+        })
+    }
+
+    /// Adds an array under a name that was not used before.
+    ///
+    /// # Errors
+    /// As for [`write_npy`].
+    pub fn add(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        data: &[u8],
+    ) -> Result<(), Error> {
+        let head = head(name, dtype, shape, data)?;
+        let member = format!("{name}.npy");
+        let builder = self.archive.new_file(member.as_str());
+        let (mut entry, config) = builder.start().map_err(zip_error)?;
+        let mut writer = config.wrap(&mut entry);
+        writer.write_all(&head).map_err(write_error)?;
+        writer.write_all(data).map_err(write_error)?;
+        let (_, descriptor) = writer.finish().map_err(zip_error)?;
+        entry.finish(descriptor).map_err(zip_error)?;
+        Ok(())
+    }
+
+    /// Writes the directory, syncs the file and gives it its name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(self) -> Result<(), Error> {
+        self.archive.finish().map_err(zip_error)?.commit()
+    }
+}
+
+/// Magic, version and dictionary, padded so that the data starts at a multiple of 64.
+fn head(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<Vec<u8>, Error> {
+    let size = shape
+        .iter()
+        .try_fold(dtype.size(), |size, &n| size.checked_mul(n));
+    if size != Some(data.len()) {
+        return Err(Error::TensorSize {
+            tensor: name.into(),
+            dtype,
+            shape: shape.to_vec(),
+            found: data.len() as u64,
+        });
+    }
+    let descr = match dtype {
+        Dtype::F32 => "<f4",
+        Dtype::F16 => "<f2",
+        Dtype::F64 => "<f8",
+        Dtype::I8 => "|i1",
+        Dtype::I16 => "<i2",
+        Dtype::I32 => "<i4",
+        Dtype::I64 => "<i8",
+        Dtype::U8 => "|u1",
+        Dtype::U16 => "<u2",
+        Dtype::U32 => "<u4",
+        Dtype::U64 => "<u8",
+        Dtype::Bool => "|b1",
+        Dtype::BF16 => {
+            return Err(Error::UnsupportedDtype {
+                tensor: name.into(),
+                found: "BF16, which NumPy does not have".into(),
+            });
+        }
+    };
+    let dimensions: Vec<_> = shape.iter().map(|n| format!("{n},")).collect();
+    let dimensions = dimensions.join(" ");
+    let dictionary =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({dimensions}), }}");
+    // Magic, version and length take 10 bytes, the closing line feed one.
+    let padding = (64 - (10 + dictionary.len() + 1) % 64) % 64;
+    let length = dictionary.len() + padding + 1;
+    let length = u16::try_from(length).map_err(|_| Error::Limit {
+        what: "the length of the header of an array".into(),
+        limit: u16::MAX.into(),
+        found: length as u64,
+    })?;
+    let mut head = MAGIC.to_vec();
+    head.extend_from_slice(&[1, 0]);
+    head.extend_from_slice(&length.to_le_bytes());
+    head.extend_from_slice(dictionary.as_bytes());
+    head.resize(head.len() + padding, b' ');
+    head.push(b'\n');
+    Ok(head)
+}
+
+/// A file that is written under a temporary name in the folder of its own.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    /// `None` once it is committed.
+    writer: Option<BufWriter<File>>,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl NewFile {
+    pub(super) fn create(path: &Path) -> Result<Self, Error> {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{}.tmp", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let file = File::create_new(&temporary).map_err(write_error)?;
+        Ok(NewFile {
+            writer: Some(BufWriter::with_capacity(1 << 20, file)),
+            temporary,
+            path: path.into(),
+        })
+    }
+
+    pub(super) fn writer(&mut self) -> &mut dyn Write {
+        self
+    }
+
+    /// Syncs the file and renames it.
+    pub(super) fn commit(mut self) -> Result<(), Error> {
+        if let Some(writer) = self.writer.take() {
+            let committed = writer
+                .into_inner()
+                .map_err(|error| error.into_error())
+                .and_then(|file| file.sync_all())
+                .and_then(|()| std::fs::rename(&self.temporary, &self.path));
+            if let Err(error) = committed {
+                // The first error is the one to report.
+                let _ = std::fs::remove_file(&self.temporary);
+                return Err(write_error(error));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut self.writer {
+            Some(writer) => writer.write(bytes),
+            None => Ok(0),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.writer.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.writer.take().is_some() {
+            // Nothing is left to report to.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+fn write_error(error: std::io::Error) -> Error {
+    io_error("write", &error)
+}
+
+fn zip_error(error: rawzip::Error) -> Error {
+    Error::Io {
+        operation: "write",
+        message: error.to_string(),
+    }
+}
