@@ -55,8 +55,8 @@ impl<'a> Tensor<'a> {
         })
     }
 
-    /// A tensor with strides, in elements; element `[i, j, ..]` is `i * strides[0] + j * strides[1]
-    /// + ..` elements into `bytes`, which may hold more.
+    /// A tensor with strides, in elements: element `[i, j]` is `i * strides[0] + j * strides[1]`
+    /// elements into `bytes`, which may hold more.
     ///
     /// # Errors
     /// [`Error::TensorSize`] if shape and strides reach outside the bytes or disagree in length.
