@@ -34,7 +34,7 @@ pub use entry::Entry;
 use crate::bytes::Bytes;
 use crate::error::Error;
 use crate::tensor::Tensor;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use alloc::{borrow::ToOwned, format};
 use serde_json::Value;
@@ -204,11 +204,18 @@ fn not_the_file(bytes: &[u8]) -> Option<String> {
 /// A name as text for a message: short, on one line.
 fn quoted(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
-    let mut short: String = text.chars().take(100).collect();
-    if short.len() < text.len() {
+    let mut characters = text.chars();
+    let mut short = String::new();
+    for c in characters.by_ref().take(100) {
+        match c {
+            '\'' | '"' => short.push(c),
+            c => short.extend(c.escape_debug()),
+        }
+    }
+    if !characters.as_str().is_empty() {
         short.push('…');
     }
-    short.escape_debug().to_string()
+    short
 }
 
 /// Which checksums are verified at open.
@@ -228,6 +235,7 @@ impl Checks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     fn message(bytes: &[u8]) -> String {
         match read(Bytes::borrowed(bytes), Check::Quick) {

@@ -350,9 +350,10 @@ impl<'t> Literal<'t> {
     /// A type: a string, or a list of fields, of which only the text is kept for the message.
     fn descr(&mut self) -> Result<String, String> {
         if self.rest.trim_ascii_start().starts_with('[') {
-            let rest = core::mem::take(&mut self.rest);
-            self.rest = "}";
-            return Ok(rest.trim_ascii().to_owned());
+            // The array is refused whatever follows, so nothing after the type is read.
+            let rest = core::mem::replace(&mut self.rest, "}").trim_ascii();
+            let end = rest.rfind(']').map_or(rest.len(), |end| end + 1);
+            return Ok(rest.get(..end).unwrap_or(rest).to_owned());
         }
         self.string().map(ToOwned::to_owned)
     }
