@@ -31,6 +31,10 @@ fn every_level_gives_the_digests_of_the_numpy_program() {
             assert_eq!(expected, found, "level {level}");
         }
         assert_eq!(expected.len() - 1, found.len());
-        println!("level {level}: {} cases, {}", found.len() - 1, found[found.len() - 1].1);
+        println!(
+            "level {level}: {} cases, {}",
+            found.len() - 1,
+            found[found.len() - 1].1
+        );
     }
 }

@@ -197,7 +197,11 @@ fn accumulating_in_f32_fails_the_bound() {
         }
         // Measured: more than half of the values in every case.
         for broken in broken {
-            assert!(broken * 4 > compared, "{}: {broken} of {compared}", case.name);
+            assert!(
+                broken * 4 > compared,
+                "{}: {broken} of {compared}",
+                case.name
+            );
         }
     }
 }
@@ -211,7 +215,11 @@ fn levels_and_layouts_give_the_same_bits() {
             let mut sae = library::open(&case.checkpoint, &case.given, level);
             assert_eq!(sae.level(), level);
             if prepare {
-                assert!(sae.prepare_cost().needed, "{}: stored as columns", case.name);
+                assert!(
+                    sae.prepare_cost().needed,
+                    "{}: stored as columns",
+                    case.name
+                );
                 sae = sae.prepare().unwrap();
                 assert!(!sae.prepare_cost().needed);
                 assert_eq!(sae.description().encoder.layout, "rows");

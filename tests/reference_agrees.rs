@@ -62,7 +62,7 @@ fn d1_gives_the_digests_of_the_numpy_program() {
                 .map(|row| d1::encode(&model, case.row(row)))
                 .collect();
             let reconstructions: Vec<f32> = (0..case.n)
-                .flat_map(|row| d1::decode(&model, encoded[row].features(), case.row(row)))
+                .flat_map(|row| d1::decode(&model, &encoded[row], case.row(row)))
                 .collect();
             let rows = encoded.iter();
             let rows = rows.map(|row| row.features().iter().copied().unzip());

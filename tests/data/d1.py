@@ -23,14 +23,15 @@ The definition, for one row x of d_in numbers (float32, widened to float64):
     select      relu         pre > 0
                 tanh-relu    pre > 0, value round32(tanh(the float64 sum))
                 jumprelu     pre > threshold and pre > 0
-                gated        round32(S + b_gate) > 0; value round32(exp(r_mag) S + b_mag) if > 0
+                gated        round32(S + b_gate) > 0 and pre > 0, with scale exp(r_mag), bias b_mag
                 topk         the k largest pre, ties to the lowest index; of those, pre > 0
                 abstopk      the k largest |pre|, ties to the lowest index; of those, pre != 0
                 a row with a value that is not finite, in x or in x': no features
     decode      sums start at +0; for the features in ascending order: a = value * decoder_scale_i;
                 sum_c += a * W_dec[i, c] (the product rounded first); y = sum + b_dec;
                 layer_norm: y = y sigma + mean; constant_norm_rescale: y = y / f (transcoders keep
-                y as it is); skip: y = y + dot(W_skip row c, x); one rounding to float32
+                y as it is); skip: y = y + dot(W_skip row c, x); one rounding to float32;
+                a row without features because it is not finite is NaN throughout
 
 The digest of a case is taken over, for each row, the number of features (u32 little-endian),
 their indices (u32), their values (float32 bits); then all reconstructions (float32 bits), row
@@ -282,7 +283,7 @@ class Model:
         self.w_skip = tensors.get("W_skip")  # [d_out, d_in]
         self.bias = tensors.get("b_enc")  # [d_sae]; gated models have none
         self.threshold = None
-        self.gated = None  # b_gate, r_mag, b_mag
+        self.gate_bias = None
         self.k = None
         self.rule = "relu"
         self.normalize = "none"
@@ -290,21 +291,29 @@ class Model:
         self.centre = None
         self.scale = None
         self.decoder_scale = None
+        self.rescaled = False
         assert self.w_enc.shape[0] == d_in and self.w_dec.shape[0] == self.w_enc.shape[1]
 
-    def fold_input_scale(self, factor):
-        """SAELens' fold_activation_norm_scaling_factor: W_enc s, W_dec / s, b_dec / s."""
-        self.scale = np.full(self.w_enc.shape[1], factor)
-        self.decoder_scale = np.full(self.w_dec.shape[0], 1.0 / factor)
-        self.b_dec = self.b_dec / factor
-
     def fold_decoder_norm(self):
-        """SAELens' rescale_acts_by_decoder_norm."""
+        """SAELens' rescale_acts_by_decoder_norm: pre times |d|, value over |d| before decoding."""
         norms = np.sqrt(lane_sum((self.w_dec * self.w_dec).T))
         self.scale = norms
         self.bias = self.bias * norms
         with np.errstate(divide="ignore"):
             self.decoder_scale = 1.0 / norms
+        self.rescaled = True
+
+    def fold_input_scale(self, factor):
+        """SAELens' fold_activation_norm_scaling_factor: W_enc s, W_dec / s, b_dec / s."""
+        self.b_dec = self.b_dec / factor
+        if self.rescaled:
+            # The norms are those of W_dec / s, so s and 1/s cancel everywhere but in the bias.
+            self.bias = self.bias / factor
+            return
+        self.scale = np.full(len(self.w_dec), factor) if self.scale is None else self.scale * factor
+        self.decoder_scale = np.full(len(self.w_dec), 1.0 / factor)
+        if self.gate_bias is not None:
+            self.gate_bias = self.gate_bias / factor  # s S + b > 0 where S + b/s > 0
 
     def input(self, x):
         """x' (float32) and what decode needs to undo the normalisation."""
@@ -325,34 +334,30 @@ class Model:
         return round32(t if self.centre is None else t - self.centre), undo
 
     def encode(self, row):
-        """Indices (ascending) and values (float32) of one float32 row."""
-        nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        """Indices (ascending) and values (float32) of one float32 row; None if not finite."""
         if not np.isfinite(row).all():
-            return nothing
+            return None
         x, _ = self.input(row.astype(np.float64))
         if not np.isfinite(x).all():
-            return nothing
+            return None
         dots = dot_columns(self.w_enc, x.astype(np.float64))
-        if self.gated is not None:
-            b_gate, r_mag, b_mag = self.gated
-            values = round32(each(libm_exp, r_mag) * dots + b_mag)
-            fires = (round32(dots + b_gate) > 0) & (values > 0)
+        sums = (dots if self.scale is None else self.scale * dots) + self.bias
+        pre = values = round32(sums)
+        if self.rule == "relu":
+            fires = pre > 0
+        elif self.rule == "gated":
+            fires = (round32(dots + self.gate_bias) > 0) & (pre > 0)
+        elif self.rule == "tanh-relu":
+            fires = pre > 0
+            values = round32(each(libm_tanh, sums))
+        elif self.rule == "jumprelu":
+            fires = (pre > round32(self.threshold)) & (pre > 0)
         else:
-            sums = (dots if self.scale is None else self.scale * dots) + self.bias
-            pre = values = round32(sums)
-            if self.rule == "relu":
-                fires = pre > 0
-            elif self.rule == "tanh-relu":
-                fires = pre > 0
-                values = round32(each(libm_tanh, sums))
-            elif self.rule == "jumprelu":
-                fires = (pre > round32(self.threshold)) & (pre > 0)
-            else:
-                rank = np.abs(pre) if self.rule == "abstopk" else pre
-                order = np.argsort(-rank, kind="stable")[: self.k]
-                fires = np.zeros(len(pre), bool)
-                fires[order] = True
-                fires &= pre != 0 if self.rule == "abstopk" else pre > 0
+            rank = np.abs(pre) if self.rule == "abstopk" else pre
+            order = np.argsort(-rank, kind="stable")[: self.k]
+            fires = np.zeros(len(pre), bool)
+            fires[order] = True
+            fires &= pre != 0 if self.rule == "abstopk" else pre > 0
         indices = np.flatnonzero(fires & (values != 0))
         return indices, values[indices]
 
@@ -385,7 +390,8 @@ def open_saelens(folder, given):
     normalize = {True: "expected_average_only_in", False: "none", None: "none"}.get(normalize, normalize)
     activation = config.get("activation_fn_str", config.get("activation_fn", "relu"))
     if architecture == "gated":
-        model.gated = tensors["b_gate"], tensors["r_mag"], tensors["b_mag"]
+        model.rule, model.gate_bias = "gated", tensors["b_gate"]
+        model.scale, model.bias = each(libm_exp, tensors["r_mag"]), tensors["b_mag"]
     elif architecture.startswith("jumprelu"):
         model.rule, model.threshold = "jumprelu", tensors["threshold"]
     elif architecture in ("topk", "abstopk"):
@@ -396,6 +402,8 @@ def open_saelens(folder, given):
         model.rule = "tanh-relu"
     else:
         assert activation == "relu", activation
+    if config.get("rescale_acts_by_decoder_norm", False):
+        model.fold_decoder_norm()
     if normalize == "expected_average_only_in":
         model.fold_input_scale(float(given["norm_scaling_factor"]))
     elif normalize in ("layer_norm", "constant_norm_rescale"):
@@ -403,10 +411,10 @@ def open_saelens(folder, given):
     else:
         # Whitening is folded into the weights when they are exported.
         assert normalize in ("none", "covariance_whitening"), normalize
-    if config.get("rescale_acts_by_decoder_norm", False):
-        model.fold_decoder_norm()
     if config.get("finetuning_scaling_factor"):
-        model.decoder_scale = tensors["finetuning_scaling_factor"]
+        factors = tensors["finetuning_scaling_factor"]
+        scale = model.decoder_scale
+        model.decoder_scale = factors if scale is None else scale * factors
     if config.get("apply_b_dec_to_input", True) and not transcoder:
         model.centre = model.b_dec
     return model
@@ -452,7 +460,12 @@ def case_bytes(folder, case, given):
     rows = rows.astype(np.float32)
     out, reconstructions = [], []
     for row in rows:
-        indices, values = model.encode(row)
+        encoded = model.encode(row)
+        if encoded is None:
+            out.append(struct.pack("<I", 0))
+            reconstructions.append(bits(np.full(model.w_dec.shape[1], np.nan)))
+            continue
+        indices, values = encoded
         out.append(struct.pack("<I", len(indices)) + indices.astype("<u4").tobytes() + bits(values))
         reconstructions.append(bits(model.decode(indices, values, row)))
     return b"".join(out + reconstructions)

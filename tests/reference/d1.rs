@@ -155,8 +155,12 @@ fn largest(values: &[f32], k: usize) -> impl Iterator<Item = usize> {
     order.into_iter()
 }
 
-/// The reconstruction of a row, `[d_out]`.
-pub(crate) fn decode(model: &Model, features: &[(u32, f32)], row: &[f32]) -> Vec<f32> {
+/// The reconstruction of a row, `[d_out]`: NaN throughout for one that is not finite.
+pub(crate) fn decode(model: &Model, encoded: &Encoded, row: &[f32]) -> Vec<f32> {
+    let features = match encoded {
+        Encoded::Features(features) => features,
+        Encoded::NonFinite => return vec![canonical(f32::NAN); model.d_out],
+    };
     let mut y = vec![0.0f64; model.d_out];
     for &(index, value) in features {
         let index = index as usize;

@@ -26,7 +26,7 @@ pub(crate) enum Activation {
         /// One per feature.
         threshold: Vec<f64>,
     },
-    /// pre where W x' + gate_bias > 0 and pre > 0. (scale = exp(r_mag), bias = b_mag)
+    /// pre where W x' + gate_bias > 0 and pre > 0. (scale is exp(r_mag), bias b_mag)
     Gated {
         /// One per feature.
         gate_bias: Vec<f64>,
@@ -108,6 +108,18 @@ pub(crate) fn saelens(tensors: &Arrays, config: &Value, given: &[(String, String
         model.bias = vector("b_enc");
     }
 
+    let rescaled = config["rescale_acts_by_decoder_norm"] == true;
+    if rescaled {
+        // Values are in units of decoder length: pre |d|, and decoding divides by |d| again.
+        let squares = |row: &[f64]| row.iter().map(|w| w * w).collect::<Vec<f64>>();
+        let norm = |row| super::d1::sum(&squares(row)).sqrt();
+        let norms: Vec<f64> = model.w_dec.chunks_exact(model.d_out).map(norm).collect();
+        for (bias, norm) in std::iter::zip(&mut model.bias, &norms) {
+            *bias *= norm;
+        }
+        model.decoder_scale = Some(norms.iter().map(|norm| 1.0 / norm).collect());
+        model.scale = Some(norms);
+    }
     match text("normalize_activations", "none").as_str() {
         // Whitening is folded into the weights when the file is written.
         "none" | "false" | "covariance_whitening" => {}
@@ -115,30 +127,28 @@ pub(crate) fn saelens(tensors: &Arrays, config: &Value, given: &[(String, String
         "constant_norm_rescale" => model.normalization = Normalization::ConstantNorm,
         "expected_average_only_in" | "true" => {
             // W_enc s, W_dec / s, b_dec / s; b_enc and thresholds stay.
-            let (_, factor) = &given[0];
-            let factor: f64 = factor.parse().unwrap();
-            let scale = model.scale.take().unwrap_or(vec![1.0; model.d_sae]);
-            model.scale = Some(scale.iter().map(|scale| scale * factor).collect());
-            model.decoder_scale = Some(vec![1.0 / factor; model.d_sae]);
-            model.b_dec = model.b_dec.iter().map(|b| b / factor).collect();
+            let factor: f64 = given[0].1.parse().unwrap();
+            model.b_dec.iter_mut().for_each(|b| *b /= factor);
+            if rescaled {
+                // The norms are those of W_dec / s: s and 1/s cancel, but not in the bias.
+                model.bias.iter_mut().for_each(|b| *b /= factor);
+            } else {
+                let scale = model.scale.take().unwrap_or(vec![1.0; model.d_sae]);
+                model.scale = Some(scale.iter().map(|scale| scale * factor).collect());
+                model.decoder_scale = Some(vec![1.0 / factor; model.d_sae]);
+            }
+            if let Activation::Gated { gate_bias } = &mut model.activation {
+                // s S + b > 0 where S + b / s > 0.
+                gate_bias.iter_mut().for_each(|b| *b /= factor);
+            }
         }
         other => panic!("normalize_activations {other}"),
     }
-    if config["rescale_acts_by_decoder_norm"] == true {
-        // Values are in units of decoder length: pre |d|, and decoding divides by |d| again.
-        let squares = |row: &[f64]| row.iter().map(|w| w * w).collect::<Vec<f64>>();
-        let rows = model.w_dec.chunks_exact(model.d_out);
-        let norms: Vec<f64> = rows
-            .map(|row| super::d1::sum(&squares(row)).sqrt())
-            .collect();
-        model.bias = std::iter::zip(&model.bias, &norms)
-            .map(|(bias, norm)| bias * norm)
-            .collect();
-        model.decoder_scale = Some(norms.iter().map(|norm| 1.0 / norm).collect());
-        model.scale = Some(norms);
-    }
     if config["finetuning_scaling_factor"] == true {
-        model.decoder_scale = Some(vector("finetuning_scaling_factor"));
+        let scale = model.decoder_scale.take().unwrap_or(vec![1.0; model.d_sae]);
+        let factors = vector("finetuning_scaling_factor");
+        let products = std::iter::zip(&scale, &factors).map(|(scale, factor)| scale * factor);
+        model.decoder_scale = Some(products.collect());
     }
     if text("apply_b_dec_to_input", "true") == "true" && !transcoder {
         model.centre = Some(model.b_dec.clone());
