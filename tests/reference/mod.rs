@@ -1,0 +1,20 @@
+//! The readable reference: what every architecture computes, in the plainest f64 code, and the
+//! same with design decision D1's lanes and roundings. It shares nothing with the library: it
+//! reads files itself and was written from the publishers' formulas. No SIMD, no `unsafe`, no
+//! cleverness; when the library and this disagree, read this one.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`read`] | npy, npz and safetensors files as f64 arrays |
+//! | [`model`] | a model in f64, from SAELens and Gemma Scope files, and its formulas |
+//! | [`d1`] | the same model to the bit |
+//! | [`digest`] | what the digests in `tests/data/digests.txt` are taken over |
+//! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
+
+#![allow(dead_code)] // every test program uses a part of it
+
+pub(crate) mod d1;
+pub(crate) mod digest;
+pub(crate) mod fixture;
+pub(crate) mod model;
+pub(crate) mod read;
