@@ -46,6 +46,8 @@
 compile_error!("without SSE2 an f64 sum is not rounded to f64, and results would differ");
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+mod avx2;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512;
 mod detect;
 mod scalar;
@@ -228,6 +230,8 @@ impl Kernels {
     pub fn for_level(level: Level) -> Option<&'static Kernels> {
         match level {
             Level::Scalar => Some(&scalar::KERNELS),
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Level::Avx2 => detect::has_avx2().then_some(&avx2::KERNELS),
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Level::Avx512 => detect::has_avx512().then_some(&avx512::KERNELS),
             _ => None,
