@@ -195,10 +195,10 @@ fn accumulating_in_f32_fails_the_bound() {
                 compared += 1;
             }
         }
-        // Measured: more than half of the values in every case.
+        // Measured: 39 to 94 of 100 values, by case and order of the sum.
         for broken in broken {
             assert!(
-                broken * 4 > compared,
+                broken * 3 > compared,
                 "{}: {broken} of {compared}",
                 case.name
             );
@@ -215,11 +215,8 @@ fn levels_and_layouts_give_the_same_bits() {
             let mut sae = library::open(&case.checkpoint, &case.given, level);
             assert_eq!(sae.level(), level);
             if prepare {
-                assert!(
-                    sae.prepare_cost().needed,
-                    "{}: stored as columns",
-                    case.name
-                );
+                let columns = sae.description().encoder.layout == "columns";
+                assert_eq!(sae.prepare_cost().needed, columns, "{}", case.name);
                 sae = sae.prepare().unwrap();
                 assert!(!sae.prepare_cost().needed);
                 assert_eq!(sae.description().encoder.layout, "rows");
@@ -232,6 +229,9 @@ fn levels_and_layouts_give_the_same_bits() {
         let expected = run(Level::Scalar, false);
         for level in Level::available() {
             for prepare in [false, true] {
+                if (level, prepare) == (Level::Scalar, false) {
+                    continue;
+                }
                 let found = run(level, prepare);
                 assert!(found == expected, "{}: {level} {prepare}", case.name);
             }

@@ -19,18 +19,24 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (&["features"], &["error"]),
     (&["mmap"], &["bytes", "error"]),
     // Bytes to named tensors; knows no model.
-    (&["container"], &["bytes", "dtype", "error", "tensor"]),
+    (
+        &["container"],
+        &["bytes", "dtype", "error", "mmap", "tensor"],
+    ),
     // The model; knows no file and no publisher.
-    (&["sae"], &["bytes", "dtype", "error", "kernels", "tensor"]),
+    (
+        &["model"],
+        &["bytes", "dtype", "error", "kernels", "tensor"],
+    ),
     // Named tensors to the model.
     (
         &["convention"],
-        &["container", "dtype", "error", "kernels", "sae", "tensor"],
+        &["container", "dtype", "error", "kernels", "model", "tensor"],
     ),
     // What is done with rows and features.
     (
         &["encode", "select", "decode", "readout", "scratch"],
-        &["dtype", "error", "features", "kernels", "rows", "sae"],
+        &["dtype", "error", "features", "kernels", "model", "rows"],
     ),
     // From a path or bytes to the model: the one place that knows both ends.
     (
@@ -42,7 +48,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "error",
             "kernels",
             "mmap",
-            "sae",
+            "model",
         ],
     ),
 ];

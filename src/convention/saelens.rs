@@ -137,7 +137,8 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     let mut scale = None;
     let mut decoder_scale = None;
     let mut notes = Vec::new();
-    let (activation, bias) = match architecture.rule {
+    let mut rescaled = false;
+    let (mut activation, mut bias) = match architecture.rule {
         Rule::Gated => {
             expect_relu(&config, activation_fn)?;
             let r_mag = tensors.vector("r_mag", d_sae)?;
@@ -199,6 +200,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
                 let inverse = |norm: &f64| if *norm > 0.0 { 1.0 / norm } else { 0.0 };
                 decoder_scale = Some(norms.iter().map(inverse).collect());
                 scale = Some(norms);
+                rescaled = true;
                 notes.push("decoder norms were computed at open".into());
             }
             (
@@ -223,8 +225,17 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             Some(values) => values.into_iter().map(|value| value * by).collect(),
             None => vec![by; d_sae],
         };
-        scale = Some(times(scale, factor));
-        decoder_scale = Some(times(decoder_scale, 1.0 / factor));
+        if rescaled {
+            // SAELens then takes the norms of W_dec / s: s and 1 / s cancel, but not in the bias.
+            bias.iter_mut().for_each(|value| *value /= factor);
+        } else {
+            scale = Some(times(scale, factor));
+            decoder_scale = Some(times(decoder_scale, 1.0 / factor));
+        }
+        if let Activation::Gated { gate_bias } = &mut activation {
+            // s S + b > 0 where S + b / s > 0.
+            gate_bias.iter_mut().for_each(|value| *value /= factor);
+        }
         decoder_bias.iter_mut().for_each(|value| *value /= factor);
         center
             .iter_mut()

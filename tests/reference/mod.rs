@@ -9,6 +9,7 @@
 //! | [`model`] | a model in f64, from SAELens and Gemma Scope files, and its formulas |
 //! | [`d1`] | the same model to the bit |
 //! | [`digest`] | what the digests in `tests/data/digests.txt` are taken over |
+//! | [`random`] | random small models, written the way publishers write files |
 //! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
 
 #![allow(dead_code)] // every test program uses a part of it
@@ -17,4 +18,5 @@ pub(crate) mod d1;
 pub(crate) mod digest;
 pub(crate) mod fixture;
 pub(crate) mod model;
+pub(crate) mod random;
 pub(crate) mod read;
