@@ -168,9 +168,10 @@ typedef struct sae_model sae_model;
 typedef int32_t sae_check;
 
 enum {
-    /* Biases, thresholds and scales always; matrices only in files below 16 MiB. The default. */
-    SAE_CHECK_VECTORS = 0,
-    /* All weights for NaN and infinity, and all checksums: reads the whole file once. */
+    /* Headers, biases, thresholds and scales always; matrices and checksums only in files below
+     * 16 MiB. The default. */
+    SAE_CHECK_QUICK = 0,
+    /* Every value and every checksum: reads the whole file once. */
     SAE_CHECK_FULL = 1
 };
 
@@ -523,7 +524,7 @@ SAE_API sae_status sae_model_encode(const sae_model *model, const sae_rows *rows
 /* Decodes features into rows of activations.
  *   features  of this model.
  *   inputs    the rows that were encoded, one for each row of features. Needed if
- *             `sae_model_decode_needs_inputs`; else NULL is allowed and rows are not looked at.
+ *             `sae_model_decode_needs_inputs`; else not looked at, and may be NULL.
  *   scratch   of this thread, made for this model.
  *   out, n_out  receives n_rows * d_out values, row after row; n_out must be exactly that. Aligned
  *             as `float` is, and apart from the inputs.

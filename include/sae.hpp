@@ -440,7 +440,7 @@ class model {
     struct c_options {
         explicit c_options(const open_options &from) {
             for (const std::string &setting : from.settings) settings.push_back(setting.c_str());
-            options.check = from.full_check ? SAE_CHECK_FULL : SAE_CHECK_VECTORS;
+            options.check = from.full_check ? SAE_CHECK_FULL : SAE_CHECK_QUICK;
             options.strict = from.strict ? 1 : 0;
             options.level = from.level.empty() ? nullptr : from.level.c_str();
             options.settings = settings.data();

@@ -15,15 +15,32 @@ pub(crate) enum Failure {
     /// A scratch or features handle is in use by another thread.
     InUse { kind: &'static str },
     /// A pointer does not have the alignment of its type.
-    Misaligned { argument: &'static str, alignment: usize },
+    Misaligned {
+        argument: &'static str,
+        alignment: usize,
+    },
     /// Two arguments share memory.
-    Overlap { first: &'static str, second: &'static str },
+    Overlap {
+        first: &'static str,
+        second: &'static str,
+    },
     /// A length is not the one that the other arguments ask for.
-    Length { argument: &'static str, expected: usize, found: usize },
+    Length {
+        argument: &'static str,
+        expected: usize,
+        found: usize,
+    },
     /// An argument is outside its range.
-    Invalid { argument: &'static str, expected: &'static str, found: Found },
+    Invalid {
+        argument: &'static str,
+        expected: &'static str,
+        found: Found,
+    },
     /// The library panicked.
-    #[cfg_attr(not(feature = "std"), allow(dead_code, reason = "panics are caught under std"))]
+    #[cfg_attr(
+        not(feature = "std"),
+        allow(dead_code, reason = "panics are caught under std")
+    )]
     Panic,
     /// An error of the library.
     Library(sae::Error),
@@ -76,17 +93,31 @@ impl fmt::Display for Failure {
         match self {
             Failure::Null { argument } => write!(f, "`{argument}` is NULL"),
             Failure::WrongHandle { expected } => {
-                write!(f, "expected a live `{expected}` handle, found something else")
+                write!(
+                    f,
+                    "expected a live `{expected}` handle, found something else"
+                )
             }
             Failure::InUse { kind } => write!(f, "the `{kind}` handle is in use by another call"),
-            Failure::Misaligned { argument, alignment } => {
+            Failure::Misaligned {
+                argument,
+                alignment,
+            } => {
                 write!(f, "`{argument}` is not aligned to {alignment} bytes")
             }
             Failure::Overlap { first, second } => write!(f, "`{first}` overlaps `{second}`"),
-            Failure::Length { argument, expected, found } => {
+            Failure::Length {
+                argument,
+                expected,
+                found,
+            } => {
                 write!(f, "`{argument}`: expected {expected}, found {found}")
             }
-            Failure::Invalid { argument, expected, found } => {
+            Failure::Invalid {
+                argument,
+                expected,
+                found,
+            } => {
                 write!(f, "`{argument}`: expected {expected}, found {found}")
             }
             Failure::Panic => f.write_str("a defect of the library was caught at its boundary"),
@@ -143,7 +174,12 @@ impl<'b> Message<'b> {
             let tail = room.saturating_sub(HEAD + ELLIPSIS.len());
             HEAD..length.saturating_sub(tail)
         };
-        Message { buffer, written: 0, seen: 0, cut }
+        Message {
+            buffer,
+            written: 0,
+            seen: 0,
+            cut,
+        }
     }
 
     fn store(&mut self, text: &str) {

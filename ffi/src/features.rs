@@ -63,8 +63,11 @@ pub unsafe extern "C" fn sae_features_destroy(features: *mut sae_features) {
 /// - `features` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_features_n_rows(features: *const sae_features) -> usize {
-    // SAFETY: the caller guarantees that `features` is a handle.
-    value(0, || Ok(unsafe { Handle::shared("features", features) }?.0.rows()))
+    value(0, || {
+        // SAFETY: the caller guarantees that `features` is a handle.
+        let features = unsafe { Handle::shared("features", features) }?;
+        Ok(features.0.rows())
+    })
 }
 
 /// Number of features of all rows together.
@@ -73,8 +76,11 @@ pub unsafe extern "C" fn sae_features_n_rows(features: *const sae_features) -> u
 /// - `features` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_features_count(features: *const sae_features) -> usize {
-    // SAFETY: the caller guarantees that `features` is a handle.
-    value(0, || Ok(unsafe { Handle::shared("features", features) }?.0.len()))
+    value(0, || {
+        // SAFETY: the caller guarantees that `features` is a handle.
+        let features = unsafe { Handle::shared("features", features) }?;
+        Ok(features.0.len())
+    })
 }
 
 /// Number of rows that are not OK.
@@ -83,8 +89,11 @@ pub unsafe extern "C" fn sae_features_count(features: *const sae_features) -> us
 /// - `features` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_features_failed_rows(features: *const sae_features) -> usize {
-    // SAFETY: the caller guarantees that `features` is a handle.
-    value(0, || Ok(unsafe { Handle::shared("features", features) }?.0.failed_rows()))
+    value(0, || {
+        // SAFETY: the caller guarantees that `features` is a handle.
+        let features = unsafe { Handle::shared("features", features) }?;
+        Ok(features.0.failed_rows())
+    })
 }
 
 /// Access to one row.
@@ -189,8 +198,10 @@ pub unsafe extern "C" fn sae_features_append_row(
         let indices = unsafe { slice("indices", indices, count) }?;
         // SAFETY: the caller guarantees that `values` is an input.
         let values = unsafe { slice("values", values, count) }?;
-        if let Some((_, next)) =
-            indices.iter().zip(indices.iter().skip(1)).find(|(one, next)| one >= next)
+        if let Some((_, next)) = indices
+            .iter()
+            .zip(indices.iter().skip(1))
+            .find(|(one, next)| one >= next)
         {
             return Err(Failure::Invalid {
                 argument: "indices",
@@ -231,7 +242,7 @@ pub unsafe extern "C" fn sae_model_encode(
         // SAFETY: the caller guarantees that `scratch` is a handle.
         let mut scratch = unsafe { Handle::exclusive("scratch", scratch) }?;
         // SAFETY: the caller guarantees that `rows` is an input and describes one.
-        let (rows, _) = unsafe { read_rows("rows", rows) }?;
+        let (rows, _) = unsafe { read_rows("rows", rows, model.sae.d_in()) }?;
         let outcome = model.sae.encode(rows, &mut scratch.0, &mut features.0);
         if outcome.is_err() {
             features.0.clear();
@@ -264,17 +275,21 @@ pub unsafe extern "C" fn sae_model_decode(
         let features = unsafe { Handle::shared("features", features) }?;
         // SAFETY: the caller guarantees that `scratch` is a handle.
         let mut scratch = unsafe { Handle::exclusive("scratch", scratch) }?;
-        let inputs = if inputs.is_null() {
+        let inputs = if inputs.is_null() || !model.sae.needs_inputs_to_decode() {
             None
         } else {
             // SAFETY: the caller guarantees that `inputs` is an input and describes one.
-            let (rows, span) = unsafe { read_rows("inputs", inputs) }?;
+            let (rows, span) = unsafe { read_rows("inputs", inputs, model.sae.d_in()) }?;
             apart(("out", addresses(out, n_out)), ("inputs", span))?;
             Some(rows)
         };
         let expected = features.0.rows().saturating_mul(model.sae.d_out());
         if n_out != expected {
-            return Err(Failure::Length { argument: "n_out", expected, found: n_out });
+            return Err(Failure::Length {
+                argument: "n_out",
+                expected,
+                found: n_out,
+            });
         }
         // SAFETY: the caller guarantees that `out` is an output of `n_out`.
         let out = unsafe { slice_mut("out", out, n_out) }?;

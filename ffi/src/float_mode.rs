@@ -40,7 +40,10 @@ impl Drop for FloatMode {
 
 /// MXCSR: bits 0-5 exception flags, 6 denormals-are-zero, 7-12 exception masks, 13-14 rounding,
 /// 15 flush-to-zero.
-#[cfg(any(target_arch = "x86_64", all(target_arch = "x86", target_feature = "sse")))]
+#[cfg(any(
+    target_arch = "x86_64",
+    all(target_arch = "x86", target_feature = "sse")
+))]
 mod register {
     use core::arch::asm;
 

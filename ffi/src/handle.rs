@@ -134,7 +134,10 @@ impl<T: Kind> Handle<T> {
         // SAFETY: the caller guarantees what `from_c` needs.
         let handle = unsafe { Self::from_c(argument, pointer) }?;
         let add = |leases: i32| leases.checked_add(1).filter(|_| leases >= 0);
-        match handle.leases.fetch_update(Ordering::Acquire, Ordering::Relaxed, add) {
+        match handle
+            .leases
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, add)
+        {
             Ok(_) => Ok(Shared { handle }),
             Err(_) => Err(Failure::InUse { kind: T::NAME }),
         }
@@ -150,7 +153,10 @@ impl<T: Kind> Handle<T> {
     ) -> Result<Exclusive<'h, T>, Failure> {
         // SAFETY: the caller guarantees what `from_c` needs.
         let handle = unsafe { Self::from_c(argument, pointer) }?;
-        match handle.leases.compare_exchange(0, -1, Ordering::Acquire, Ordering::Relaxed) {
+        match handle
+            .leases
+            .compare_exchange(0, -1, Ordering::Acquire, Ordering::Relaxed)
+        {
             Ok(_) => Ok(Exclusive { handle }),
             Err(_) => Err(Failure::InUse { kind: T::NAME }),
         }
@@ -254,7 +260,10 @@ mod tests {
         let again = unsafe { Handle::exclusive("a", first) };
         assert!(matches!(again, Err(Failure::InUse { .. })));
         // SAFETY: as above.
-        assert!(matches!(unsafe { Handle::shared("a", first) }, Err(Failure::InUse { .. })));
+        assert!(matches!(
+            unsafe { Handle::shared("a", first) },
+            Err(Failure::InUse { .. })
+        ));
         drop(write);
         // SAFETY: as above.
         let one = unsafe { Handle::shared("a", first) }.ok().unwrap();
@@ -262,7 +271,10 @@ mod tests {
         let two = unsafe { Handle::shared("a", first) }.ok().unwrap();
         assert_eq!((one.0, two.0), (5, 5));
         // SAFETY: as above.
-        assert!(matches!(unsafe { Handle::exclusive("a", first) }, Err(Failure::InUse { .. })));
+        assert!(matches!(
+            unsafe { Handle::exclusive("a", first) },
+            Err(Failure::InUse { .. })
+        ));
         drop((one, two));
         // SAFETY: as above.
         unsafe { Handle::destroy(first) };

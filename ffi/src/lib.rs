@@ -23,12 +23,20 @@
 //! undefined.
 #![no_std]
 #![allow(unsafe_code)] // the C boundary is one of the three places where it is allowed
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 extern crate alloc;
-#[cfg(feature = "std")]
+// A library that may unwind needs the runtime of std, whether it uses std's API or not.
+#[cfg(any(feature = "std", panic = "unwind"))]
 extern crate std;
 
+#[cfg(not(any(feature = "std", panic = "unwind")))]
+mod bare;
 mod boundary;
 mod failure;
 mod float_mode;
@@ -41,4 +49,4 @@ pub mod open;
 pub mod readout;
 pub mod scratch;
 pub mod status;
-pub mod types;
+mod types;

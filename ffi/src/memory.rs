@@ -48,7 +48,10 @@ fn check<T>(argument: &'static str, pointer: *const T, count: usize) -> Result<(
         return Err(Failure::Null { argument });
     }
     if !pointer.is_aligned() {
-        return Err(Failure::Misaligned { argument, alignment: align_of::<T>() });
+        return Err(Failure::Misaligned {
+            argument,
+            alignment: align_of::<T>(),
+        });
     }
     span(argument, pointer.addr(), count.checked_mul(size_of::<T>())).map(drop)
 }
@@ -206,13 +209,14 @@ fn check_struct_size(
     })
 }
 
-/// Rows of the caller, and the addresses they span.
+/// Rows of the caller, of the given width, and the addresses they span.
 ///
 /// # Safety
 /// `rows` is an input, and so is the memory that it describes, for as long as `'m`.
 pub(crate) unsafe fn rows<'m>(
     argument: &'static str,
     rows: *const sae_rows,
+    width: usize,
 ) -> Result<(sae::Rows<'m>, Range<usize>), Failure> {
     if rows.is_null() {
         return Err(Failure::Null { argument });
@@ -236,6 +240,14 @@ pub(crate) unsafe fn rows<'m>(
             argument: "rows.reserved",
             expected: "0",
             found: Found::Unsigned(rows.reserved.into()),
+        });
+    }
+    // Before anything is derived from it: a wrong width would make rows of memory that is not.
+    if rows.width != width {
+        return Err(Failure::Length {
+            argument: "rows.width",
+            expected: width,
+            found: rows.width,
         });
     }
     let row = rows.width.checked_mul(dtype.size());

@@ -9,7 +9,7 @@ use crate::types::*;
 use alloc::ffi::CString;
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use core::ffi::{CStr, c_char};
+use core::ffi::c_char;
 
 /// A model and its texts in the form that C reads.
 pub struct Model {
@@ -29,23 +29,28 @@ impl Kind for Model {
 
 impl Model {
     pub(crate) fn new(sae: sae::Sae<'static>) -> Self {
-        let about = sae.description();
-        let site = &about.site;
-        let or_empty = |text: &Option<alloc::string::String>| text.clone().unwrap_or_default();
-        // In the order of `sae_text`.
-        let texts = [
-            about.publisher.clone(),
-            about.convention.clone(),
-            about.architecture.clone(),
-            about.activation.clone(),
-            about.normalization.to_string(),
-            or_empty(&site.hook_name),
-            or_empty(&site.model_name),
-            or_empty(&site.hook_name_out),
-        ];
-        // A config may hold zero bytes; in C they would end the text.
-        let texts = texts.map(|text| CString::new(text.replace('\0', " ")).unwrap_or_default());
-        Model { sae, texts: texts.into() }
+        let texts = (0..=SAE_TEXT_HOOK_NAME_OUT).map(|item| {
+            // A config may hold zero bytes; in C they would end the text.
+            let text = text_of(sae.description(), item).replace('\0', " ");
+            CString::new(text).unwrap_or_default()
+        });
+        let texts = texts.collect();
+        Model { sae, texts }
+    }
+}
+
+/// The text of a description that C asks for by number.
+fn text_of(about: &sae::Description, item: sae_text) -> &str {
+    match item {
+        SAE_TEXT_PUBLISHER => &about.publisher,
+        SAE_TEXT_CONVENTION => &about.convention,
+        SAE_TEXT_ARCHITECTURE => &about.architecture,
+        SAE_TEXT_ACTIVATION => &about.activation,
+        SAE_TEXT_NORMALIZATION => about.normalization,
+        SAE_TEXT_HOOK_NAME => about.site.hook_name.as_deref().unwrap_or(""),
+        SAE_TEXT_MODEL_NAME => about.site.model_name.as_deref().unwrap_or(""),
+        SAE_TEXT_HOOK_NAME_OUT => about.site.hook_name_out.as_deref().unwrap_or(""),
+        _ => "",
     }
 }
 
@@ -55,8 +60,11 @@ impl Model {
 /// - `model` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_model_d_in(model: *const sae_model) -> usize {
-    // SAFETY: the caller guarantees that `model` is a handle.
-    value(0, || Ok(unsafe { Handle::borrow("model", model) }?.sae.d_in()))
+    value(0, || {
+        // SAFETY: the caller guarantees that `model` is a handle.
+        let model = unsafe { Handle::borrow("model", model) }?;
+        Ok(model.sae.d_in())
+    })
 }
 
 /// Number of features.
@@ -65,8 +73,11 @@ pub unsafe extern "C" fn sae_model_d_in(model: *const sae_model) -> usize {
 /// - `model` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_model_d_sae(model: *const sae_model) -> usize {
-    // SAFETY: the caller guarantees that `model` is a handle.
-    value(0, || Ok(unsafe { Handle::borrow("model", model) }?.sae.d_sae()))
+    value(0, || {
+        // SAFETY: the caller guarantees that `model` is a handle.
+        let model = unsafe { Handle::borrow("model", model) }?;
+        Ok(model.sae.d_sae())
+    })
 }
 
 /// Width of the rows that decoding gives.
@@ -75,8 +86,11 @@ pub unsafe extern "C" fn sae_model_d_sae(model: *const sae_model) -> usize {
 /// - `model` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_model_d_out(model: *const sae_model) -> usize {
-    // SAFETY: the caller guarantees that `model` is a handle.
-    value(0, || Ok(unsafe { Handle::borrow("model", model) }?.sae.d_out()))
+    value(0, || {
+        // SAFETY: the caller guarantees that `model` is a handle.
+        let model = unsafe { Handle::borrow("model", model) }?;
+        Ok(model.sae.d_out())
+    })
 }
 
 /// Whether decoding needs the rows that were encoded.
@@ -112,13 +126,14 @@ pub unsafe extern "C" fn sae_model_level(model: *const sae_model) -> *const c_ch
 /// - `model` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_model_text(model: *const sae_model, item: sae_text) -> *const c_char {
-    let text = value(c"".as_ptr(), || {
+    value(c"".as_ptr(), || {
         // SAFETY: the caller guarantees that `model` is a handle.
         let model = unsafe { Handle::borrow("model", model) }?;
-        let text = usize::try_from(item).ok().and_then(|item| model.texts.get(item));
+        let text = usize::try_from(item)
+            .ok()
+            .and_then(|item| model.texts.get(item));
         Ok(text.map_or(c"", CString::as_c_str).as_ptr())
-    });
-    text
+    })
 }
 
 /// Everything that is known about the model, as JSON.
@@ -158,7 +173,11 @@ pub unsafe extern "C" fn sae_model_describe(
         let text = CString::new(text).unwrap_or_default();
         let bytes = text.as_bytes_with_nul();
         // SAFETY: `buffer` is an output of at least `needed` bytes, which nobody else reads.
-        unsafe { buffer.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        unsafe {
+            buffer
+                .cast::<u8>()
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+        };
         Ok(())
     };
     // SAFETY: the caller guarantees that `error` is an output.

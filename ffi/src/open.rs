@@ -149,19 +149,20 @@ unsafe fn read_options(options: *const sae_open_options) -> Result<sae::OpenOpti
     // SAFETY: not NULL; an input by contract. All bits zero is a value of the struct.
     let options = unsafe { load_sized("options", OPEN_OPTIONS_SIZE_1, options) }?;
     read.check = match options.check {
-        SAE_CHECK_VECTORS => sae::Check::Vectors,
-        SAE_CHECK_FULL => sae::Check::Full,
+        SAE_CHECK_QUICK => sae::container::Check::Quick,
+        SAE_CHECK_FULL => sae::container::Check::Full,
         other => {
             return Err(Failure::Invalid {
                 argument: "options.check",
-                expected: "SAE_CHECK_VECTORS or SAE_CHECK_FULL",
+                expected: "SAE_CHECK_QUICK or SAE_CHECK_FULL",
                 found: Found::Signed(other.into()),
             });
         }
     };
-    for (argument, number, limit) in
-        [("options.strict", options.strict, 1), ("options.reserved", options.reserved, 0)]
-    {
+    for (argument, number, limit) in [
+        ("options.strict", options.strict, 1),
+        ("options.reserved", options.reserved, 0),
+    ] {
         if number > limit {
             return Err(Failure::Invalid {
                 argument,
@@ -202,7 +203,9 @@ unsafe fn read_settings(
     for &setting in unsafe { slice("options.settings", settings, count) }? {
         // SAFETY: the caller guarantees that each is a string.
         let text = unsafe { optional_text("options.settings[]", setting) }?;
-        let text = text.ok_or(Failure::Null { argument: "options.settings[]" })?;
+        let text = text.ok_or(Failure::Null {
+            argument: "options.settings[]",
+        })?;
         match text.split_once('=') {
             Some((key, value)) if !key.is_empty() => {
                 read.push((key.to_string(), value.to_string()));

@@ -126,7 +126,9 @@ pub unsafe extern "C" fn sae_model_readout_one(
                    scratch: &mut sae::Scratch<'_>,
                    values: &mut [f32],
                    status: &mut [sae::RowStatus]| {
-            model.sae.readout_one(feature, rows, scratch, values, status)
+            model
+                .sae
+                .readout_one(feature, rows, scratch, values, status)
         };
         // SAFETY: the caller guarantees what `read_out` needs.
         unsafe { read_out(model, rows, scratch, 1, values, n_values, status, one) }
@@ -164,10 +166,14 @@ unsafe fn read_out(
     // SAFETY: the caller guarantees that `scratch` is a handle.
     let mut scratch = unsafe { Handle::exclusive("scratch", scratch) }?;
     // SAFETY: the caller guarantees that `rows` is an input and describes one.
-    let (rows, span) = unsafe { read_rows("rows", rows) }?;
+    let (rows, span) = unsafe { read_rows("rows", rows, model.sae.d_in()) }?;
     let expected = rows.rows().saturating_mul(width);
     if n_values != expected {
-        return Err(Failure::Length { argument: "n_values", expected, found: n_values });
+        return Err(Failure::Length {
+            argument: "n_values",
+            expected,
+            found: n_values,
+        });
     }
     let value_bytes = addresses(values, n_values);
     apart(("values", value_bytes.clone()), ("rows", span.clone()))?;
@@ -187,9 +193,17 @@ unsafe fn read_out(
     let mut first = 0;
     loop {
         let count = (rows.rows() - first).min(ROWS_AT_A_TIME);
-        let values = values.get_mut(first * width..(first + count) * width).unwrap_or_default();
+        let values = values
+            .get_mut(first * width..(first + count) * width)
+            .unwrap_or_default();
         let status = status.get_mut(..count).unwrap_or_default();
-        one(model, rows.part(first, count), &mut scratch.0, values, status)?;
+        one(
+            model,
+            rows.part(first, count),
+            &mut scratch.0,
+            values,
+            status,
+        )?;
         first += count;
         if first >= rows.rows() {
             return Ok(());

@@ -93,7 +93,11 @@ pub unsafe extern "C" fn sae_scratch_create_in(
         let buffers = sae::Scratch::bytes_required(&model.sae);
         let needed = HANDLE_BYTES.saturating_add(buffers);
         if n_bytes < needed {
-            return Err(Failure::Length { argument: "n_bytes", expected: needed, found: n_bytes });
+            return Err(Failure::Length {
+                argument: "n_bytes",
+                expected: needed,
+                found: n_bytes,
+            });
         }
         let misaligned = memory.addr() % align_of::<sae_scratch>();
         let padding = (align_of::<sae_scratch>() - misaligned) % align_of::<sae_scratch>();

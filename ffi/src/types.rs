@@ -1,62 +1,69 @@
 //! The types and numbers of `include/sae.h`, in its order, with their layout asserted. `abi.c`
 //! asserts the same on the other side.
-#![allow(non_camel_case_types, missing_docs)] // the names are C's; the header documents them
+#![allow(non_camel_case_types)] // the names are C's, and the header documents them
 
 use core::ffi::{c_char, c_void};
 use core::mem::{offset_of, size_of};
 
-pub const SAE_ABI_VERSION: u32 = 1;
+pub(crate) const SAE_ABI_VERSION: u32 = 1;
 
-pub type sae_status = i32;
-pub type sae_check = i32;
-pub type sae_text = i32;
-pub type sae_dtype = i32;
-pub type sae_row_status = u8;
+pub(crate) type sae_status = i32;
+pub(crate) type sae_check = i32;
+pub(crate) type sae_text = i32;
+pub(crate) type sae_dtype = i32;
+pub(crate) type sae_row_status = u8;
 
-pub const SAE_STATUS_OK: sae_status = 0;
-pub const SAE_STATUS_NULL_ARGUMENT: sae_status = 1;
-pub const SAE_STATUS_IO: sae_status = 2;
-pub const SAE_STATUS_NOT_A_CHECKPOINT: sae_status = 3;
-pub const SAE_STATUS_MALFORMED: sae_status = 4;
-pub const SAE_STATUS_TRUNCATED: sae_status = 5;
-pub const SAE_STATUS_CORRUPT: sae_status = 6;
-pub const SAE_STATUS_LIMIT: sae_status = 7;
-pub const SAE_STATUS_UNSUPPORTED: sae_status = 8;
-pub const SAE_STATUS_UNSAFE_PICKLE: sae_status = 9;
-pub const SAE_STATUS_MISSING_TENSOR: sae_status = 10;
-pub const SAE_STATUS_UNKNOWN_TENSOR: sae_status = 11;
-pub const SAE_STATUS_SHAPE: sae_status = 12;
-pub const SAE_STATUS_INVALID_VALUE: sae_status = 13;
-pub const SAE_STATUS_MISSING_KEY: sae_status = 14;
-pub const SAE_STATUS_UNKNOWN_KEY: sae_status = 15;
-pub const SAE_STATUS_LENGTH: sae_status = 16;
-pub const SAE_STATUS_FEATURE_OUT_OF_RANGE: sae_status = 17;
-pub const SAE_STATUS_INVALID_ARGUMENT: sae_status = 18;
-pub const SAE_STATUS_LEVEL_UNAVAILABLE: sae_status = 19;
-pub const SAE_STATUS_OUT_OF_MEMORY: sae_status = 20;
-pub const SAE_STATUS_WRONG_HANDLE: sae_status = 30;
-pub const SAE_STATUS_PANIC: sae_status = 31;
-pub const SAE_STATUS_IN_USE: sae_status = 32;
+pub(crate) const SAE_STATUS_OK: sae_status = 0;
+pub(crate) const SAE_STATUS_NULL_ARGUMENT: sae_status = 1;
+pub(crate) const SAE_STATUS_IO: sae_status = 2;
+pub(crate) const SAE_STATUS_NOT_A_CHECKPOINT: sae_status = 3;
+pub(crate) const SAE_STATUS_MALFORMED: sae_status = 4;
+pub(crate) const SAE_STATUS_TRUNCATED: sae_status = 5;
+pub(crate) const SAE_STATUS_CORRUPT: sae_status = 6;
+pub(crate) const SAE_STATUS_LIMIT: sae_status = 7;
+pub(crate) const SAE_STATUS_UNSUPPORTED: sae_status = 8;
+pub(crate) const SAE_STATUS_UNSAFE_PICKLE: sae_status = 9;
+pub(crate) const SAE_STATUS_MISSING_TENSOR: sae_status = 10;
+pub(crate) const SAE_STATUS_UNKNOWN_TENSOR: sae_status = 11;
+pub(crate) const SAE_STATUS_SHAPE: sae_status = 12;
+pub(crate) const SAE_STATUS_INVALID_VALUE: sae_status = 13;
+pub(crate) const SAE_STATUS_MISSING_KEY: sae_status = 14;
+pub(crate) const SAE_STATUS_UNKNOWN_KEY: sae_status = 15;
+pub(crate) const SAE_STATUS_LENGTH: sae_status = 16;
+pub(crate) const SAE_STATUS_FEATURE_OUT_OF_RANGE: sae_status = 17;
+pub(crate) const SAE_STATUS_INVALID_ARGUMENT: sae_status = 18;
+pub(crate) const SAE_STATUS_LEVEL_UNAVAILABLE: sae_status = 19;
+pub(crate) const SAE_STATUS_OUT_OF_MEMORY: sae_status = 20;
+pub(crate) const SAE_STATUS_WRONG_HANDLE: sae_status = 30;
+pub(crate) const SAE_STATUS_PANIC: sae_status = 31;
+pub(crate) const SAE_STATUS_IN_USE: sae_status = 32;
 
-pub const SAE_CHECK_VECTORS: sae_check = 0;
-pub const SAE_CHECK_FULL: sae_check = 1;
+pub(crate) const SAE_CHECK_QUICK: sae_check = 0;
+pub(crate) const SAE_CHECK_FULL: sae_check = 1;
 
-pub const SAE_TEXT_PUBLISHER: sae_text = 0;
-pub const SAE_TEXT_CONVENTION: sae_text = 1;
-pub const SAE_TEXT_ARCHITECTURE: sae_text = 2;
-pub const SAE_TEXT_ACTIVATION: sae_text = 3;
-pub const SAE_TEXT_NORMALIZATION: sae_text = 4;
-pub const SAE_TEXT_HOOK_NAME: sae_text = 5;
-pub const SAE_TEXT_MODEL_NAME: sae_text = 6;
-pub const SAE_TEXT_HOOK_NAME_OUT: sae_text = 7;
+pub(crate) const SAE_TEXT_PUBLISHER: sae_text = 0;
+pub(crate) const SAE_TEXT_CONVENTION: sae_text = 1;
+pub(crate) const SAE_TEXT_ARCHITECTURE: sae_text = 2;
+pub(crate) const SAE_TEXT_ACTIVATION: sae_text = 3;
+pub(crate) const SAE_TEXT_NORMALIZATION: sae_text = 4;
+pub(crate) const SAE_TEXT_HOOK_NAME: sae_text = 5;
+pub(crate) const SAE_TEXT_MODEL_NAME: sae_text = 6;
+pub(crate) const SAE_TEXT_HOOK_NAME_OUT: sae_text = 7;
 
-pub const SAE_DTYPE_F32: sae_dtype = 0;
-pub const SAE_DTYPE_F16: sae_dtype = 1;
-pub const SAE_DTYPE_BF16: sae_dtype = 30;
+pub(crate) const SAE_DTYPE_F32: sae_dtype = 0;
+pub(crate) const SAE_DTYPE_F16: sae_dtype = 1;
+pub(crate) const SAE_DTYPE_BF16: sae_dtype = 30;
 
-pub const SAE_ROW_OK: sae_row_status = sae::RowStatus::Ok as u8;
-pub const SAE_ROW_NON_FINITE: sae_row_status = sae::RowStatus::NonFinite as u8;
-pub const SAE_ROW_NAN_PRE_ACTIVATION: sae_row_status = sae::RowStatus::NanPreActivation as u8;
+pub(crate) const SAE_ROW_OK: sae_row_status = 0;
+pub(crate) const SAE_ROW_NON_FINITE: sae_row_status = 1;
+pub(crate) const SAE_ROW_NAN_PRE_ACTIVATION: sae_row_status = 2;
+
+/// The library's own numbers, so that a row status needs no translation.
+const _: () = {
+    assert!(SAE_ROW_OK == sae::RowStatus::Ok as u8);
+    assert!(SAE_ROW_NON_FINITE == sae::RowStatus::NonFinite as u8);
+    assert!(SAE_ROW_NAN_PRE_ACTIVATION == sae::RowStatus::NanPreActivation as u8);
+};
 
 /// The statuses of the library's errors are its codes.
 const _: () = {
@@ -92,7 +99,11 @@ pub struct sae_error {
 
 impl sae_error {
     /// No error.
-    pub const NONE: Self = sae_error { code: SAE_STATUS_OK, message_length: 0, message: [0; 256] };
+    pub const NONE: Self = sae_error {
+        code: SAE_STATUS_OK,
+        message_length: 0,
+        message: [0; 256],
+    };
 }
 
 #[derive(Clone, Copy)]
@@ -163,9 +174,9 @@ const P: usize = size_of::<*const c_void>();
 
 /// Size in the first version of this header of the structs that grow: what a caller must have at
 /// least. These numbers stay when the structs grow.
-pub const OPEN_OPTIONS_SIZE_1: usize = 16 + 3 * P;
-pub const SITE_SIZE_1: usize = 24;
-pub const PREPARE_COST_SIZE_1: usize = 24;
+pub(crate) const OPEN_OPTIONS_SIZE_1: usize = 16 + 3 * P;
+pub(crate) const SITE_SIZE_1: usize = 24;
+pub(crate) const PREPARE_COST_SIZE_1: usize = 24;
 
 const _: () = {
     assert!(size_of::<usize>() == P);

@@ -89,7 +89,7 @@ static_assert(SAE_STATUS_WRONG_HANDLE == 30, "sae_status");
 static_assert(SAE_STATUS_PANIC == 31, "sae_status");
 static_assert(SAE_STATUS_IN_USE == 32, "sae_status");
 
-static_assert(SAE_CHECK_VECTORS == 0, "sae_check");
+static_assert(SAE_CHECK_QUICK == 0, "sae_check");
 static_assert(SAE_CHECK_FULL == 1, "sae_check");
 
 static_assert(SAE_TEXT_PUBLISHER == 0, "sae_text");

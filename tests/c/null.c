@@ -149,7 +149,8 @@ int main(int argc, char **argv) {
     CHECK(out != NULL);
     NULL_ARGUMENT(sae_model_decode(NULL, features, &rows, scratch, out, n_out, &error));
     NULL_ARGUMENT(sae_model_decode(model, NULL, &rows, scratch, out, n_out, &error));
-    NULL_ARGUMENT(sae_model_decode(model, features, &no_data, scratch, out, n_out, &error));
+    CHECK_STATUS(sae_model_decode_needs_inputs(model) ? SAE_STATUS_NULL_ARGUMENT : SAE_STATUS_OK,
+                 sae_model_decode(model, features, &no_data, scratch, out, n_out, &error));
     NULL_ARGUMENT(sae_model_decode(model, features, &rows, NULL, out, n_out, &error));
     NULL_ARGUMENT(sae_model_decode(model, features, &rows, scratch, NULL, n_out, &error));
     CHECK(sae_model_decode(NULL, NULL, NULL, NULL, NULL, 0, NULL) == SAE_STATUS_NULL_ARGUMENT);
