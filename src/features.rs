@@ -68,7 +68,9 @@ impl Features {
                 bytes: bytes as u64,
             }
         };
-        self.row_ends.try_reserve(rows).map_err(memory(rows * 8))?;
+        self.row_ends
+            .try_reserve(rows)
+            .map_err(memory(rows.saturating_mul(8)))?;
         self.status.try_reserve(rows).map_err(memory(rows))?;
         self.indices
             .try_reserve(features)
@@ -115,6 +117,11 @@ impl Features {
     /// row before end.
     pub fn row_ends(&self) -> &[usize] {
         &self.row_ends
+    }
+
+    /// For each row, what happened to it.
+    pub fn row_status(&self) -> &[RowStatus] {
+        &self.status
     }
 
     /// Row `row`, or `None` if there are not so many.

@@ -247,14 +247,29 @@ impl<'a> Sae<'a> {
     /// # Errors
     /// [`Error::OutOfMemory`]; the model is consumed then.
     pub fn prepare(mut self) -> Result<Self, Error> {
-        if self.parts.encoder.layout() == Layout::Columns {
-            self.parts.encoder = self.parts.encoder.to_rows()?;
+        self.prepare_in_place()?;
+        Ok(self)
+    }
+
+    /// [`Sae::prepare`] for a model that stays where it is. Scratches and sets made before stay
+    /// usable.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; the model is as it was then.
+    pub fn prepare_in_place(&mut self) -> Result<(), Error> {
+        let rows = |matrix: &Matrix<'a>| match matrix.layout() {
+            Layout::Columns => matrix.to_rows().map(Some),
+            Layout::Rows => Ok(None),
+        };
+        let (encoder, decoder) = (rows(&self.parts.encoder)?, rows(&self.parts.decoder)?);
+        if let Some(encoder) = encoder {
+            self.parts.encoder = encoder;
         }
-        if self.parts.decoder.layout() == Layout::Columns {
-            self.parts.decoder = self.parts.decoder.to_rows()?;
+        if let Some(decoder) = decoder {
+            self.parts.decoder = decoder;
         }
         self.description = Description::new(&self.parts, self.level());
-        Ok(self)
+        Ok(())
     }
 
     /// Whether [`Sae::decode`] needs the input rows: the output undoes a normalisation, or a skip

@@ -1,0 +1,223 @@
+//! Opening and closing models.
+
+use crate::boundary::call;
+use crate::failure::{Failure, Found};
+use crate::handle::Handle;
+use crate::memory::{bytes, load_sized, optional_text, slice, store};
+use crate::model::{Model, sae_model};
+use crate::types::*;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ffi::{c_char, c_void};
+use core::ptr::null_mut;
+
+/// Opens a checkpoint from a file or folder.
+///
+/// # Safety
+/// - `path` is a string; `options` is an input whose pointers are strings; `model` and `error`
+///   are outputs.
+/// - The file is not changed or truncated while the model is open.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_model_open(
+    path: *const c_char,
+    options: *const sae_open_options,
+    model: *mut *mut sae_model,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `model` is an output.
+        unsafe { store("model", model, null_mut()) }?;
+        if path.is_null() {
+            return Err(Failure::Null { argument: "path" });
+        }
+        // SAFETY: the caller guarantees that `options` is an input.
+        let options = unsafe { read_options(options) }?;
+        // SAFETY: not NULL; a string by contract.
+        let sae = unsafe { open_path(path, &options) }?;
+        // SAFETY: the caller guarantees that `model` is an output.
+        unsafe { hand_out(sae, model) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
+/// Opens a checkpoint from the bytes of a file.
+///
+/// # Safety
+/// - `bytes` is an input of `n_bytes` that stays unchanged until the model is closed.
+/// - `name` and `config` are strings; `options` is an input whose pointers are strings; `model`
+///   and `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_model_open_memory(
+    bytes: *const c_void,
+    n_bytes: usize,
+    name: *const c_char,
+    config: *const c_char,
+    options: *const sae_open_options,
+    model: *mut *mut sae_model,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `model` is an output.
+        unsafe { store("model", model, null_mut()) }?;
+        // SAFETY: the caller guarantees that the bytes outlive the model, so that the lifetime
+        // may be `'static` inside of the handle.
+        let bytes: &'static [u8] = unsafe { self::bytes("bytes", bytes, n_bytes) }?;
+        // SAFETY: the caller guarantees that `name` is a string.
+        let name = unsafe { optional_text("name", name) }?;
+        // SAFETY: the caller guarantees that `config` is a string.
+        let config = unsafe { optional_text("config", config) }?;
+        // SAFETY: the caller guarantees that `options` is an input.
+        let options = unsafe { read_options(options) }?;
+        let sae = sae::Sae::from_bytes(name.unwrap_or("(memory)"), bytes, config, &options)?;
+        // SAFETY: the caller guarantees that `model` is an output.
+        unsafe { hand_out(sae, model) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
+/// Closes a model.
+///
+/// # Safety
+/// - `model` is NULL or a handle that nobody uses, now or later.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_model_close(model: *mut sae_model) {
+    crate::boundary::value((), || {
+        // SAFETY: the caller guarantees what `destroy` needs.
+        unsafe { Handle::destroy(model) };
+        Ok(())
+    });
+}
+
+/// Makes a handle of an open model and stores it.
+///
+/// # Safety
+/// `out` is an output.
+unsafe fn hand_out(sae: sae::Sae<'static>, out: *mut *mut sae_model) -> Result<(), Failure> {
+    let handle = Handle::on_heap(Model::new(sae))?;
+    // SAFETY: the caller guarantees that `out` is an output.
+    unsafe { store("model", out, handle) }
+}
+
+/// # Safety
+/// `path` is a string and not NULL.
+#[cfg(feature = "std")]
+unsafe fn open_path(
+    path: *const c_char,
+    options: &sae::OpenOptions,
+) -> Result<sae::Sae<'static>, Failure> {
+    // On Unix a path is any bytes; elsewhere it is UTF-8 here.
+    #[cfg(unix)]
+    let path = {
+        use std::os::unix::ffi::OsStrExt;
+        // SAFETY: not NULL; ends with a zero byte by contract.
+        let path = unsafe { core::ffi::CStr::from_ptr(path) };
+        std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()))
+    };
+    #[cfg(not(unix))]
+    let path = {
+        // SAFETY: a string by contract.
+        let path = unsafe { optional_text("path", path) }?;
+        std::path::Path::new(path.unwrap_or_default())
+    };
+    Ok(sae::Sae::open(path, options)?)
+}
+
+/// # Safety
+/// None needed.
+#[cfg(not(feature = "std"))]
+unsafe fn open_path(
+    _path: *const c_char,
+    _options: &sae::OpenOptions,
+) -> Result<sae::Sae<'static>, Failure> {
+    Err(Failure::Library(sae::Error::UnsupportedContainer {
+        container: "path",
+        what: "this build of the library has no files: open from memory".into(),
+    }))
+}
+
+/// The options of a caller; the defaults for NULL.
+///
+/// # Safety
+/// `options` is an input whose pointers are strings.
+unsafe fn read_options(options: *const sae_open_options) -> Result<sae::OpenOptions, Failure> {
+    let mut read = sae::OpenOptions::default();
+    if options.is_null() {
+        return Ok(read);
+    }
+    // SAFETY: not NULL; an input by contract. All bits zero is a value of the struct.
+    let options = unsafe { load_sized("options", OPEN_OPTIONS_SIZE_1, options) }?;
+    read.check = match options.check {
+        SAE_CHECK_QUICK => sae::container::Check::Quick,
+        SAE_CHECK_FULL => sae::container::Check::Full,
+        other => {
+            return Err(Failure::Invalid {
+                argument: "options.check",
+                expected: "SAE_CHECK_QUICK or SAE_CHECK_FULL",
+                found: Found::Signed(other.into()),
+            });
+        }
+    };
+    for (argument, number, limit) in [
+        ("options.strict", options.strict, 1),
+        ("options.reserved", options.reserved, 0),
+    ] {
+        if number > limit {
+            return Err(Failure::Invalid {
+                argument,
+                expected: if limit == 0 { "0" } else { "0 or 1" },
+                found: Found::Unsigned(number.into()),
+            });
+        }
+    }
+    read.strict = options.strict == 1;
+    // SAFETY: the caller guarantees that it is a string.
+    if let Some(name) = unsafe { optional_text("options.level", options.level) }? {
+        read.level = Some(find_level(name)?);
+    }
+    // SAFETY: the caller guarantees that it is an input of that many pointers.
+    read.set = unsafe { read_settings(options.settings, options.n_settings) }?;
+    Ok(read)
+}
+
+fn find_level(name: &str) -> Result<sae::Level, Failure> {
+    let named = sae::Level::from_name(name);
+    named.ok_or_else(|| {
+        let available: Vec<&str> = sae::Level::available().map(sae::Level::name).collect();
+        Failure::Library(sae::Error::LevelUnavailable {
+            requested: name.into(),
+            available: available.join(", "),
+        })
+    })
+}
+
+/// # Safety
+/// `settings` is an input of `count` strings.
+unsafe fn read_settings(
+    settings: *const *const c_char,
+    count: usize,
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut read = Vec::new();
+    // SAFETY: the caller guarantees that it is an input.
+    for &setting in unsafe { slice("options.settings", settings, count) }? {
+        // SAFETY: the caller guarantees that each is a string.
+        let text = unsafe { optional_text("options.settings[]", setting) }?;
+        let text = text.ok_or(Failure::Null {
+            argument: "options.settings[]",
+        })?;
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => {
+                read.push((key.to_string(), value.to_string()));
+            }
+            _ => {
+                return Err(Failure::Invalid {
+                    argument: "options.settings[]",
+                    expected: "key=value",
+                    found: Found::Text(text.into()),
+                });
+            }
+        }
+    }
+    Ok(read)
+}

@@ -1,0 +1,234 @@
+//! The types and numbers of `include/sae.h`, in its order, with their layout asserted. `abi.c`
+//! asserts the same on the other side.
+#![allow(non_camel_case_types)] // the names are C's, and the header documents them
+
+use core::ffi::{c_char, c_void};
+use core::mem::{offset_of, size_of};
+
+pub(crate) const SAE_ABI_VERSION: u32 = 1;
+
+pub(crate) type sae_status = i32;
+pub(crate) type sae_check = i32;
+pub(crate) type sae_text = i32;
+pub(crate) type sae_dtype = i32;
+pub(crate) type sae_row_status = u8;
+
+pub(crate) const SAE_STATUS_OK: sae_status = 0;
+pub(crate) const SAE_STATUS_NULL_ARGUMENT: sae_status = 1;
+pub(crate) const SAE_STATUS_IO: sae_status = 2;
+pub(crate) const SAE_STATUS_NOT_A_CHECKPOINT: sae_status = 3;
+pub(crate) const SAE_STATUS_MALFORMED: sae_status = 4;
+pub(crate) const SAE_STATUS_TRUNCATED: sae_status = 5;
+pub(crate) const SAE_STATUS_CORRUPT: sae_status = 6;
+pub(crate) const SAE_STATUS_LIMIT: sae_status = 7;
+pub(crate) const SAE_STATUS_UNSUPPORTED: sae_status = 8;
+pub(crate) const SAE_STATUS_UNSAFE_PICKLE: sae_status = 9;
+pub(crate) const SAE_STATUS_MISSING_TENSOR: sae_status = 10;
+pub(crate) const SAE_STATUS_UNKNOWN_TENSOR: sae_status = 11;
+pub(crate) const SAE_STATUS_SHAPE: sae_status = 12;
+pub(crate) const SAE_STATUS_INVALID_VALUE: sae_status = 13;
+pub(crate) const SAE_STATUS_MISSING_KEY: sae_status = 14;
+pub(crate) const SAE_STATUS_UNKNOWN_KEY: sae_status = 15;
+pub(crate) const SAE_STATUS_LENGTH: sae_status = 16;
+pub(crate) const SAE_STATUS_FEATURE_OUT_OF_RANGE: sae_status = 17;
+pub(crate) const SAE_STATUS_INVALID_ARGUMENT: sae_status = 18;
+pub(crate) const SAE_STATUS_LEVEL_UNAVAILABLE: sae_status = 19;
+pub(crate) const SAE_STATUS_OUT_OF_MEMORY: sae_status = 20;
+pub(crate) const SAE_STATUS_WRONG_HANDLE: sae_status = 30;
+pub(crate) const SAE_STATUS_PANIC: sae_status = 31;
+pub(crate) const SAE_STATUS_IN_USE: sae_status = 32;
+
+pub(crate) const SAE_CHECK_QUICK: sae_check = 0;
+pub(crate) const SAE_CHECK_FULL: sae_check = 1;
+
+pub(crate) const SAE_TEXT_PUBLISHER: sae_text = 0;
+pub(crate) const SAE_TEXT_CONVENTION: sae_text = 1;
+pub(crate) const SAE_TEXT_ARCHITECTURE: sae_text = 2;
+pub(crate) const SAE_TEXT_ACTIVATION: sae_text = 3;
+pub(crate) const SAE_TEXT_NORMALIZATION: sae_text = 4;
+pub(crate) const SAE_TEXT_HOOK_NAME: sae_text = 5;
+pub(crate) const SAE_TEXT_MODEL_NAME: sae_text = 6;
+pub(crate) const SAE_TEXT_HOOK_NAME_OUT: sae_text = 7;
+
+pub(crate) const SAE_DTYPE_F32: sae_dtype = 0;
+pub(crate) const SAE_DTYPE_F16: sae_dtype = 1;
+pub(crate) const SAE_DTYPE_BF16: sae_dtype = 30;
+
+pub(crate) const SAE_ROW_OK: sae_row_status = 0;
+pub(crate) const SAE_ROW_NON_FINITE: sae_row_status = 1;
+pub(crate) const SAE_ROW_NAN_PRE_ACTIVATION: sae_row_status = 2;
+
+/// The library's own numbers, so that a row status needs no translation.
+const _: () = {
+    assert!(SAE_ROW_OK == sae::RowStatus::Ok as u8);
+    assert!(SAE_ROW_NON_FINITE == sae::RowStatus::NonFinite as u8);
+    assert!(SAE_ROW_NAN_PRE_ACTIVATION == sae::RowStatus::NanPreActivation as u8);
+};
+
+/// The statuses of the library's errors are its codes.
+const _: () = {
+    use sae::Code;
+    assert!(SAE_STATUS_IO == Code::Io as i32);
+    assert!(SAE_STATUS_NOT_A_CHECKPOINT == Code::NotACheckpoint as i32);
+    assert!(SAE_STATUS_MALFORMED == Code::Malformed as i32);
+    assert!(SAE_STATUS_TRUNCATED == Code::Truncated as i32);
+    assert!(SAE_STATUS_CORRUPT == Code::Corrupt as i32);
+    assert!(SAE_STATUS_LIMIT == Code::Limit as i32);
+    assert!(SAE_STATUS_UNSUPPORTED == Code::Unsupported as i32);
+    assert!(SAE_STATUS_UNSAFE_PICKLE == Code::UnsafePickle as i32);
+    assert!(SAE_STATUS_MISSING_TENSOR == Code::MissingTensor as i32);
+    assert!(SAE_STATUS_UNKNOWN_TENSOR == Code::UnknownTensor as i32);
+    assert!(SAE_STATUS_SHAPE == Code::Shape as i32);
+    assert!(SAE_STATUS_INVALID_VALUE == Code::InvalidValue as i32);
+    assert!(SAE_STATUS_MISSING_KEY == Code::MissingKey as i32);
+    assert!(SAE_STATUS_UNKNOWN_KEY == Code::UnknownKey as i32);
+    assert!(SAE_STATUS_LENGTH == Code::Length as i32);
+    assert!(SAE_STATUS_FEATURE_OUT_OF_RANGE == Code::FeatureOutOfRange as i32);
+    assert!(SAE_STATUS_INVALID_ARGUMENT == Code::InvalidArgument as i32);
+    assert!(SAE_STATUS_LEVEL_UNAVAILABLE == Code::LevelUnavailable as i32);
+    assert!(SAE_STATUS_OUT_OF_MEMORY == Code::OutOfMemory as i32);
+};
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_error {
+    pub code: sae_status,
+    pub message_length: u32,
+    pub message: [c_char; 256],
+}
+
+impl sae_error {
+    /// No error.
+    pub const NONE: Self = sae_error {
+        code: SAE_STATUS_OK,
+        message_length: 0,
+        message: [0; 256],
+    };
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_open_options {
+    pub struct_size: u32,
+    pub check: sae_check,
+    pub strict: u32,
+    pub reserved: u32,
+    pub level: *const c_char,
+    pub settings: *const *const c_char,
+    pub n_settings: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_site {
+    pub struct_size: u32,
+    pub prepend_bos: i32,
+    pub context_size: u64,
+    pub mean_center: u32,
+    pub concatenated_heads: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_prepare_cost {
+    pub struct_size: u32,
+    pub needed: u32,
+    pub bytes: u64,
+    pub reads: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_rows {
+    pub data: *const c_void,
+    pub dtype: sae_dtype,
+    pub reserved: u32,
+    pub n_rows: usize,
+    pub width: usize,
+    pub stride_bytes: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_row_features {
+    pub indices: *const u32,
+    pub values: *const f32,
+    pub count: usize,
+    pub status: sae_row_status,
+    pub reserved: [u8; 7],
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_features_view {
+    pub row_ends: *const usize,
+    pub row_status: *const sae_row_status,
+    pub indices: *const u32,
+    pub values: *const f32,
+    pub n_rows: usize,
+    pub count: usize,
+}
+
+/// Bytes of a pointer and of `size_t`.
+const P: usize = size_of::<*const c_void>();
+
+/// Size in the first version of this header of the structs that grow: what a caller must have at
+/// least. These numbers stay when the structs grow.
+pub(crate) const OPEN_OPTIONS_SIZE_1: usize = 16 + 3 * P;
+pub(crate) const SITE_SIZE_1: usize = 24;
+pub(crate) const PREPARE_COST_SIZE_1: usize = 24;
+
+const _: () = {
+    assert!(size_of::<usize>() == P);
+    assert!(size_of::<sae::RowStatus>() == 1);
+
+    assert!(size_of::<sae_error>() == 264);
+    assert!(offset_of!(sae_error, code) == 0);
+    assert!(offset_of!(sae_error, message_length) == 4);
+    assert!(offset_of!(sae_error, message) == 8);
+
+    assert!(size_of::<sae_open_options>() == 16 + 3 * P);
+    assert!(offset_of!(sae_open_options, struct_size) == 0);
+    assert!(offset_of!(sae_open_options, check) == 4);
+    assert!(offset_of!(sae_open_options, strict) == 8);
+    assert!(offset_of!(sae_open_options, reserved) == 12);
+    assert!(offset_of!(sae_open_options, level) == 16);
+    assert!(offset_of!(sae_open_options, settings) == 16 + P);
+    assert!(offset_of!(sae_open_options, n_settings) == 16 + 2 * P);
+
+    assert!(size_of::<sae_site>() == 24);
+    assert!(offset_of!(sae_site, struct_size) == 0);
+    assert!(offset_of!(sae_site, prepend_bos) == 4);
+    assert!(offset_of!(sae_site, context_size) == 8);
+    assert!(offset_of!(sae_site, mean_center) == 16);
+    assert!(offset_of!(sae_site, concatenated_heads) == 20);
+
+    assert!(size_of::<sae_prepare_cost>() == 24);
+    assert!(offset_of!(sae_prepare_cost, struct_size) == 0);
+    assert!(offset_of!(sae_prepare_cost, needed) == 4);
+    assert!(offset_of!(sae_prepare_cost, bytes) == 8);
+    assert!(offset_of!(sae_prepare_cost, reads) == 16);
+
+    assert!(size_of::<sae_rows>() == 8 + 4 * P);
+    assert!(offset_of!(sae_rows, data) == 0);
+    assert!(offset_of!(sae_rows, dtype) == P);
+    assert!(offset_of!(sae_rows, reserved) == 4 + P);
+    assert!(offset_of!(sae_rows, n_rows) == 8 + P);
+    assert!(offset_of!(sae_rows, width) == 8 + 2 * P);
+    assert!(offset_of!(sae_rows, stride_bytes) == 8 + 3 * P);
+
+    assert!(size_of::<sae_row_features>() == 8 + 3 * P);
+    assert!(offset_of!(sae_row_features, indices) == 0);
+    assert!(offset_of!(sae_row_features, values) == P);
+    assert!(offset_of!(sae_row_features, count) == 2 * P);
+    assert!(offset_of!(sae_row_features, status) == 3 * P);
+    assert!(offset_of!(sae_row_features, reserved) == 1 + 3 * P);
+
+    assert!(size_of::<sae_features_view>() == 6 * P);
+    assert!(offset_of!(sae_features_view, row_ends) == 0);
+    assert!(offset_of!(sae_features_view, row_status) == P);
+    assert!(offset_of!(sae_features_view, indices) == 2 * P);
+    assert!(offset_of!(sae_features_view, values) == 3 * P);
+    assert!(offset_of!(sae_features_view, n_rows) == 4 * P);
+    assert!(offset_of!(sae_features_view, count) == 5 * P);
+};

@@ -1,0 +1,483 @@
+// sae.hpp - libsae for C++17 and later: owners that release their handles, spans, and errors as
+// exceptions or as results. Header-only, on top of sae.h, whose comments say what each function
+// does; the rules for threads and memory are the same.
+//
+// Every function that can fail comes twice: `try_encode` returns a `sae::result`, `encode` throws
+// a `sae::error`. In a build without exceptions only the first form exists.
+//
+//     sae::model model = sae::model::open("path/to/checkpoint");
+//     sae::scratch scratch(model);
+//     sae::features features;
+//     model.encode(sae::rows(data, n_rows, width), scratch, features);
+//     for (auto [index, value] : features.row(0)) ...
+#ifndef SAE_HPP
+#define SAE_HPP
+
+#include "sae.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#if __cplusplus >= 202002L || (defined(_MSVC_LANG) && _MSVC_LANG >= 202002L)
+#include <span>
+#endif
+
+#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+#define SAE_EXCEPTIONS 1
+#include <stdexcept>
+#else
+#define SAE_EXCEPTIONS 0
+#include <cstdlib>
+#endif
+
+namespace sae {
+
+#if defined(__cpp_lib_span)
+// A pointer and a length.
+template <typename T> using span = std::span<T>;
+#else
+// A pointer and a length: the part of C++20's std::span that is needed here.
+template <typename T> class span {
+  public:
+    constexpr span() noexcept = default;
+    constexpr span(T *data, std::size_t size) noexcept : data_(data), size_(size) {}
+    // From anything that has data() and size(), as a std::vector or std::array.
+    template <typename Container,
+              typename = decltype(static_cast<T *>(std::declval<Container &>().data()))>
+    constexpr span(Container &&container) noexcept
+        : data_(container.data()), size_(container.size()) {}
+    constexpr T *data() const noexcept { return data_; }
+    constexpr std::size_t size() const noexcept { return size_; }
+    constexpr bool empty() const noexcept { return size_ == 0; }
+    constexpr T *begin() const noexcept { return data_; }
+    constexpr T *end() const noexcept { return data_ + size_; }
+    constexpr T &operator[](std::size_t index) const noexcept { return data_[index]; }
+
+  private:
+    T *data_ = nullptr;
+    std::size_t size_ = 0;
+};
+#endif
+
+#if SAE_EXCEPTIONS
+// What the throwing functions throw.
+class error : public std::runtime_error {
+  public:
+    explicit error(const sae_error &details)
+        : std::runtime_error(details.message[0] != 0 ? details.message
+                                                     : sae_status_text(details.code)),
+          code_(details.code) {}
+    // One of SAE_STATUS_...
+    sae_status code() const noexcept { return code_; }
+
+  private:
+    sae_status code_;
+};
+#endif
+
+namespace detail {
+[[noreturn]] inline void fail(const sae_error &details) {
+#if SAE_EXCEPTIONS
+    throw error(details);
+#else
+    (void)details;
+    std::abort(); // value() of a result that holds an error, in a build without exceptions
+#endif
+}
+} // namespace detail
+
+// A value, or why there is none.
+template <typename T> class [[nodiscard]] result {
+  public:
+    result(T value) : value_(std::make_unique<T>(std::move(value))), error_{} {}
+    result(const sae_error &details) : error_(details) {}
+    // Whether there is a value.
+    explicit operator bool() const noexcept { return value_ != nullptr; }
+    // SAE_STATUS_OK if there is a value.
+    sae_status code() const noexcept { return error_.code; }
+    // What happened; "" if there is a value.
+    const char *message() const noexcept { return error_.message; }
+    const sae_error &details() const noexcept { return error_; }
+    // The value; without one: throws `sae::error`, or aborts in a build without exceptions.
+    T &value() & {
+        if (!value_) detail::fail(error_);
+        return *value_;
+    }
+    T value() && {
+        if (!value_) detail::fail(error_);
+        return std::move(*value_);
+    }
+
+  private:
+    std::unique_ptr<T> value_;
+    sae_error error_;
+};
+
+// Success, or why not.
+template <> class [[nodiscard]] result<void> {
+  public:
+    result() : error_{} {}
+    result(const sae_error &details) : error_(details) {}
+    explicit operator bool() const noexcept { return error_.code == SAE_STATUS_OK; }
+    sae_status code() const noexcept { return error_.code; }
+    const char *message() const noexcept { return error_.message; }
+    const sae_error &details() const noexcept { return error_; }
+    void value() const {
+        if (error_.code != SAE_STATUS_OK) detail::fail(error_);
+    }
+
+  private:
+    sae_error error_;
+};
+
+namespace detail {
+
+template <typename T, void (*release)(T *)> struct releaser {
+    void operator()(T *handle) const noexcept { release(handle); }
+};
+
+template <typename T, void (*release)(T *)>
+using owner = std::unique_ptr<T, releaser<T, release>>;
+
+// Runs a C function that ends with a sae_error.
+template <typename Call> result<void> run(Call call) {
+    sae_error details;
+    if (call(&details) == SAE_STATUS_OK) return {};
+    return details;
+}
+
+} // namespace detail
+
+class model;
+
+// A batch of activation rows of the caller, which are only read.
+class rows {
+  public:
+    // Contiguous or strided f32 rows; stride_bytes 0 is contiguous.
+    rows(const float *data, std::size_t n_rows, std::size_t width, std::size_t stride_bytes = 0)
+        : rows(data, SAE_DTYPE_F32, n_rows, width, stride_bytes) {}
+    // Rows in any format.
+    rows(const void *data, sae_dtype dtype, std::size_t n_rows, std::size_t width,
+         std::size_t stride_bytes = 0)
+        : rows_{data, dtype, 0, n_rows, width, stride_bytes} {}
+    const sae_rows *c() const noexcept { return &rows_; }
+    std::size_t n_rows() const noexcept { return rows_.n_rows; }
+
+  private:
+    sae_rows rows_;
+};
+
+// One feature that fired.
+struct feature {
+    std::uint32_t index;
+    float value;
+};
+
+// The features of one row, in place: valid until the features are filled again.
+class row_features {
+  public:
+    explicit row_features(const sae_row_features &row) : row_(row) {}
+    span<const std::uint32_t> indices() const { return {row_.indices, row_.count}; }
+    span<const float> values() const { return {row_.values, row_.count}; }
+    std::size_t size() const noexcept { return row_.count; }
+    // One of SAE_ROW_...
+    sae_row_status status() const noexcept { return row_.status; }
+    feature operator[](std::size_t i) const { return {row_.indices[i], row_.values[i]}; }
+
+    class iterator {
+      public:
+        iterator(const row_features *row, std::size_t at) : row_(row), at_(at) {}
+        feature operator*() const { return (*row_)[at_]; }
+        iterator &operator++() {
+            ++at_;
+            return *this;
+        }
+        bool operator!=(const iterator &other) const { return at_ != other.at_; }
+        bool operator==(const iterator &other) const { return at_ == other.at_; }
+
+      private:
+        const row_features *row_;
+        std::size_t at_;
+    };
+    iterator begin() const { return {this, 0}; }
+    iterator end() const { return {this, row_.count}; }
+
+  private:
+    sae_row_features row_;
+};
+
+// The features that fired in a batch of rows.
+class features {
+  public:
+    static result<features> try_create(std::size_t n_rows = 0, std::size_t n_features = 0) {
+        sae_features *handle = nullptr;
+        sae_error details;
+        if (sae_features_create(n_rows, n_features, &handle, &details) != SAE_STATUS_OK)
+            return details;
+        return features(handle);
+    }
+    result<row_features> try_row(std::size_t row) const {
+        sae_row_features found;
+        sae_error details;
+        if (sae_features_row(c(), row, &found, &details) != SAE_STATUS_OK) return details;
+        return row_features(found);
+    }
+    result<void> try_append_row(span<const std::uint32_t> indices, span<const float> values) {
+        const std::size_t count = indices.size() < values.size() ? indices.size() : values.size();
+        return detail::run([&](sae_error *e) {
+            return sae_features_append_row(c(), indices.data(), values.data(), count, e);
+        });
+    }
+    void clear() noexcept { sae_features_clear(c(), nullptr); }
+    std::size_t n_rows() const noexcept { return sae_features_n_rows(c()); }
+    std::size_t count() const noexcept { return sae_features_count(c()); }
+    std::size_t failed_rows() const noexcept { return sae_features_failed_rows(c()); }
+#if SAE_EXCEPTIONS
+    explicit features(std::size_t n_rows = 0, std::size_t n_features = 0)
+        : features(try_create(n_rows, n_features).value()) {}
+    row_features row(std::size_t row) const { return try_row(row).value(); }
+    void append_row(span<const std::uint32_t> indices, span<const float> values) {
+        try_append_row(indices, values).value();
+    }
+#endif
+    sae_features *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit features(sae_features *handle) : handle_(handle) {}
+    detail::owner<sae_features, sae_features_destroy> handle_;
+};
+
+// The work space of one thread for one model.
+class scratch {
+  public:
+    static result<scratch> try_create(const model &model);
+    // In memory of the caller, of `model::scratch_size` bytes.
+    static result<scratch> try_create_in(const model &model, void *memory, std::size_t n_bytes);
+#if SAE_EXCEPTIONS
+    explicit scratch(const model &model) : scratch(try_create(model).value()) {}
+    scratch(const model &model, void *memory, std::size_t n_bytes)
+        : scratch(try_create_in(model, memory, n_bytes).value()) {}
+#endif
+    sae_scratch *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit scratch(sae_scratch *handle) : handle_(handle) {}
+    detail::owner<sae_scratch, sae_scratch_destroy> handle_;
+};
+
+// Features compiled for readout.
+class set {
+  public:
+    static result<set> try_compile(const model &model, span<const std::uint32_t> features);
+#if SAE_EXCEPTIONS
+    set(const model &model, span<const std::uint32_t> features)
+        : set(try_compile(model, features).value()) {}
+#endif
+    std::size_t size() const noexcept { return sae_set_count(c()); }
+    sae_set *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit set(sae_set *handle) : handle_(handle) {}
+    detail::owner<sae_set, sae_set_destroy> handle_;
+};
+
+// How to open a model.
+struct open_options {
+    bool full_check = false;
+    bool strict = false;
+    // An instruction set by name; empty for the best.
+    std::string level;
+    // "key=value": what the checkpoint does not say.
+    std::vector<std::string> settings;
+};
+
+// An open SAE.
+class model {
+  public:
+    static result<model> try_open(const std::string &path, const open_options &options = {}) {
+        const c_options c(options);
+        sae_model *handle = nullptr;
+        sae_error details;
+        if (sae_model_open(path.c_str(), &c.options, &handle, &details) != SAE_STATUS_OK)
+            return details;
+        return model(handle);
+    }
+    // The bytes of a file, used in place: they must outlive the model. `config` may be nullptr.
+    static result<model> try_open_memory(const void *bytes, std::size_t n_bytes,
+                                         const std::string &name = "", const char *config = nullptr,
+                                         const open_options &options = {}) {
+        const c_options c(options);
+        sae_model *handle = nullptr;
+        sae_error details;
+        if (sae_model_open_memory(bytes, n_bytes, name.empty() ? nullptr : name.c_str(), config,
+                                  &c.options, &handle, &details) != SAE_STATUS_OK)
+            return details;
+        return model(handle);
+    }
+    result<void> try_prepare() {
+        return detail::run([&](sae_error *e) { return sae_model_prepare(c(), e); });
+    }
+    result<sae_prepare_cost> try_prepare_cost() const {
+        sae_prepare_cost cost{};
+        cost.struct_size = sizeof cost;
+        sae_error details;
+        if (sae_model_prepare_cost(c(), &cost, &details) != SAE_STATUS_OK) return details;
+        return cost;
+    }
+    result<sae_site> try_site() const {
+        sae_site site{};
+        site.struct_size = sizeof site;
+        sae_error details;
+        if (sae_model_site(c(), &site, &details) != SAE_STATUS_OK) return details;
+        return site;
+    }
+    // Everything that is known about the model, as JSON.
+    result<std::string> try_describe() const {
+        std::size_t size = 0;
+        sae_error details;
+        if (sae_model_describe(c(), nullptr, 0, &size, &details) != SAE_STATUS_OK) return details;
+        std::string text(size, '\0');
+        if (sae_model_describe(c(), &text[0], size, nullptr, &details) != SAE_STATUS_OK)
+            return details;
+        text.resize(size - 1);
+        return text;
+    }
+    result<std::size_t> try_scratch_size() const {
+        std::size_t size = 0;
+        sae_error details;
+        if (sae_scratch_size(c(), &size, &details) != SAE_STATUS_OK) return details;
+        return size;
+    }
+    result<void> try_encode(const rows &rows, scratch &scratch, features &features) const {
+        return detail::run([&](sae_error *e) {
+            return sae_model_encode(c(), rows.c(), scratch.c(), features.c(), e);
+        });
+    }
+    // `inputs` may be nullptr unless decode_needs_inputs().
+    result<void> try_decode(const features &features, const rows *inputs, scratch &scratch,
+                            span<float> out) const {
+        return detail::run([&](sae_error *e) {
+            return sae_model_decode(c(), features.c(), inputs ? inputs->c() : nullptr, scratch.c(),
+                                    out.data(), out.size(), e);
+        });
+    }
+    // `status` is empty or has one entry for each row.
+    result<void> try_readout(const set &set, const rows &rows, scratch &scratch,
+                             span<float> values, span<sae_row_status> status = {}) const {
+        if (auto wrong = wrong_status(rows, status); !wrong) return wrong;
+        return detail::run([&](sae_error *e) {
+            return sae_model_readout(c(), set.c(), rows.c(), scratch.c(), values.data(),
+                                     values.size(), status.empty() ? nullptr : status.data(), e);
+        });
+    }
+    result<void> try_readout_one(std::uint32_t feature, const rows &rows, scratch &scratch,
+                                 span<float> values, span<sae_row_status> status = {}) const {
+        if (auto wrong = wrong_status(rows, status); !wrong) return wrong;
+        return detail::run([&](sae_error *e) {
+            return sae_model_readout_one(c(), feature, rows.c(), scratch.c(), values.data(),
+                                         values.size(), status.empty() ? nullptr : status.data(),
+                                         e);
+        });
+    }
+
+    std::size_t d_in() const noexcept { return sae_model_d_in(c()); }
+    std::size_t d_sae() const noexcept { return sae_model_d_sae(c()); }
+    std::size_t d_out() const noexcept { return sae_model_d_out(c()); }
+    bool decode_needs_inputs() const noexcept { return sae_model_decode_needs_inputs(c()) != 0; }
+    const char *level() const noexcept { return sae_model_level(c()); }
+    const char *text(sae_text item) const noexcept { return sae_model_text(c(), item); }
+
+#if SAE_EXCEPTIONS
+    static model open(const std::string &path, const open_options &options = {}) {
+        return try_open(path, options).value();
+    }
+    static model open_memory(const void *bytes, std::size_t n_bytes, const std::string &name = "",
+                             const char *config = nullptr, const open_options &options = {}) {
+        return try_open_memory(bytes, n_bytes, name, config, options).value();
+    }
+    void prepare() { try_prepare().value(); }
+    sae_prepare_cost prepare_cost() const { return try_prepare_cost().value(); }
+    sae_site site() const { return try_site().value(); }
+    std::string describe() const { return try_describe().value(); }
+    std::size_t scratch_size() const { return try_scratch_size().value(); }
+    void encode(const rows &rows, scratch &scratch, features &features) const {
+        try_encode(rows, scratch, features).value();
+    }
+    void decode(const features &features, const rows *inputs, scratch &scratch,
+                span<float> out) const {
+        try_decode(features, inputs, scratch, out).value();
+    }
+    void readout(const set &set, const rows &rows, scratch &scratch, span<float> values,
+                 span<sae_row_status> status = {}) const {
+        try_readout(set, rows, scratch, values, status).value();
+    }
+    void readout_one(std::uint32_t feature, const rows &rows, scratch &scratch,
+                     span<float> values, span<sae_row_status> status = {}) const {
+        try_readout_one(feature, rows, scratch, values, status).value();
+    }
+#endif
+    sae_model *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit model(sae_model *handle) : handle_(handle) {}
+
+    // A status span of another length than the rows would be written beyond its end.
+    static result<void> wrong_status(const rows &rows, span<sae_row_status> status) {
+        if (status.empty() || status.size() == rows.n_rows()) return {};
+        sae_error details{};
+        details.code = SAE_STATUS_LENGTH;
+        const char message[] = "`status`: expected one entry for each row";
+        details.message_length = sizeof message - 1;
+        for (std::size_t i = 0; i < sizeof message; i++) details.message[i] = message[i];
+        return details;
+    }
+
+    // The C form of the options, as long as they live.
+    struct c_options {
+        explicit c_options(const open_options &from) {
+            for (const std::string &setting : from.settings) settings.push_back(setting.c_str());
+            options.check = from.full_check ? SAE_CHECK_FULL : SAE_CHECK_QUICK;
+            options.strict = from.strict ? 1 : 0;
+            options.level = from.level.empty() ? nullptr : from.level.c_str();
+            options.settings = settings.data();
+            options.n_settings = settings.size();
+        }
+        std::vector<const char *> settings;
+        sae_open_options options = SAE_OPEN_OPTIONS_INIT;
+    };
+
+    detail::owner<sae_model, sae_model_close> handle_;
+};
+
+inline result<scratch> scratch::try_create(const model &model) {
+    sae_scratch *handle = nullptr;
+    sae_error details;
+    if (sae_scratch_create(model.c(), &handle, &details) != SAE_STATUS_OK) return details;
+    return scratch(handle);
+}
+
+inline result<scratch> scratch::try_create_in(const model &model, void *memory,
+                                              std::size_t n_bytes) {
+    sae_scratch *handle = nullptr;
+    sae_error details;
+    if (sae_scratch_create_in(model.c(), memory, n_bytes, &handle, &details) != SAE_STATUS_OK)
+        return details;
+    return scratch(handle);
+}
+
+inline result<set> set::try_compile(const model &model, span<const std::uint32_t> features) {
+    sae_set *handle = nullptr;
+    sae_error details;
+    if (sae_set_compile(model.c(), features.data(), features.size(), &handle, &details) !=
+        SAE_STATUS_OK)
+        return details;
+    return set(handle);
+}
+
+} // namespace sae
+
+#endif // SAE_HPP

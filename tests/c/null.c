@@ -1,0 +1,213 @@
+/* Every function with every pointer NULL, one at a time and all at once. */
+#include "check.h"
+
+#define NULL_ARGUMENT(call) CHECK_STATUS(SAE_STATUS_NULL_ARGUMENT, call)
+
+int main(int argc, char **argv) {
+    CHECK(argc == 3);
+    sae_error error;
+    sae_model *model = NULL, *no_model = NULL;
+    sae_scratch *scratch = NULL, *no_scratch = NULL;
+    sae_features *features = NULL;
+    sae_set *set = NULL, *no_set = NULL;
+    size_t size = 0, n_bytes = 0;
+    unsigned char *bytes = read_file(argv[1], 0, &n_bytes);
+    sae_open_options options = SAE_OPEN_OPTIONS_INIT;
+
+    /* sae_model_open: path, options (allowed), model, error (allowed). */
+    NULL_ARGUMENT(sae_model_open(NULL, &options, &no_model, &error));
+    CHECK(no_model == NULL);
+    NULL_ARGUMENT(sae_model_open(argv[1], &options, NULL, &error));
+    CHECK(sae_model_open(NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK_OK(sae_model_open(argv[1], NULL, &model, &error));
+    sae_model_close(model);
+    CHECK(sae_model_open(argv[1], NULL, &model, NULL) == SAE_STATUS_OK);
+    options.n_settings = 1;
+    NULL_ARGUMENT(sae_model_open(argv[1], &options, &no_model, &error));
+    const char *no_text = NULL;
+    options.settings = &no_text;
+    NULL_ARGUMENT(sae_model_open(argv[1], &options, &no_model, &error));
+
+    /* sae_model_open_memory: a checkpoint that opens, or not, without name and config. */
+    sae_model *from_memory = NULL;
+    NULL_ARGUMENT(sae_model_open_memory(NULL, n_bytes, "n", "{}", NULL, &no_model, &error));
+    NULL_ARGUMENT(sae_model_open_memory(NULL, 0, "n", "{}", NULL, &no_model, &error));
+    NULL_ARGUMENT(sae_model_open_memory(bytes, n_bytes, "n", "{}", NULL, NULL, &error));
+    CHECK(sae_model_open_memory(NULL, 0, NULL, NULL, NULL, NULL, NULL) ==
+          SAE_STATUS_NULL_ARGUMENT);
+    sae_status found =
+        sae_model_open_memory(bytes, n_bytes, NULL, NULL, NULL, &from_memory, &error);
+    CHECK((found == SAE_STATUS_OK) == (from_memory != NULL));
+    sae_model_close(from_memory);
+    CHECK(sae_model_open_memory(bytes, 0, NULL, NULL, NULL, &from_memory, NULL) != SAE_STATUS_OK);
+    CHECK(from_memory == NULL);
+
+    /* Getters. */
+    CHECK(sae_model_d_in(NULL) == 0);
+    CHECK(sae_model_d_sae(NULL) == 0);
+    CHECK(sae_model_d_out(NULL) == 0);
+    CHECK(sae_model_decode_needs_inputs(NULL) == 0);
+    CHECK(strcmp(sae_model_level(NULL), "") == 0);
+    CHECK(strcmp(sae_model_text(NULL, SAE_TEXT_PUBLISHER), "") == 0);
+    CHECK(sae_status_text(-5) != NULL && sae_status_text(SAE_STATUS_OK) != NULL);
+    CHECK(sae_level_name(0) != NULL && strcmp(sae_level_name(0), "scalar") == 0);
+    CHECK(sae_level_name((size_t)-1) == NULL);
+    CHECK(sae_version() != NULL && sae_abi_version() != 0);
+
+    /* sae_model_describe: model, buffer (allowed with size 0), size (allowed). */
+    char buffer[16];
+    NULL_ARGUMENT(sae_model_describe(NULL, buffer, sizeof buffer, &size, &error));
+    NULL_ARGUMENT(sae_model_describe(model, NULL, 1, &size, &error));
+    CHECK_OK(sae_model_describe(model, NULL, 0, NULL, &error));
+    CHECK(sae_model_describe(NULL, NULL, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+
+    /* sae_model_site, sae_model_prepare_cost, sae_model_prepare. */
+    sae_site site;
+    site.struct_size = (uint32_t)sizeof site;
+    NULL_ARGUMENT(sae_model_site(NULL, &site, &error));
+    NULL_ARGUMENT(sae_model_site(model, NULL, &error));
+    CHECK(sae_model_site(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_site(model, &site, NULL) == SAE_STATUS_OK);
+    sae_prepare_cost cost;
+    cost.struct_size = (uint32_t)sizeof cost;
+    NULL_ARGUMENT(sae_model_prepare_cost(NULL, &cost, &error));
+    NULL_ARGUMENT(sae_model_prepare_cost(model, NULL, &error));
+    CHECK(sae_model_prepare_cost(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    NULL_ARGUMENT(sae_model_prepare(NULL, &error));
+    CHECK(sae_model_prepare(NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_prepare(model, NULL) == SAE_STATUS_OK);
+
+    /* Scratch. */
+    NULL_ARGUMENT(sae_scratch_size(NULL, &size, &error));
+    NULL_ARGUMENT(sae_scratch_size(model, NULL, &error));
+    CHECK(sae_scratch_size(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_scratch_size(model, &size, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_scratch_create(NULL, &no_scratch, &error));
+    NULL_ARGUMENT(sae_scratch_create(model, NULL, &error));
+    CHECK(sae_scratch_create(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    NULL_ARGUMENT(sae_scratch_create_in(NULL, buffer, sizeof buffer, &no_scratch, &error));
+    NULL_ARGUMENT(sae_scratch_create_in(model, NULL, size, &no_scratch, &error));
+    NULL_ARGUMENT(sae_scratch_create_in(model, buffer, sizeof buffer, NULL, &error));
+    CHECK(sae_scratch_create_in(NULL, NULL, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_scratch == NULL);
+    CHECK(sae_scratch_create(model, &scratch, NULL) == SAE_STATUS_OK);
+
+    /* Features. */
+    NULL_ARGUMENT(sae_features_create(1, 1, NULL, &error));
+    CHECK(sae_features_create(1, 1, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_features_create(1, 1, &features, NULL) == SAE_STATUS_OK);
+    CHECK(sae_features_n_rows(NULL) == 0);
+    CHECK(sae_features_count(NULL) == 0);
+    CHECK(sae_features_failed_rows(NULL) == 0);
+    uint32_t index = 0;
+    float value = 1;
+    NULL_ARGUMENT(sae_features_append_row(NULL, &index, &value, 1, &error));
+    NULL_ARGUMENT(sae_features_append_row(features, NULL, &value, 1, &error));
+    NULL_ARGUMENT(sae_features_append_row(features, &index, NULL, 1, &error));
+    CHECK(sae_features_append_row(NULL, NULL, NULL, 1, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_features_n_rows(features) == 0);
+    CHECK_OK(sae_features_append_row(features, NULL, NULL, 0, &error));
+    CHECK(sae_features_append_row(features, &index, &value, 1, NULL) == SAE_STATUS_OK);
+    CHECK(sae_features_n_rows(features) == 2 && sae_features_count(features) == 1);
+    sae_row_features fired;
+    NULL_ARGUMENT(sae_features_row(NULL, 0, &fired, &error));
+    NULL_ARGUMENT(sae_features_row(features, 0, NULL, &error));
+    CHECK(sae_features_row(NULL, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_features_row(features, 0, &fired, NULL) == SAE_STATUS_OK);
+    CHECK(fired.count == 0 && fired.indices != NULL && fired.values != NULL);
+    sae_features_view view;
+    NULL_ARGUMENT(sae_features_all(NULL, &view, &error));
+    NULL_ARGUMENT(sae_features_all(features, NULL, &error));
+    CHECK(sae_features_all(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    NULL_ARGUMENT(sae_features_clear(NULL, &error));
+    CHECK(sae_features_clear(NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_features_clear(features, NULL) == SAE_STATUS_OK);
+    CHECK_OK(sae_features_all(features, &view, &error));
+    CHECK(view.row_ends != NULL && view.row_status != NULL && view.indices != NULL &&
+          view.values != NULL && view.n_rows == 0 && view.count == 0);
+
+    /* Encode and decode. */
+    sae_rows rows = read_rows(argv[2], model);
+    sae_rows no_data = rows;
+    no_data.data = NULL;
+    NULL_ARGUMENT(sae_model_encode(NULL, &rows, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode(model, NULL, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode(model, &no_data, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode(model, &rows, NULL, features, &error));
+    NULL_ARGUMENT(sae_model_encode(model, &rows, scratch, NULL, &error));
+    CHECK(sae_model_encode(NULL, NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_encode(model, &rows, scratch, features, NULL) == SAE_STATUS_OK);
+    sae_rows none = no_data;
+    none.n_rows = 0;
+    sae_features *empty = NULL;
+    CHECK_OK(sae_features_create(0, 0, &empty, &error));
+    CHECK_OK(sae_model_encode(model, &none, scratch, empty, &error));
+    CHECK(sae_features_n_rows(empty) == 0);
+    CHECK_OK(sae_model_decode(model, empty, &none, scratch, NULL, 0, &error));
+    size_t n_out = rows.n_rows * sae_model_d_out(model);
+    float *out = calloc(n_out, sizeof(float));
+    CHECK(out != NULL);
+    NULL_ARGUMENT(sae_model_decode(NULL, features, &rows, scratch, out, n_out, &error));
+    NULL_ARGUMENT(sae_model_decode(model, NULL, &rows, scratch, out, n_out, &error));
+    CHECK_STATUS(sae_model_decode_needs_inputs(model) ? SAE_STATUS_NULL_ARGUMENT : SAE_STATUS_OK,
+                 sae_model_decode(model, features, &no_data, scratch, out, n_out, &error));
+    NULL_ARGUMENT(sae_model_decode(model, features, &rows, NULL, out, n_out, &error));
+    NULL_ARGUMENT(sae_model_decode(model, features, &rows, scratch, NULL, n_out, &error));
+    CHECK(sae_model_decode(NULL, NULL, NULL, NULL, NULL, 0, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_decode(model, features, &rows, scratch, out, n_out, NULL) == SAE_STATUS_OK);
+    CHECK_STATUS(sae_model_decode_needs_inputs(model) ? SAE_STATUS_INVALID_ARGUMENT : SAE_STATUS_OK,
+                 sae_model_decode(model, features, NULL, scratch, out, n_out, &error));
+
+    /* Sets and readout. */
+    NULL_ARGUMENT(sae_set_compile(NULL, &index, 1, &no_set, &error));
+    NULL_ARGUMENT(sae_set_compile(model, NULL, 1, &no_set, &error));
+    NULL_ARGUMENT(sae_set_compile(model, &index, 1, NULL, &error));
+    CHECK(sae_set_compile(NULL, NULL, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_set == NULL);
+    CHECK(sae_set_compile(model, &index, 1, &set, NULL) == SAE_STATUS_OK);
+    CHECK(sae_set_count(NULL) == 0);
+    sae_set *empty_set = NULL;
+    CHECK_OK(sae_set_compile(model, NULL, 0, &empty_set, &error));
+    CHECK(sae_set_count(empty_set) == 0);
+    CHECK_OK(sae_model_readout(model, empty_set, &rows, scratch, NULL, 0, NULL, &error));
+    size_t n = rows.n_rows;
+    float *values = calloc(n, sizeof(float));
+    sae_row_status *status = calloc(n, 1);
+    CHECK(values != NULL && status != NULL);
+    NULL_ARGUMENT(sae_model_readout(NULL, set, &rows, scratch, values, n, status, &error));
+    NULL_ARGUMENT(sae_model_readout(model, NULL, &rows, scratch, values, n, status, &error));
+    NULL_ARGUMENT(sae_model_readout(model, set, NULL, scratch, values, n, status, &error));
+    NULL_ARGUMENT(sae_model_readout(model, set, &no_data, scratch, values, n, status, &error));
+    NULL_ARGUMENT(sae_model_readout(model, set, &rows, NULL, values, n, status, &error));
+    NULL_ARGUMENT(sae_model_readout(model, set, &rows, scratch, NULL, n, status, &error));
+    CHECK(sae_model_readout(NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL) ==
+          SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_readout(model, set, &rows, scratch, values, n, NULL, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_readout_one(NULL, 0, &rows, scratch, values, n, status, &error));
+    NULL_ARGUMENT(sae_model_readout_one(model, 0, NULL, scratch, values, n, status, &error));
+    NULL_ARGUMENT(sae_model_readout_one(model, 0, &no_data, scratch, values, n, status, &error));
+    NULL_ARGUMENT(sae_model_readout_one(model, 0, &rows, NULL, values, n, status, &error));
+    NULL_ARGUMENT(sae_model_readout_one(model, 0, &rows, scratch, NULL, n, status, &error));
+    CHECK(sae_model_readout_one(NULL, 0, NULL, NULL, NULL, 0, NULL, NULL) ==
+          SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_readout_one(model, 0, &rows, scratch, values, n, NULL, NULL) == SAE_STATUS_OK);
+
+    /* Destroying NULL does nothing. */
+    sae_set_destroy(NULL);
+    sae_features_destroy(NULL);
+    sae_scratch_destroy(NULL);
+    sae_model_close(NULL);
+
+    sae_set_destroy(empty_set);
+    sae_set_destroy(set);
+    sae_features_destroy(empty);
+    sae_features_destroy(features);
+    sae_scratch_destroy(scratch);
+    sae_model_close(model);
+    free(values);
+    free(status);
+    free(out);
+    free((void *)rows.data);
+    free(bytes);
+    return 0;
+}

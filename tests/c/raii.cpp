@@ -1,0 +1,161 @@
+// The C++ wrapper: the same results as the C functions, handles released on every way out, errors
+// as exceptions and as results. Built as C++17, as C++20 and without exceptions.
+#include "sae.hpp"
+
+#include "check.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+std::vector<float> read_values(const char *path) {
+    std::size_t size = 0;
+    unsigned char *bytes = read_file(path, 0, &size);
+    std::vector<float> values(size / sizeof(float));
+    std::memcpy(values.data(), bytes, values.size() * sizeof(float));
+    std::free(bytes);
+    return values;
+}
+
+void results(const char *path, const std::vector<float> &values) {
+    auto none = sae::model::try_open("no/such/file.safetensors");
+    CHECK(!none);
+    CHECK(none.code() == SAE_STATUS_IO);
+    CHECK(std::strstr(none.message(), "no/such/file") != nullptr);
+
+    auto opened = sae::model::try_open(path);
+    CHECK(opened);
+    CHECK(opened.code() == SAE_STATUS_OK && opened.message()[0] == 0);
+    sae::model model = std::move(opened).value();
+    sae::scratch scratch = sae::scratch::try_create(model).value();
+    sae::features features = sae::features::try_create(4, 100).value();
+    sae::rows rows(values.data(), values.size() / model.d_in(), model.d_in());
+    CHECK(model.try_encode(rows, scratch, features));
+    CHECK(features.n_rows() == rows.n_rows() && features.failed_rows() == 0);
+    CHECK(!features.try_row(rows.n_rows()));
+
+    sae::rows narrow(values.data(), 1, model.d_in() - 1);
+    auto failed = model.try_encode(narrow, scratch, features);
+    CHECK(!failed && failed.code() == SAE_STATUS_LENGTH);
+    CHECK(features.n_rows() == 0);
+
+    const std::vector<std::uint32_t> chosen = {2, 0};
+    sae::set set = sae::set::try_compile(model, chosen).value();
+    CHECK(set.size() == 2);
+    std::vector<float> read(rows.n_rows() * 2);
+    std::vector<sae_row_status> status(rows.n_rows());
+    CHECK(model.try_readout(set, rows, scratch, read, status));
+    CHECK(model.try_readout(set, rows, scratch, read));
+    status.pop_back();
+    CHECK(model.try_readout(set, rows, scratch, read, status).code() == SAE_STATUS_LENGTH);
+    CHECK(model.try_describe().value().front() == '{');
+    CHECK(model.try_site().value().struct_size == sizeof(sae_site));
+}
+
+#if SAE_EXCEPTIONS
+
+void exceptions(const char *path, const std::vector<float> &values) {
+    sae::model model = sae::model::open(path);
+    sae::scratch scratch(model);
+    sae::features features;
+    sae::rows rows(values.data(), values.size() / model.d_in(), model.d_in());
+    model.encode(rows, scratch, features);
+
+    // The same as through the C functions.
+    std::size_t count = 0;
+    for (std::size_t row = 0; row < features.n_rows(); row++) {
+        sae_error error;
+        sae_row_features expected;
+        CHECK_OK(sae_features_row(features.c(), row, &expected, &error));
+        sae::row_features found = features.row(row);
+        CHECK(found.size() == expected.count && found.status() == expected.status);
+        std::size_t i = 0;
+        for (auto [index, value] : found) {
+            CHECK(index == expected.indices[i] && value == expected.values[i]);
+            CHECK(index == found.indices()[i] && value == found.values()[i]);
+            i++;
+        }
+        CHECK(i == expected.count);
+        count += i;
+    }
+    CHECK(count == features.count() && count > 0);
+
+    std::vector<float> out(rows.n_rows() * model.d_out());
+    model.decode(features, &rows, scratch, out);
+    const std::vector<std::uint32_t> chosen = {1, 0, 2};
+    sae::set set(model, chosen);
+    std::vector<float> read(rows.n_rows() * 3), one(rows.n_rows());
+    model.readout(set, rows, scratch, read);
+    model.readout_one(1, rows, scratch, one);
+    for (std::size_t row = 0; row < rows.n_rows(); row++) CHECK(one[row] == read[row * 3]);
+
+    // Moves leave nothing behind that is released twice.
+    sae::model moved = std::move(model);
+    CHECK(moved.d_in() > 0 && model.d_in() == 0);
+    moved.prepare();
+    CHECK(moved.prepare_cost().needed == 0);
+    std::vector<float> again(out.size());
+    moved.decode(features, &rows, scratch, again);
+    CHECK(again == out);
+
+    // In memory of the caller, then released before the memory.
+    std::vector<unsigned char> memory(moved.scratch_size());
+    {
+        sae::scratch inside(moved, memory.data(), memory.size());
+        moved.encode(rows, inside, features);
+    }
+
+    // From memory.
+    std::size_t size = 0;
+    unsigned char *bytes = read_file(path, 0, &size);
+    try {
+        sae::model from_memory = sae::model::open_memory(bytes, size, "bytes");
+        CHECK(from_memory.d_in() == moved.d_in());
+    } catch (const sae::error &error) {
+        // Checkpoints with a config beside them do not open without it.
+        CHECK(error.code() != SAE_STATUS_OK);
+    }
+    std::free(bytes);
+
+    // Exceptions carry the status and the message.
+    const std::vector<std::uint32_t> ascending = {0, 1, 2}, outside = {0xffffffff};
+    const std::vector<float> strengths = {1, 2, 3};
+    features.clear();
+    features.append_row(ascending, strengths);
+    CHECK(features.count() == 3);
+    int caught = 0;
+    try {
+        features.append_row(chosen, strengths);
+    } catch (const sae::error &error) {
+        caught += error.code() == SAE_STATUS_INVALID_ARGUMENT;
+    }
+    try {
+        sae::set nothing(moved, outside);
+    } catch (const sae::error &error) {
+        caught += error.code() == SAE_STATUS_FEATURE_OUT_OF_RANGE;
+        caught += std::strstr(error.what(), "4294967295") != nullptr;
+    }
+    try {
+        sae::open_options options;
+        options.level = "none";
+        sae::model nothing = sae::model::open(path, options);
+    } catch (const std::runtime_error &error) {
+        caught += std::strstr(error.what(), "none") != nullptr;
+    }
+    CHECK(caught == 4);
+}
+
+#endif
+
+} // namespace
+
+int main(int argc, char **argv) {
+    CHECK(argc == 3);
+    const std::vector<float> values = read_values(argv[2]);
+    results(argv[1], values);
+#if SAE_EXCEPTIONS
+    exceptions(argv[1], values);
+#endif
+    return 0;
+}
