@@ -44,11 +44,15 @@ fn decode(bench: &mut Bench, model: &Model) {
     let mut call = |number: usize, decoded: &mut [f32]| {
         let (features, _) = &sets[number % sets.len()];
         let sae = &copies[number % copies.len()];
-        sae.decode(features, None, &mut scratch, decoded).expect("it decodes");
+        sae.decode(features, None, &mut scratch, decoded)
+            .expect("it decodes");
     };
     for (number, (_, expected)) in sets.iter().enumerate() {
         call(number, &mut decoded);
-        let same = decoded.iter().map(|v| v.to_bits()).eq(expected.iter().map(|v| v.to_bits()));
+        let same = decoded
+            .iter()
+            .map(|v| v.to_bits())
+            .eq(expected.iter().map(|v| v.to_bits()));
         assert!(same, "decode {}: another answer", model.name());
     }
     let name = format!("decode {L0} of {}", model.name());

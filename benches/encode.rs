@@ -16,13 +16,24 @@ fn main() {
         for weight_type in WeightType::ALL {
             let model = Model::new(d_in, d_sae, weight_type);
             let expected = model.encode(&model.row());
-            assert!(expected.len().abs_diff(L0) < L0 / 2, "{} fire", expected.len());
+            assert!(
+                expected.len().abs_diff(L0) < L0 / 2,
+                "{} fire",
+                expected.len()
+            );
             let copies = vec![model.bytes.clone(); common::copies(model.matrix_bytes())];
             let open = || copies.iter().map(|bytes| model.open(bytes));
             let f32_goal = |goal| (weight_type == WeightType::F32).then_some(goal);
 
             let columns: Vec<_> = open().collect();
-            encode(&mut bench, "columns", &model, &columns, &expected, f32_goal(0.7));
+            encode(
+                &mut bench,
+                "columns",
+                &model,
+                &columns,
+                &expected,
+                f32_goal(0.7),
+            );
             drop(columns);
             let rows: Vec<_> = open().map(|sae| sae.prepare().expect("memory")).collect();
             encode(&mut bench, "rows", &model, &rows, &expected, f32_goal(0.9));
@@ -44,20 +55,23 @@ fn encode(
     let rows = Rows::from_f32(&row, model.d_in).expect("a row");
     let mut scratch = Scratch::new(&copies[0]).expect("memory");
     let mut features = Features::with_capacity(1, model.d_sae).expect("memory");
-    let mut call = |number: usize| {
+    let mut call = |number: usize, features: &mut Features| {
         let sae = &copies[number % copies.len()];
-        sae.encode(rows, &mut scratch, &mut features).expect("it encodes");
-        features.len()
+        sae.encode(rows, &mut scratch, features)
+            .expect("it encodes");
     };
-    for number in 0..copies.len() {
-        assert_eq!(call(number), expected.len());
-    }
     let name = format!("encode {} {layout}", model.name());
+    for number in 0..copies.len() {
+        call(number, &mut features);
+        let row = features.row(0).expect("a row");
+        let found = row.indices.iter().zip(row.values);
+        let found = found.map(|(index, value)| (*index, value.to_bits()));
+        let expected = expected
+            .iter()
+            .map(|(index, value)| (*index, value.to_bits()));
+        assert!(found.eq(expected), "{name}: another answer");
+    }
     bench.figure(&name, model.matrix_bytes(), goal, |number| {
-        call(number);
+        call(number, &mut features)
     });
-    let row = features.row(0).expect("a row");
-    let found = row.indices.iter().zip(row.values).map(|(&index, value)| (index, value.to_bits()));
-    let expected = expected.iter().map(|(index, value)| (*index, value.to_bits()));
-    assert!(found.eq(expected), "{name}: another answer");
 }

@@ -41,12 +41,16 @@ fn readout(bench: &mut Bench, model: &Model) {
     let mut call = |number: usize, values: &mut [f32]| {
         let set = &sets[number % sets.len()];
         let mut status = [RowStatus::Ok];
-        sae.readout(set, rows, &mut scratch, values, &mut status).expect("it reads out");
+        sae.readout(set, rows, &mut scratch, values, &mut status)
+            .expect("it reads out");
         assert_eq!(status, [RowStatus::Ok]);
     };
     for (number, set) in sets.iter().enumerate() {
         call(number, &mut values);
-        let expected = set.features().iter().map(|&feature| dense[feature as usize].to_bits());
+        let expected = set
+            .features()
+            .iter()
+            .map(|&feature| dense[feature as usize].to_bits());
         let same = values.iter().map(|value| value.to_bits()).eq(expected);
         assert!(same, "readout {}: another answer", model.name());
     }

@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// How often this thread has asked for memory.
-pub fn of_this_thread() -> u64 {
+pub(crate) fn of_this_thread() -> u64 {
     COUNT.get()
 }
 

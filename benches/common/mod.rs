@@ -7,9 +7,9 @@
 
 #![allow(dead_code)] // each bench uses its part
 
-pub mod allocations;
-pub mod bandwidth;
-pub mod model;
+pub(crate) mod allocations;
+pub(crate) mod bandwidth;
+pub(crate) mod model;
 
 use criterion::{Criterion, SamplingMode};
 use std::hint::black_box;
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 /// Bytes that the calls of a figure go through before they meet the same bytes again: eight
 /// times the last-level cache of the machines that this was written on.
-pub const SPREAD_BYTES: usize = 256 << 20;
+pub(crate) const SPREAD_BYTES: usize = 256 << 20;
 
 /// How many copies of `bytes` are needed to fill [`SPREAD_BYTES`].
-pub fn copies(bytes: usize) -> usize {
+pub(crate) fn copies(bytes: usize) -> usize {
     SPREAD_BYTES.div_ceil(bytes).max(1)
 }
 
@@ -38,7 +38,7 @@ struct Figure {
 }
 
 /// Runs figures under criterion and prints them as a table.
-pub struct Bench {
+pub(crate) struct Bench {
     criterion: Criterion,
     /// Memory to measure the read bandwidth with.
     buffer: Vec<u8>,
@@ -46,7 +46,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Bench {
             criterion: Criterion::default().configure_from_args(),
             // Written, not only reserved: untouched pages would all be the one page of zeros.
@@ -59,7 +59,7 @@ impl Bench {
     ///
     /// # Panics
     /// If a timed call allocates.
-    pub fn figure(
+    pub(crate) fn figure(
         &mut self,
         name: &str,
         bytes: usize,
@@ -109,7 +109,7 @@ impl Bench {
     }
 
     /// Prints the table.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(self) {
         self.criterion.final_summary();
         let best = self.figures.iter().map(|figure| figure.bandwidth);
         let best = best.fold(0.0, f64::max);
@@ -117,7 +117,9 @@ impl Bench {
         println!("ratio: of the fastest call (median call), to the bandwidth beside the entry");
         for figure in &self.figures {
             let ratio = |seconds| figure.bytes as f64 / seconds / figure.bandwidth;
-            let goal = figure.goal.map_or(String::new(), |goal| format!("  goal {goal:.1}"));
+            let goal = figure
+                .goal
+                .map_or(String::new(), |goal| format!("  goal {goal:.1}"));
             println!(
                 "{:<44} {:>9.1} us {:>8.3} MB {:>6.2} GB/s  {:.2} ({:.2}){goal}",
                 figure.name,

@@ -6,18 +6,18 @@ use sae::kernels::WeightType;
 use sae::{OpenOptions, Sae};
 
 /// `(d_in, d_sae)` of Gemma Scope 2B at 16k and of an SAE on MiniLM.
-pub const SHAPES: [(usize, usize); 2] = [(2304, 16384), (384, 3072)];
+pub(crate) const SHAPES: [(usize, usize); 2] = [(2304, 16384), (384, 3072)];
 
 /// Features that fire in [`Model::row`], about.
-pub const L0: usize = 64;
+pub(crate) const L0: usize = 64;
 
 /// The bytes of a checkpoint, with all its numbers beside them.
-pub struct Model {
-    pub d_in: usize,
-    pub d_sae: usize,
-    pub weight_type: WeightType,
+pub(crate) struct Model {
+    pub(crate) d_in: usize,
+    pub(crate) d_sae: usize,
+    pub(crate) weight_type: WeightType,
     /// The safetensors file.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// `[d_in, d_sae]`, as in the file, widened.
     w_enc: Vec<f32>,
     b_enc: Vec<f32>,
@@ -28,7 +28,7 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(d_in: usize, d_sae: usize, weight_type: WeightType) -> Self {
+    pub(crate) fn new(d_in: usize, d_sae: usize, weight_type: WeightType) -> Self {
         let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ d_sae as u64);
         // One prime number of values, again and again: no row or column repeats another.
         let pattern: Vec<f32> = (0..1_048_573)
@@ -106,7 +106,7 @@ impl Model {
     }
 
     /// Opens a copy of the file's bytes.
-    pub fn open<'b>(&self, bytes: &'b [u8]) -> Sae<'b> {
+    pub(crate) fn open<'b>(&self, bytes: &'b [u8]) -> Sae<'b> {
         let config = serde_json::json!({
             "architecture": "jumprelu",
             "d_in": self.d_in,
@@ -117,31 +117,40 @@ impl Model {
             "metadata": { "hook_name": "blocks.12.hook_resid_post" },
         });
         let options = OpenOptions::default();
-        Sae::from_bytes("sae_weights.safetensors", bytes, Some(&config.to_string()), &options)
-            .expect("a model of the benches opens")
+        Sae::from_bytes(
+            "sae_weights.safetensors",
+            bytes,
+            Some(&config.to_string()),
+            &options,
+        )
+        .expect("a model of the benches opens")
     }
 
     /// Bytes of one of the two matrices.
-    pub fn matrix_bytes(&self) -> usize {
+    pub(crate) fn matrix_bytes(&self) -> usize {
         self.d_in * self.d_sae * self.weight_type.size()
     }
 
     /// `2304x16384 F32`
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}x{} {}", self.d_in, self.d_sae, self.weight_type.name())
     }
 
     /// An activation row.
-    pub fn row(&self) -> Vec<f32> {
+    pub(crate) fn row(&self) -> Vec<f32> {
         let mut random = Random(0x2545_f491_4f6c_dd1d);
         (0..self.d_in).map(|_| random.value() * 3.0).collect()
     }
 
     /// The features of a row: exact products added in 16 lanes, the lanes in a fixed tree, one
     /// rounding to f32, a strict threshold.
-    pub fn encode(&self, row: &[f32]) -> Vec<(u32, f32)> {
+    pub(crate) fn encode(&self, row: &[f32]) -> Vec<(u32, f32)> {
         let mut lanes = vec![[0.0_f64; 16]; self.d_sae];
-        for (i, (x, weights)) in row.iter().zip(self.w_enc.chunks_exact(self.d_sae)).enumerate() {
+        for (i, (x, weights)) in row
+            .iter()
+            .zip(self.w_enc.chunks_exact(self.d_sae))
+            .enumerate()
+        {
             let x = f64::from((f64::from(*x) - f64::from(self.b_dec[i])) as f32);
             for (lanes, w) in lanes.iter_mut().zip(weights) {
                 lanes[i % 16] += x * f64::from(*w);
@@ -163,7 +172,7 @@ impl Model {
     }
 
     /// The reconstruction: in ascending order of the features, one rounding to f32.
-    pub fn decode(&self, features: &[(u32, f32)]) -> Vec<f32> {
+    pub(crate) fn decode(&self, features: &[(u32, f32)]) -> Vec<f32> {
         let mut sums = vec![0.0_f64; self.d_in];
         for &(feature, value) in features {
             let weights = &self.w_dec[feature as usize * self.d_in..][..self.d_in];
@@ -172,7 +181,8 @@ impl Model {
             }
         }
         let sums = sums.iter().zip(&self.b_dec);
-        sums.map(|(sum, bias)| (sum + f64::from(*bias)) as f32).collect()
+        sums.map(|(sum, bias)| (sum + f64::from(*bias)) as f32)
+            .collect()
     }
 }
 
@@ -185,10 +195,10 @@ fn round(value: f32, weight_type: WeightType) -> f32 {
 }
 
 /// A small generator of repeatable numbers (xorshift64*).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -196,12 +206,12 @@ impl Random {
     }
 
     /// From -1 to 1.
-    pub fn value(&mut self) -> f32 {
+    pub(crate) fn value(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
     /// `count` different numbers below `limit`, ascending.
-    pub fn distinct(&mut self, count: usize, limit: usize) -> Vec<u32> {
+    pub(crate) fn distinct(&mut self, count: usize, limit: usize) -> Vec<u32> {
         let mut numbers = std::collections::BTreeSet::new();
         while numbers.len() < count {
             numbers.insert((self.next() % limit as u64) as u32);

@@ -2,12 +2,12 @@
 
 use crate::failure::Failure;
 use crate::model::ModelArgs;
-use crate::npy::{NpzWriter, RowsFile};
-use crate::output::OutputFile;
+use crate::output;
 use crate::progress::{Progress, while_waiting};
 use crate::report::Report;
-use sae::{Error, Features, RowStatus, Rows, Sae, Scratch};
-use std::io::Write;
+use crate::rows::RowsFile;
+use sae::container::npy_write::NpzWriter;
+use sae::{Dtype, Error, Features, Rows, Sae, Scratch};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -65,60 +65,47 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let file = RowsFile::open(&args.rows)?;
     let rows = file.rows()?;
     let mut report = Report::new(&args.rows, file.narrowed);
-    let inputs = [args.model.path.as_path(), args.rows.as_path()];
-    let (output, writer) = OutputFile::create(&args.output, &inputs)?;
-    let write_error = |error| output.write_error(&error);
-
-    let mut npz = NpzWriter::new(writer);
-    let mut csr = Csr::default();
-    let mut batches = Batches::new(&sae, rows, args)?;
-    if args.decode {
-        let shape = [rows.rows(), sae.d_out()];
-        let recon = npz.array("recon", "<f4", &shape).map_err(write_error)?;
-        batches.run(|worker| {
-            let bytes = bytemuck::cast_slice(worker.decoded());
-            recon.write_all(bytes).map_err(write_error)?;
-            csr.append(&worker.features, &mut report)
-        })
-    } else {
-        batches.run(|worker| csr.append(&worker.features, &mut report))
-    }
-    .map_err(|error| match error {
-        width @ Error::Length { .. } => width.in_file(args.rows.display().to_string()),
-        other => other,
+    output::check(&args.output, &[&args.model.path, &args.rows])?;
+    write(args, &sae, rows, &mut report).map_err(|error| {
+        let file = match error {
+            Error::Length { .. } => &args.rows,
+            _ => &args.output,
+        };
+        error.in_file(file.display().to_string())
     })?;
-
-    let shape = [rows.rows() as i64, sae.d_sae() as i64];
-    let arrays: [(_, _, _, &[u8]); 4] = [
-        (
-            "indptr",
-            "<i8",
-            csr.indptr.len(),
-            bytemuck::cast_slice(&csr.indptr),
-        ),
-        (
-            "indices",
-            "<u4",
-            csr.indices.len(),
-            bytemuck::cast_slice(&csr.indices),
-        ),
-        (
-            "values",
-            "<f4",
-            csr.values.len(),
-            bytemuck::cast_slice(&csr.values),
-        ),
-        ("shape", "<i8", shape.len(), bytemuck::cast_slice(&shape)),
-    ];
-    for (name, descr, length, bytes) in arrays {
-        npz.array(name, descr, &[length])
-            .and_then(|array| array.write_all(bytes))
-            .map_err(write_error)?;
-    }
-    let writer = npz.finish().map_err(write_error)?;
-    output.complete(writer)?;
     report.print();
     Ok(())
+}
+
+fn write(args: &Args, sae: &Sae<'_>, rows: Rows<'_>, report: &mut Report) -> Result<(), Error> {
+    let mut npz = NpzWriter::create(&args.output)?;
+    let mut csr = Csr::default();
+    let mut batches = Batches::new(sae, rows, args)?;
+    if args.decode {
+        let shape = [rows.rows(), sae.d_out()];
+        npz.add_with("recon", Dtype::F32, &shape, |recon| {
+            batches.run(|worker| {
+                let bytes = bytemuck::cast_slice(worker.decoded());
+                recon.write_all(bytes).map_err(|error| Error::Io {
+                    operation: "write",
+                    message: error.to_string(),
+                })?;
+                csr.append(&worker.features, report)
+            })
+        })?;
+    } else {
+        batches.run(|worker| csr.append(&worker.features, report))?;
+    }
+    let fired = csr.indices.len();
+    let indptr = bytemuck::cast_slice(&csr.indptr);
+    npz.add("indptr", Dtype::I64, &[csr.indptr.len()], indptr)?;
+    let indices = bytemuck::cast_slice(&csr.indices);
+    npz.add("indices", Dtype::U32, &[fired], indices)?;
+    let values = bytemuck::cast_slice(&csr.values);
+    npz.add("values", Dtype::F32, &[fired], values)?;
+    let shape = [rows.rows() as i64, sae.d_sae() as i64];
+    npz.add("shape", Dtype::I64, &[2], bytemuck::cast_slice(&shape))?;
+    npz.finish()
 }
 
 /// The features of all rows, as the file stores them.
@@ -178,17 +165,7 @@ impl Worker {
         }
         let inputs = sae.needs_inputs_to_decode().then_some(rows);
         let decoded = &mut self.decoded[..rows.rows() * self.d_out];
-        sae.decode(&self.features, inputs, &mut self.scratch, decoded)?;
-        for (row, values) in self
-            .features
-            .iter()
-            .zip(decoded.chunks_exact_mut(self.d_out))
-        {
-            if row.status == RowStatus::NonFinite {
-                values.fill(f32::NAN);
-            }
-        }
-        Ok(())
+        sae.decode(&self.features, inputs, &mut self.scratch, decoded)
     }
 }
 

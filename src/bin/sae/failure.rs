@@ -38,16 +38,3 @@ impl From<io::Error> for Failure {
         }
     }
 }
-
-/// The error of a file operation, with the file's name.
-pub(crate) fn file_error(
-    operation: &'static str,
-    path: &std::path::Path,
-    error: &io::Error,
-) -> Error {
-    Error::Io {
-        operation,
-        message: error.to_string(),
-    }
-    .in_file(path.display().to_string())
-}

@@ -3,7 +3,8 @@
 use crate::failure::Failure;
 use crate::model::ModelArgs;
 use crate::style::{Style, bytes, count, fit, wrap};
-use sae::{MatrixInfo, Sae, State};
+use sae::Description;
+use sae::model::MatrixInfo;
 use std::io::Write;
 
 const EXAMPLES: &str = "\
@@ -29,112 +30,34 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
     let sae = args.model.open()?;
+    let description = sae.description();
     if args.json {
-        let mut value = sae.description().to_json();
-        if let Some(object) = value.as_object_mut() {
-            let prepare = sae.prepare_cost();
-            object.insert(
-                "prepare".into(),
-                serde_json::json!({
-                    "needed": prepare.needed,
-                    "bytes": prepare.bytes,
-                    "reads": prepare.reads,
-                }),
-            );
-            object.insert("pack_bytes".into(), pack_bytes(&sae).into());
-        }
-        writeln!(out, "{value:#}")?;
+        writeln!(out, "{:#}", description.to_json())?;
         return Ok(());
     }
-    let page = Page::of(&sae);
+    let page = Page::of(description);
     match style.columns() {
         Some(columns) => page.print_aligned(style, columns, out),
         None => page.print_plain(out),
     }
 }
 
-/// Bytes of the matrices and vectors, one row per feature, in the file's number formats.
-fn pack_bytes(sae: &Sae<'_>) -> u64 {
-    let description = sae.description();
-    let skip = description.skip.as_ref().map_or(0, |matrix| matrix.bytes);
-    let vectors = 4 * (3 * sae.d_sae() + sae.d_in() + sae.d_out()) as u64;
-    description.encoder.bytes + description.decoder.bytes + skip + vectors
-}
+type Line = (&'static str, String);
 
 /// Titles, each with its lines of key and value.
 struct Page {
-    sections: Vec<(&'static str, Vec<(&'static str, String)>)>,
+    sections: Vec<(&'static str, Vec<Line>)>,
 }
 
 impl Page {
-    fn of(sae: &Sae<'_>) -> Self {
-        let it = sae.description();
-        let or_unknown =
-            |name: &Option<String>| name.clone().unwrap_or_else(|| "not stated".into());
-        let mut weights = vec![
-            ("encoder", matrix(&it.encoder)),
-            ("decoder", matrix(&it.decoder)),
-        ];
-        if let Some(skip) = &it.skip {
-            weights.push(("skip", matrix(skip)));
-        }
-        let mut model = vec![
-            ("publisher", it.publisher.clone()),
-            ("convention", it.convention.clone()),
-            ("model", or_unknown(&it.model_name)),
-            ("hook", or_unknown(&it.hook_name)),
-        ];
-        model.extend(it.files.iter().map(|file| ("file", file.clone())));
-        let shape = vec![
-            ("architecture", it.architecture.clone()),
-            ("d_in", count(it.d_in as u64)),
-            ("d_sae", count(it.d_sae as u64)),
-            ("d_out", count(it.d_out as u64)),
-            ("activation", it.activation.clone()),
-            ("normalization", it.normalization.clone()),
-        ];
-        let prepare = sae.prepare_cost();
-        let state = match (it.state, prepare.needed) {
-            (State::Prepared, _) => "prepared",
-            (_, false) => "mapped, rows per feature: nothing to prepare",
-            (_, true) => "mapped, columns per feature: prepare makes rows",
-        };
-        let preparing = match prepare.needed {
-            true => format!(
-                "reads {}, holds {} more memory",
-                bytes(prepare.reads),
-                bytes(prepare.bytes)
-            ),
-            false => "nothing".into(),
-        };
-        let cost = vec![
-            ("state", state.into()),
-            ("level", it.level.name().into()),
-            ("opening", format!("reads {}", bytes(it.bytes_read_at_open))),
-            ("preparing", preparing),
-            (
-                "packing",
-                format!("a file of about {}", bytes(pack_bytes(sae))),
-            ),
-        ];
-        let mut remarks = Vec::new();
-        remarks.extend(
-            it.ignored_keys
-                .iter()
-                .map(|key| ("ignored key", key.clone())),
-        );
-        remarks.extend(
-            it.ignored_tensors
-                .iter()
-                .map(|name| ("ignored tensor", name.clone())),
-        );
-        remarks.extend(it.notes.iter().map(|note| ("note", note.clone())));
+    fn of(it: &Description) -> Self {
         let mut sections = vec![
-            ("Checkpoint", model),
-            ("Model", shape),
-            ("Weights", weights),
-            ("Cost", cost),
+            ("Checkpoint", checkpoint(it)),
+            ("Model", model(it)),
+            ("Weights", weights(it)),
+            ("Cost", cost(it)),
         ];
+        let remarks = remarks(it);
         if !remarks.is_empty() {
             sections.push(("Remarks", remarks));
         }
@@ -178,12 +101,107 @@ impl Page {
     }
 }
 
+fn checkpoint(it: &Description) -> Vec<Line> {
+    let site = &it.site;
+    let or_unknown = |name: &Option<String>| name.clone().unwrap_or_else(|| "not stated".into());
+    let mut lines = vec![
+        ("publisher", it.publisher.clone()),
+        ("convention", it.convention.clone()),
+        ("model", or_unknown(&site.model_name)),
+        ("hook", or_unknown(&site.hook_name)),
+    ];
+    if let Some(hook) = &site.hook_name_out {
+        lines.push(("output hook", hook.clone()));
+    }
+    if let Some(size) = site.context_size {
+        lines.push(("context", format!("{} tokens", count(size))));
+    }
+    if let Some(prepend) = site.prepend_bos {
+        let text = if prepend {
+            "prepended"
+        } else {
+            "not prepended"
+        };
+        lines.push(("BOS", text.into()));
+    }
+    lines.extend(it.files.iter().map(|file| ("file", file.clone())));
+    lines
+}
+
+fn model(it: &Description) -> Vec<Line> {
+    let mut lines = vec![
+        ("architecture", it.architecture.clone()),
+        ("d_in", it.d_in.to_string()),
+        ("d_sae", it.d_sae.to_string()),
+        ("d_out", it.d_out.to_string()),
+        ("activation", it.activation.clone()),
+        ("normalization", it.normalization.into()),
+        (
+            "centred input",
+            if it.centered { "yes" } else { "no" }.into(),
+        ),
+    ];
+    if it.site.mean_center {
+        lines.push(("rows", "must be mean-centred before".into()));
+    }
+    if it.site.concatenated_heads {
+        lines.push(("rows", "attention heads side by side".into()));
+    }
+    lines
+}
+
+fn weights(it: &Description) -> Vec<Line> {
+    let mut lines = vec![
+        ("encoder", matrix(&it.encoder)),
+        ("decoder", matrix(&it.decoder)),
+    ];
+    lines.extend(it.skip.as_ref().map(|skip| ("skip", matrix(skip))));
+    lines
+}
+
 fn matrix(it: &MatrixInfo) -> String {
     format!(
-        "{}, {}, one feature per {}, {}",
+        "{}, {}, one feature per {}, {}, {}",
         it.tensor,
         it.dtype,
         it.layout.trim_end_matches('s'),
-        bytes(it.bytes)
+        bytes(it.bytes),
+        if it.mapped { "mapped" } else { "in memory" },
     )
+}
+
+fn cost(it: &Description) -> Vec<Line> {
+    let prepare = it.prepare;
+    let state = match prepare.needed {
+        true => format!("{}; rows per feature only after preparing", it.state.name()),
+        false => format!("{}, rows per feature: nothing to prepare", it.state.name()),
+    };
+    let mut lines = vec![
+        ("state", state),
+        ("level", it.level.name().into()),
+        ("opening", format!("reads {}", bytes(it.bytes_read_at_open))),
+    ];
+    if prepare.needed {
+        let held = format!(
+            "holds {} in memory, {}",
+            bytes(prepare.bytes),
+            prepare.time_class()
+        );
+        lines.push(("preparing", held));
+    }
+    lines.push((
+        "packing",
+        format!("a file of about {}", bytes(it.pack_bytes)),
+    ));
+    lines
+}
+
+fn remarks(it: &Description) -> Vec<Line> {
+    let list = |key, values: &[String]| -> Vec<Line> {
+        values.iter().map(|value| (key, value.clone())).collect()
+    };
+    let mut lines = list("ignored key", &it.ignored_keys);
+    lines.extend(list("ignored tensor", &it.ignored_tensors));
+    lines.extend(list("note", &it.notes));
+    lines
 }

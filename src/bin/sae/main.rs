@@ -10,11 +10,11 @@ mod failure;
 mod inspect;
 mod levels;
 mod model;
-mod npy;
 mod output;
 mod progress;
 mod readout;
 mod report;
+mod rows;
 mod style;
 
 use clap::{Parser, Subcommand};

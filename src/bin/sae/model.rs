@@ -2,7 +2,8 @@
 
 use crate::failure::Failure;
 use crate::progress::while_waiting;
-use sae::{Check, Level, OpenOptions, Sae};
+use sae::container::Check;
+use sae::{Level, OpenOptions, Sae};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]

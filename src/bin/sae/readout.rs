@@ -2,12 +2,13 @@
 
 use crate::failure::Failure;
 use crate::model::ModelArgs;
-use crate::npy::{RowsFile, header};
-use crate::output::OutputFile;
+use crate::output;
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::rows::RowsFile;
 use crate::style::Style;
-use sae::{Error, RowStatus, Scratch};
+use sae::container::npy_write::write_npy;
+use sae::{Dtype, RowStatus, Scratch};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -88,18 +89,15 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
     };
 
     if let Some(path) = &args.output {
-        let inputs = [args.model.path.as_path(), args.rows.as_path()];
-        let (output, mut writer) = OutputFile::create(path, &inputs)?;
-        let write_error = |error| -> Error { output.write_error(&error) };
-        let shape = [rows.rows(), set.len()];
-        writer
-            .write_all(&header("<f4", &shape))
-            .map_err(write_error)?;
+        output::check(path, &[&args.model.path, &args.rows])?;
+        let mut all = Vec::new();
         each_batch(&mut |_, values| {
-            let written = writer.write_all(bytemuck::cast_slice(values));
-            Ok(written.map_err(write_error)?)
+            all.extend_from_slice(values);
+            Ok(())
         })?;
-        output.complete(writer)?;
+        let shape = [rows.rows(), set.len()];
+        write_npy(path, Dtype::F32, &shape, bytemuck::cast_slice(&all))
+            .map_err(|error| error.in_file(path.display().to_string()))?;
     } else {
         let table = Table::new(&args.features, rows.rows(), style);
         table.heading(out)?;

@@ -1,6 +1,6 @@
 //! What the demo embeds; `README.md` in this folder says where it comes from.
 
-use crate::npy::RowsFile;
+use crate::rows::RowsFile;
 use sae::Error;
 use serde_json::Value;
 
@@ -64,7 +64,7 @@ impl Data {
             point,
             sentences,
             tokens,
-            activations: RowsFile::from_bytes("activations.npy", ACTIVATIONS)?,
+            activations: RowsFile::from_static("activations.npy", ACTIVATIONS)?,
             labels,
         })
     }
