@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 /// [`Error::TensorSize`] if `data` is not what dtype and shape need, [`Error::UnsupportedDtype`]
 /// for bf16, which NumPy has no name for, [`Error::Io`] if the file cannot be written.
 pub fn write_npy(path: &Path, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<(), Error> {
-    let head = head("", dtype, shape, data)?;
+    check_size("", dtype, shape, data.len() as u64)?;
+    let head = head("", dtype, shape)?;
     let mut file = NewFile::create(path)?;
     file.writer().write_all(&head).map_err(write_error)?;
     file.writer().write_all(data).map_err(write_error)?;
@@ -58,14 +59,33 @@ impl NpzWriter {
         shape: &[usize],
         data: &[u8],
     ) -> Result<(), Error> {
-        let head = head(name, dtype, shape, data)?;
+        self.add_with(name, dtype, shape, |writer| {
+            writer.write_all(data).map_err(write_error)
+        })
+    }
+
+    /// Adds an array whose data is made while it is written: `data` is called once and writes all
+    /// of it. An array larger than the memory can be written this way.
+    ///
+    /// # Errors
+    /// As for [`write_npy`], and those of `data`.
+    pub fn add_with(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        data: impl FnOnce(&mut dyn Write) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let head = head(name, dtype, shape)?;
         let member = format!("{name}.npy");
         let builder = self.archive.new_file(member.as_str());
         let (mut entry, config) = builder.start().map_err(zip_error)?;
         let mut writer = config.wrap(&mut entry);
         writer.write_all(&head).map_err(write_error)?;
-        writer.write_all(data).map_err(write_error)?;
+        data(&mut writer)?;
         let (_, descriptor) = writer.finish().map_err(zip_error)?;
+        let written = descriptor.uncompressed_size() - head.len() as u64;
+        check_size(name, dtype, shape, written)?;
         entry.finish(descriptor).map_err(zip_error)?;
         Ok(())
     }
@@ -79,19 +99,22 @@ impl NpzWriter {
     }
 }
 
-/// Magic, version and dictionary, padded so that the data starts at a multiple of 64.
-fn head(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<Vec<u8>, Error> {
-    let size = shape
-        .iter()
-        .try_fold(dtype.size(), |size, &n| size.checked_mul(n));
-    if size != Some(data.len()) {
-        return Err(Error::TensorSize {
-            tensor: name.into(),
-            dtype,
-            shape: shape.to_vec(),
-            found: data.len() as u64,
-        });
+fn check_size(name: &str, dtype: Dtype, shape: &[usize], found: u64) -> Result<(), Error> {
+    let mut sizes = shape.iter();
+    let size = sizes.try_fold(dtype.size() as u64, |size, &n| size.checked_mul(n as u64));
+    if size == Some(found) {
+        return Ok(());
     }
+    Err(Error::TensorSize {
+        tensor: name.into(),
+        dtype,
+        shape: shape.to_vec(),
+        found,
+    })
+}
+
+/// Magic, version and dictionary, padded so that the data starts at a multiple of 64.
+fn head(name: &str, dtype: Dtype, shape: &[usize]) -> Result<Vec<u8>, Error> {
     let descr = match dtype {
         Dtype::F32 => "<f4",
         Dtype::F16 => "<f2",

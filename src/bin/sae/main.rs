@@ -1,2 +1,80 @@
-//! The `sae` tool.
-fn main() {}
+//! The `sae` tool: what a person does with the library at a terminal.
+//!
+//! One file per subcommand. Nothing depends on this, and the tool uses only the library's public
+//! API. Results go to stdout or to the file that was named, everything else to stderr. Exit codes:
+//! 0 success, 1 failure (one line on stderr, beginning with `error: `), 2 wrong usage.
+
+mod demo;
+mod encode;
+mod failure;
+mod inspect;
+mod levels;
+mod model;
+mod output;
+mod progress;
+mod readout;
+mod report;
+mod rows;
+mod style;
+
+use clap::{Parser, Subcommand};
+use failure::Failure;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use style::{Style, When};
+
+const EXAMPLES: &str = "\
+Examples:
+  sae demo                                        a small SAE on eight sentences; needs no files
+  sae inspect gemma-scope/layer_12/params.npz     what a checkpoint is and what it costs
+  sae encode CHECKPOINT rows.npy -o features.npz  the features of every row
+  sae readout CHECKPOINT rows.npy --features 3,17,900
+
+CHECKPOINT is a file as it was downloaded, or its folder.
+Exit codes: 0 success, 1 failure (the reason is on stderr), 2 wrong usage.";
+
+/// Sparse-autoencoder inference: published checkpoints, opened as they are, run exactly.
+#[derive(Parser)]
+#[command(name = "sae", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// When to use colours [a terminal decides unless NO_COLOR is set]
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
+    color: When,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what a checkpoint holds, and what opening and preparing it cost
+    Inspect(inspect::Args),
+    /// Encode activation rows into sparse features (CSR arrays in an npz file)
+    Encode(encode::Args),
+    /// Print the values of a few features for every activation row
+    Readout(readout::Args),
+    /// List the instruction-set levels of this machine
+    Levels(levels::Args),
+    /// Run the embedded SAE on eight sentences and show their strongest features
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let style = Style::of_stdout(cli.color);
+    let out = &mut io::BufWriter::new(io::stdout().lock());
+    let result = match &cli.command {
+        Command::Inspect(args) => inspect::run(args, style, out),
+        Command::Encode(args) => encode::run(args),
+        Command::Readout(args) => readout::run(args, style, out),
+        Command::Levels(args) => levels::run(args, style, out),
+        Command::Demo(args) => demo::run(args, style, out),
+    };
+    match result.and_then(|()| Ok(out.flush()?)) {
+        Ok(()) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let style = Style::of_stderr(cli.color);
+            let _ = writeln!(io::stderr(), "{} {failure}", style.error("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the benches share: models of real shapes, answers to check against, an allocator that
+//! counts, and figures told as a share of this machine's read bandwidth.
+//!
+//! A figure is taken from weights in memory, not in a cache: each bench runs over enough equal
+//! copies of its model to make [`SPREAD_BYTES`], the next one at each call, as in a host whose
+//! own weights pass through the caches between two tokens.
+
+#![allow(dead_code)] // each bench uses its part
+
+pub(crate) mod allocations;
+pub(crate) mod bandwidth;
+pub(crate) mod model;
+
+use criterion::{Criterion, SamplingMode};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// Bytes that the calls of a figure go through before they meet the same bytes again: eight
+/// times the last-level cache of the machines that this was written on.
+pub(crate) const SPREAD_BYTES: usize = 256 << 20;
+
+/// How many copies of `bytes` are needed to fill [`SPREAD_BYTES`].
+pub(crate) fn copies(bytes: usize) -> usize {
+    SPREAD_BYTES.div_ceil(bytes).max(1)
+}
+
+/// A line of the table that a bench prints at its end.
+struct Figure {
+    name: String,
+    /// Bytes of weights that a call reads.
+    bytes: usize,
+    fastest: f64,
+    median: f64,
+    /// Measured just before, in bytes per second.
+    bandwidth: f64,
+    /// The ratio to reach, where the project has set one.
+    goal: Option<f64>,
+}
+
+/// Runs figures under criterion and prints them as a table.
+pub(crate) struct Bench {
+    criterion: Criterion,
+    /// Memory to measure the read bandwidth with.
+    buffer: Vec<u8>,
+    figures: Vec<Figure>,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Bench {
+            criterion: Criterion::default().configure_from_args(),
+            // Written, not only reserved: untouched pages would all be the one page of zeros.
+            buffer: (0..SPREAD_BYTES).map(|i| i as u8 | 1).collect(),
+            figures: Vec::new(),
+        }
+    }
+
+    /// Times `call`, which is given the number of the call and reads `bytes` bytes of weights.
+    ///
+    /// # Panics
+    /// If a timed call allocates.
+    pub(crate) fn figure(
+        &mut self,
+        name: &str,
+        bytes: usize,
+        goal: Option<f64>,
+        mut call: impl FnMut(usize),
+    ) {
+        let bandwidth = bandwidth::measure(&self.buffer, 1).bytes_per_second;
+        let mut samples: Vec<f64> = Vec::with_capacity(1 << 20);
+        let mut number = 0;
+        let (group, entry) = name.split_once(' ').unwrap_or(("bench", name));
+        let mut group = self.criterion.benchmark_group(group);
+        group.sampling_mode(SamplingMode::Flat).sample_size(20);
+        group.warm_up_time(Duration::from_millis(300));
+        group.measurement_time(Duration::from_millis(1500));
+        group.throughput(criterion::Throughput::Bytes(bytes as u64));
+        group.bench_function(entry, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let mut total = Duration::ZERO;
+                for _ in 0..iterations {
+                    let allocations = allocations::of_this_thread();
+                    let start = Instant::now();
+                    call(black_box(number));
+                    let elapsed = start.elapsed();
+                    let allocations = allocations::of_this_thread() - allocations;
+                    assert_eq!(allocations, 0, "{name} allocates");
+                    number += 1;
+                    total += elapsed;
+                    if samples.len() < samples.capacity() {
+                        samples.push(elapsed.as_secs_f64());
+                    }
+                }
+                total
+            });
+        });
+        group.finish();
+        samples.sort_by(f64::total_cmp);
+        if let (Some(&fastest), Some(&median)) = (samples.first(), samples.get(samples.len() / 2)) {
+            self.figures.push(Figure {
+                name: name.into(),
+                bytes,
+                fastest,
+                median,
+                bandwidth,
+                goal,
+            });
+        }
+    }
+
+    /// Prints the table.
+    pub(crate) fn finish(self) {
+        self.criterion.final_summary();
+        let best = self.figures.iter().map(|figure| figure.bandwidth);
+        let best = best.fold(0.0, f64::max);
+        println!("\nread bandwidth, one thread: {:.2} GB/s", best / 1e9);
+        println!("ratio: of the fastest call (median call), to the bandwidth beside the entry");
+        for figure in &self.figures {
+            let ratio = |seconds| figure.bytes as f64 / seconds / figure.bandwidth;
+            let goal = figure
+                .goal
+                .map_or(String::new(), |goal| format!("  goal {goal:.1}"));
+            println!(
+                "{:<44} {:>9.1} us {:>8.3} MB {:>6.2} GB/s  {:.2} ({:.2}){goal}",
+                figure.name,
+                figure.fastest * 1e6,
+                figure.bytes as f64 / 1e6,
+                figure.bytes as f64 / figure.fastest / 1e9,
+                ratio(figure.fastest),
+                ratio(figure.median),
+            );
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The arguments that name a checkpoint and say how to open it, shared by the subcommands.
+
+use crate::failure::Failure;
+use crate::progress::while_waiting;
+use sae::container::Check;
+use sae::{Level, OpenOptions, Sae};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(crate) struct ModelArgs {
+    /// The checkpoint: a file as it was downloaded, or its folder
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+
+    /// Give what the checkpoint does not say, such as `k=64`; can be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+
+    /// Refuse config keys that nobody reads, instead of listing them
+    #[arg(long)]
+    strict: bool,
+
+    /// How much of the file to verify: every value and checksum, or only small files in full
+    #[arg(long, value_enum, default_value_t = CheckArg::Quick)]
+    check: CheckArg,
+
+    #[command(flatten)]
+    level: LevelArg,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct LevelArg {
+    /// Instruction-set level to use, one of `sae levels` [default: the best]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    pub(crate) level: Option<Level>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum CheckArg {
+    /// Headers and vectors; everything in files below 16 MiB
+    Quick,
+    /// Every value and every checksum
+    Full,
+}
+
+impl ModelArgs {
+    pub(crate) fn open(&self) -> Result<Sae<'static>, Failure> {
+        let mut options = OpenOptions::default();
+        options.check = match self.check {
+            CheckArg::Quick => Check::Quick,
+            CheckArg::Full => Check::Full,
+        };
+        options.strict = self.strict;
+        options.level = self.level.level;
+        options.set.clone_from(&self.set);
+        let open = || Sae::open(&self.path, &options);
+        Ok(while_waiting("opening the checkpoint", open)?)
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("expected KEY=VALUE".into()),
+    }
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    Level::from_name(text).ok_or_else(|| {
+        "expected scalar, avx2, avx512, neon or simd128 (see `sae levels`)".to_string()
+    })
+}
