@@ -195,7 +195,7 @@ pub(crate) fn products(
 ) {
     let (ty, bytes, stride) = (
         matrix.weight_type(),
-        matrix.from_feature(first),
+        matrix.bytes_from(first),
         matrix.stride_bytes(),
     );
     match matrix.layout() {

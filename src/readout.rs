@@ -219,7 +219,7 @@ impl Sae<'_> {
             let Some(sums) = work.sums.get_mut(..features.len()) else {
                 break;
             };
-            let weights = encoder.from_feature(block * ROW_BLOCK);
+            let weights = encoder.bytes_from(block * ROW_BLOCK);
             self.kernels
                 .dot_rows(encoder.weight_type(), weights, stride, work.input, sums);
             for ((&feature, &sum), value) in features.iter().zip(sums.iter()).zip(values) {

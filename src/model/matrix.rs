@@ -234,7 +234,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// The bytes from feature `first` on: of its row, or of its column's first weight.
-    pub(crate) fn from_feature(&self, first: usize) -> &[u8] {
+    pub(crate) fn bytes_from(&self, first: usize) -> &[u8] {
         let step = match self.layout {
             Layout::Rows => self.stride_bytes,
             Layout::Columns => self.ty.size(),
@@ -251,7 +251,7 @@ impl<'a> Matrix<'a> {
             return;
         }
         let size = self.ty.size();
-        let column = self.from_feature(feature);
+        let column = self.bytes_from(feature);
         for (j, to) in row.chunks_exact_mut(size).enumerate() {
             let start = j * self.stride_bytes;
             if let Some(from) = column.get(start..start + size) {
@@ -300,7 +300,7 @@ impl<'a> Matrix<'a> {
                 for first_column in (0..self.width).step_by(TILE) {
                     for first in (0..self.features).step_by(TILE) {
                         for column in first_column..self.width.min(first_column + TILE) {
-                            let from = self.from_feature(first).get(column * self.stride_bytes..);
+                            let from = self.bytes_from(first).get(column * self.stride_bytes..);
                             let from = from.unwrap_or(&[]);
                             let count = TILE.min(self.features - first);
                             for (i, weight) in from.chunks_exact(size).take(count).enumerate() {
