@@ -42,9 +42,9 @@ impl<'a> Tensor<'a> {
                 found: bytes.len() as u64,
             });
         }
-        let mut strides = vec![1; shape.len()];
+        let mut strides = vec![1usize; shape.len()];
         for i in (0..shape.len().saturating_sub(1)).rev() {
-            strides[i] = strides[i + 1] * shape[i + 1].max(1);
+            strides[i] = strides[i + 1].saturating_mul(shape[i + 1].max(1));
         }
         Ok(Tensor {
             name,
@@ -80,7 +80,9 @@ impl<'a> Tensor<'a> {
                         .and_then(|last| sum.checked_add(last))
                 })
         };
-        let fits = reach
+        let elements = shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n));
+        let fits = elements
+            .and(reach)
             .and_then(|elements| elements.checked_mul(dtype.size()))
             .is_some_and(|size| size <= bytes.len());
         if !fits || shape.len() != strides.len() {
@@ -150,7 +152,7 @@ impl<'a> Tensor<'a> {
             .rev()
             .all(|(&n, &stride)| {
                 let ok = n == 1 || stride == step;
-                step *= n.max(1);
+                step = step.saturating_mul(n.max(1));
                 ok
             })
     }

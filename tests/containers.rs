@@ -56,6 +56,10 @@ fn every_tensor_is_what_an_independent_reader_finds() {
     let expected = std::fs::read(data("containers.json")).unwrap();
     let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();
     for (file, tensors) in expected.as_object().unwrap() {
+        let torch = file.ends_with(".pt") || file.ends_with(".pth");
+        if torch && !cfg!(feature = "torch") {
+            continue;
+        }
         let mapping = Mapping::open(&data(file)).unwrap().into_bytes();
         let mut archive = container::read(mapping, Check::Full).unwrap();
         for (name, expected) in tensors.as_object().unwrap() {

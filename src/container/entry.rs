@@ -24,6 +24,19 @@ enum Source<'a> {
     Tensor(Tensor<'a>),
     /// An archive member with a `.npy` in it that has to be inflated, byte-swapped or both.
     Npy(Member<'a>, NpyHeader),
+    /// A view of a storage that has to be inflated.
+    #[cfg(feature = "torch")]
+    Storage(Member<'a>, View),
+}
+
+/// Dtype, shape, strides and first byte over a storage.
+#[cfg(feature = "torch")]
+#[derive(Clone, Debug)]
+struct View {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+    start: usize,
 }
 
 impl<'a> Entry<'a> {
@@ -43,6 +56,28 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// An entry that [`load`](Entry::load) views in an inflated storage.
+    #[cfg(feature = "torch")]
+    pub(super) fn storage(
+        name: String,
+        member: Member<'a>,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+        start: usize,
+    ) -> Self {
+        let view = View {
+            dtype,
+            shape,
+            strides,
+            start,
+        };
+        Entry {
+            name,
+            source: Source::Storage(member, view),
+        }
+    }
+
     /// The name in the file.
     pub fn name(&self) -> &str {
         &self.name
@@ -53,6 +88,8 @@ impl<'a> Entry<'a> {
         match &self.source {
             Source::Tensor(tensor) => tensor.dtype(),
             Source::Npy(_, header) => header.dtype,
+            #[cfg(feature = "torch")]
+            Source::Storage(_, view) => view.dtype,
         }
     }
 
@@ -61,6 +98,8 @@ impl<'a> Entry<'a> {
         match &self.source {
             Source::Tensor(tensor) => tensor.shape(),
             Source::Npy(_, header) => &header.shape,
+            #[cfg(feature = "torch")]
+            Source::Storage(_, view) => &view.shape,
         }
     }
 
@@ -71,6 +110,8 @@ impl<'a> Entry<'a> {
             Source::Tensor(_) => None,
             Source::Npy(member, _) if member.is_deflated() => Some("deflated"),
             Source::Npy(..) => Some("big-endian"),
+            #[cfg(feature = "torch")]
+            Source::Storage(..) => Some("deflated"),
         }
     }
 
@@ -79,6 +120,8 @@ impl<'a> Entry<'a> {
         match &self.source {
             Source::Tensor(_) => 0,
             Source::Npy(_, header) => header.data_bytes,
+            #[cfg(feature = "torch")]
+            Source::Storage(member, _) => member.size,
         }
     }
 
@@ -95,6 +138,14 @@ impl<'a> Entry<'a> {
             Source::Npy(member, header) => {
                 let bytes = member.inflate(header.data_start, header.data_bytes)?;
                 header.tensor(&self.name, bytes)
+            }
+            #[cfg(feature = "torch")]
+            Source::Storage(member, view) => {
+                let all = Bytes::owned(member.inflate(0, member.size)?);
+                // The view was checked against the size; an empty tensor may start anywhere.
+                let part = all.slice(view.start..all.len());
+                let part = part.unwrap_or(Bytes::borrowed(&[]));
+                Tensor::with_strides(&self.name, view.dtype, &view.shape, &view.strides, part)
             }
         }
     }

@@ -46,11 +46,7 @@ pub(super) fn read<'a>(members: Vec<Member<'a>>, checks: Checks) -> Result<Archi
         let name = name.into();
         archive.entries.push(Entry::npy(name, member, header));
     }
-    if unchecked > 0 {
-        archive.notes.push(format!(
-            "checksums of {unchecked} stored arrays not verified (a full check does)"
-        ));
-    }
+    checks.note(unchecked, "arrays", &mut archive.notes);
     Ok(archive)
 }
 

@@ -1,0 +1,652 @@
+//! A reader of Python pickles that can build tensors and plain data, and nothing else.
+//!
+//! A pickle is a program for a stack machine; Python's own reader calls whatever the program
+//! names. This one has no way to call anything: a global is either one of the few in [`Global`],
+//! which are understood here, or the pickle is refused by that name before the next instruction
+//! is read. Instructions that build instances (`NEWOBJ`, `INST`, `OBJ`) and extension codes are
+//! refused as such. Protocols 2 to 5 are read.
+//!
+//! Bounds: every instruction pushes at most one value, and [`MAX_VALUES`] pushes end the run, so
+//! memory is bounded by a constant. Values are shared, not copied, so a pickle that doubles a
+//! tuple sixty times by reference costs sixty tuples here; whoever walks the result counts what
+//! it visits. Nothing recurses: nesting is data. References may form cycles; walks are bounded in
+//! depth.
+
+use super::quoted;
+use crate::dtype::Dtype;
+use crate::error::Error;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+const CONTAINER: &str = "pickle";
+
+/// Most values that a pickle may push. A tensor of a state dict takes about 20.
+pub(super) const MAX_VALUES: usize = 1 << 18;
+
+/// Most dimensions of a tensor: torch's own limit.
+pub(super) const MAX_DIMENSIONS: usize = 64;
+
+/// A value; containers are indices into the machine's lists. `'p` is the pickle's text.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'p> {
+    None,
+    Bool(bool),
+    Int(i64),
+    /// An integer beyond 64 bits, little-endian two's complement.
+    Big(&'p [u8]),
+    Float(f64),
+    Text(&'p str),
+    Bytes(&'p [u8]),
+    /// A list or a set.
+    List(usize),
+    Tuple(usize),
+    Dict(usize),
+    Global(Global),
+    Storage(usize),
+    Tensor(usize),
+}
+
+/// The globals that are known. None of them is code here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Global {
+    /// `collections.OrderedDict`.
+    OrderedDict,
+    /// `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`.
+    RebuildTensor,
+    /// `torch._utils._rebuild_parameter`.
+    RebuildParameter,
+    /// `torch.FloatStorage` and so on.
+    Storage(Dtype),
+    /// `torch.Size`: a tuple.
+    Size,
+    /// `torch.device`: a text.
+    Device,
+    /// `torch.float32` and so on, as values of a config: a text.
+    Dtype(&'static str),
+}
+
+/// A storage that the pickle refers to: bytes that lie elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Storage<'p> {
+    pub(super) key: &'p str,
+    pub(super) dtype: Dtype,
+    /// Elements in the storage.
+    pub(super) elements: u64,
+    /// For views into a storage (legacy files): first element and number of elements.
+    pub(super) view: Option<(u64, u64)>,
+}
+
+/// A tensor as the pickle describes it; nothing is checked against the storage yet.
+#[derive(Clone, Debug)]
+pub(super) struct TensorParts {
+    pub(super) storage: usize,
+    pub(super) offset: u64,
+    pub(super) shape: Vec<u64>,
+    pub(super) strides: Vec<u64>,
+}
+
+/// The result of running a pickle.
+#[derive(Debug)]
+pub(super) struct Pickle<'p> {
+    pub(super) root: Value<'p>,
+    pub(super) lists: Vec<Vec<Value<'p>>>,
+    pub(super) dicts: Vec<Vec<(Value<'p>, Value<'p>)>>,
+    pub(super) storages: Vec<Storage<'p>>,
+    pub(super) tensors: Vec<TensorParts>,
+    /// Bytes of the pickle; another one may follow.
+    pub(super) length: usize,
+}
+
+impl<'p> Pickle<'p> {
+    /// Runs the pickle at the start of `bytes`.
+    pub(super) fn read(bytes: &'p [u8]) -> Result<Self, Error> {
+        let mut machine = Machine {
+            bytes,
+            at: 0,
+            pushed: 0,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: Vec::new(),
+            pickle: Pickle {
+                root: Value::None,
+                lists: Vec::new(),
+                dicts: Vec::new(),
+                storages: Vec::new(),
+                tensors: Vec::new(),
+                length: 0,
+            },
+        };
+        machine.run()?;
+        Ok(machine.pickle)
+    }
+
+    /// What a value is, for messages.
+    pub(super) fn kind(value: Value<'_>) -> &'static str {
+        match value {
+            Value::None => "None",
+            Value::Bool(_) => "a bool",
+            Value::Int(_) | Value::Big(_) => "an integer",
+            Value::Float(_) => "a float",
+            Value::Text(_) => "a text",
+            Value::Bytes(_) => "bytes",
+            Value::List(_) => "a list",
+            Value::Tuple(_) => "a tuple",
+            Value::Dict(_) => "a dictionary",
+            Value::Global(_) => "a class or function",
+            Value::Storage(_) => "a storage without a tensor",
+            Value::Tensor(_) => "a tensor",
+        }
+    }
+}
+
+pub(super) fn malformed(what: impl Into<String>) -> Error {
+    Error::Malformed {
+        container: CONTAINER,
+        what: what.into(),
+    }
+}
+
+fn refused(found: impl Into<String>) -> Error {
+    Error::UnsafePickle {
+        found: found.into(),
+    }
+}
+
+struct Machine<'p> {
+    bytes: &'p [u8],
+    at: usize,
+    pushed: usize,
+    stack: Vec<Value<'p>>,
+    /// Stack heights at the open marks.
+    marks: Vec<usize>,
+    memo: Vec<Option<Value<'p>>>,
+    pickle: Pickle<'p>,
+}
+
+impl<'p> Machine<'p> {
+    fn run(&mut self) -> Result<(), Error> {
+        let (marker, protocol) = (self.byte()?, self.byte()?);
+        if marker != 0x80 || !(2..=5).contains(&protocol) {
+            return Err(Error::UnsupportedContainer {
+                container: CONTAINER,
+                what: format!("it starts with {marker:#04x} {protocol:#04x}, not protocol 2 to 5"),
+            });
+        }
+        loop {
+            let opcode = self.byte()?;
+            if opcode == b'.' {
+                break;
+            }
+            self.step(opcode)?;
+        }
+        self.pickle.root = self.pop()?;
+        self.pickle.length = self.at;
+        if self.stack.is_empty() && self.marks.is_empty() {
+            return Ok(());
+        }
+        Err(self.error("it stops with values left on the stack"))
+    }
+
+    fn step(&mut self, opcode: u8) -> Result<(), Error> {
+        match opcode {
+            0x80 => drop(self.take(1)?), // PROTO
+            0x95 => drop(self.take(8)?), // FRAME
+            b'(' => self.mark()?,
+            b'0' => drop(self.pop()?), // POP
+            b'1' => drop(self.pop_mark()?),
+            b'2' => {
+                // DUP
+                let top = self.pop()?;
+                self.push(top)?;
+                self.push(top)?;
+            }
+            b'N' => self.push(Value::None)?,
+            0x88 => self.push(Value::Bool(true))?,
+            0x89 => self.push(Value::Bool(false))?,
+            b'K' | b'M' | b'J' | 0x8a | 0x8b => self.integer(opcode)?,
+            b'G' => {
+                let bits = self.array::<8>()?;
+                self.push(Value::Float(f64::from_be_bytes(bits)))?;
+            }
+            b'X' | 0x8c | 0x8d | b'U' | b'T' => self.text(opcode)?,
+            b'B' | b'C' | 0x8e | 0x96 => {
+                let length = self.length(match opcode {
+                    b'C' => 1,
+                    b'B' => 4,
+                    _ => 8,
+                })?;
+                let bytes = self.take(length)?;
+                self.push(Value::Bytes(bytes))?;
+            }
+            b']' | b')' | b'}' | b'l' | b't' | b'd' | 0x85..=0x87 | 0x8f | 0x91 => {
+                self.container(opcode)?;
+            }
+            b'a' | b'e' | b's' | b'u' | 0x90 => self.fill(opcode)?,
+            b'q' | b'r' | 0x94 => self.memoize(opcode)?,
+            b'h' | b'j' => {
+                let index = self.length(if opcode == b'h' { 1 } else { 4 })?;
+                let value = self.memo.get(index).copied().flatten();
+                let value = value.ok_or_else(|| self.error("it reads an empty memo slot"))?;
+                self.push(value)?;
+            }
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                let global = global(module, name)?;
+                self.push(Value::Global(global))?;
+            }
+            0x93 => match (self.pop()?, self.pop()?) {
+                (Value::Text(name), Value::Text(module)) => {
+                    let global = global(module, name)?;
+                    self.push(Value::Global(global))?;
+                }
+                _ => return Err(self.error("STACK_GLOBAL without two texts")),
+            },
+            b'Q' => {
+                let id = self.pop()?;
+                let storage = self.storage(id)?;
+                self.push(storage)?;
+            }
+            b'R' => {
+                let (arguments, callable) = (self.pop()?, self.pop()?);
+                let value = self.reduce(callable, arguments)?;
+                self.push(value)?;
+            }
+            b'b' => self.build()?,
+            b'i' | b'o' | 0x81 | 0x92 => return Err(refused("an instance of a class")),
+            0x82..=0x84 => return Err(refused("an extension code")),
+            b'I' | b'L' | b'F' | b'S' | b'V' | b'p' | b'g' | b'P' => {
+                return Err(Error::UnsupportedContainer {
+                    container: CONTAINER,
+                    what: format!("the text instruction `{}` of protocol 0", opcode as char),
+                });
+            }
+            0x97 | 0x98 => return Err(refused("an out-of-band buffer")),
+            _ => return Err(self.error(&format!("unknown instruction {opcode:#04x}"))),
+        }
+        Ok(())
+    }
+
+    // Reading.
+
+    fn error(&self, what: &str) -> Error {
+        malformed(format!("{what} (before byte {})", self.at))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'p [u8], Error> {
+        let end = self.at.checked_add(length);
+        let part = end.and_then(|end| self.bytes.get(self.at..end));
+        let part = part.ok_or_else(|| Error::Truncated {
+            container: CONTAINER,
+            what: format!("the instruction before byte {}", self.at),
+            needed: (self.at as u64).saturating_add(length as u64),
+            available: self.bytes.len() as u64,
+        })?;
+        self.at += length;
+        Ok(part)
+    }
+
+    fn byte(&mut self) -> Result<u8, Error> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        let bytes = self.take(N)?;
+        bytes
+            .first_chunk()
+            .copied()
+            .ok_or_else(|| self.error("a number is cut"))
+    }
+
+    /// An unsigned little-endian number of 1, 2, 4 or 8 bytes.
+    fn length(&mut self, width: usize) -> Result<usize, Error> {
+        let bytes = self.take(width)?;
+        let mut wide = [0; 8];
+        for (to, from) in wide.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        usize::try_from(u64::from_le_bytes(wide))
+            .map_err(|_| self.error("a length beyond the address space"))
+    }
+
+    fn line(&mut self) -> Result<&'p str, Error> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let length = rest.iter().position(|&byte| byte == b'\n');
+        let length = length.ok_or_else(|| self.error("a global without an end"))?;
+        let line = self.take(length)?;
+        self.take(1)?;
+        core::str::from_utf8(line).map_err(|_| refused(quoted(line)))
+    }
+
+    fn integer(&mut self, opcode: u8) -> Result<(), Error> {
+        let value = match opcode {
+            b'K' => Value::Int(self.byte()?.into()),
+            b'M' => Value::Int(u16::from_le_bytes(self.array()?).into()),
+            b'J' => Value::Int(i32::from_le_bytes(self.array()?).into()),
+            _ => {
+                let length = self.length(if opcode == 0x8a { 1 } else { 4 })?;
+                let bytes = self.take(length)?;
+                let negative = bytes.last().is_some_and(|&top| top >= 0x80);
+                let mut wide = [if negative { 0xff } else { 0 }; 8];
+                if length <= 8 {
+                    for (to, from) in wide.iter_mut().zip(bytes) {
+                        *to = *from;
+                    }
+                    Value::Int(i64::from_le_bytes(wide))
+                } else {
+                    Value::Big(bytes)
+                }
+            }
+        };
+        self.push(value)
+    }
+
+    fn text(&mut self, opcode: u8) -> Result<(), Error> {
+        let length = self.length(match opcode {
+            0x8c | b'U' => 1,
+            b'X' | b'T' => 4,
+            _ => 8,
+        })?;
+        let bytes = self.take(length)?;
+        let value = match core::str::from_utf8(bytes) {
+            Ok(text) => Value::Text(text),
+            // A `str` of Python 2 may hold anything.
+            Err(_) if matches!(opcode, b'U' | b'T') => Value::Bytes(bytes),
+            Err(_) => return Err(self.error("a text that is not UTF-8")),
+        };
+        self.push(value)
+    }
+
+    // The stack.
+
+    fn count(&mut self) -> Result<(), Error> {
+        self.pushed += 1;
+        if self.pushed > MAX_VALUES {
+            return Err(malformed(format!("more than {MAX_VALUES} values")));
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, value: Value<'p>) -> Result<(), Error> {
+        self.count()?;
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn mark(&mut self) -> Result<(), Error> {
+        self.count()?;
+        self.marks.push(self.stack.len());
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Value<'p>, Error> {
+        if self.stack.len() > self.marks.last().copied().unwrap_or(0)
+            && let Some(value) = self.stack.pop()
+        {
+            return Ok(value);
+        }
+        Err(self.error("it takes a value from an empty stack"))
+    }
+
+    /// The values above the last mark.
+    fn pop_mark(&mut self) -> Result<Vec<Value<'p>>, Error> {
+        match self.marks.pop() {
+            Some(height) if height <= self.stack.len() => Ok(self.stack.split_off(height)),
+            _ => Err(self.error("it looks for a mark that is not there")),
+        }
+    }
+
+    fn memoize(&mut self, opcode: u8) -> Result<(), Error> {
+        let index = match opcode {
+            b'q' => self.length(1)?,
+            b'r' => self.length(4)?,
+            _ => self.memo.len(),
+        };
+        if index > MAX_VALUES {
+            return Err(self.error("a memo slot beyond the limit"));
+        }
+        let value = self.pop()?;
+        self.stack.push(value);
+        if self.memo.len() <= index {
+            self.memo.resize(index + 1, None);
+        }
+        if let Some(slot) = self.memo.get_mut(index) {
+            *slot = Some(value);
+        }
+        Ok(())
+    }
+
+    // Containers.
+
+    fn new_list(&mut self, items: Vec<Value<'p>>) -> usize {
+        self.pickle.lists.push(items);
+        self.pickle.lists.len() - 1
+    }
+
+    fn new_dict(&mut self, pairs: Vec<(Value<'p>, Value<'p>)>) -> usize {
+        self.pickle.dicts.push(pairs);
+        self.pickle.dicts.len() - 1
+    }
+
+    fn container(&mut self, opcode: u8) -> Result<(), Error> {
+        let value = match opcode {
+            b']' | 0x8f => Value::List(self.new_list(Vec::new())),
+            b'l' | 0x91 => {
+                let items = self.pop_mark()?;
+                Value::List(self.new_list(items))
+            }
+            b')' => Value::Tuple(self.new_list(Vec::new())),
+            b't' => {
+                let items = self.pop_mark()?;
+                Value::Tuple(self.new_list(items))
+            }
+            0x85..=0x87 => {
+                let mut items = Vec::new();
+                for _ in 0x84..opcode {
+                    items.push(self.pop()?);
+                }
+                items.reverse();
+                Value::Tuple(self.new_list(items))
+            }
+            b'}' => Value::Dict(self.new_dict(Vec::new())),
+            _ => {
+                let pairs = self.pop_mark()?;
+                let pairs = self.pairs(&pairs)?;
+                Value::Dict(self.new_dict(pairs))
+            }
+        };
+        self.push(value)
+    }
+
+    fn pairs(&self, items: &[Value<'p>]) -> Result<Vec<(Value<'p>, Value<'p>)>, Error> {
+        let (pairs, rest) = items.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(self.error("a key without a value"));
+        }
+        Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
+    }
+
+    /// APPEND, APPENDS, ADDITEMS, SETITEM, SETITEMS.
+    fn fill(&mut self, opcode: u8) -> Result<(), Error> {
+        let items = match opcode {
+            b'a' => Vec::from([self.pop()?]),
+            b's' => {
+                let value = self.pop()?;
+                Vec::from([self.pop()?, value])
+            }
+            _ => self.pop_mark()?,
+        };
+        let target = self.pop()?;
+        self.stack.push(target);
+        match (opcode, target) {
+            (b'a' | b'e' | 0x90, Value::List(index)) => {
+                if let Some(list) = self.pickle.lists.get_mut(index) {
+                    list.extend(items);
+                }
+                Ok(())
+            }
+            (b's' | b'u', Value::Dict(index)) => {
+                let pairs = self.pairs(&items)?;
+                if let Some(dict) = self.pickle.dicts.get_mut(index) {
+                    dict.extend(pairs);
+                }
+                Ok(())
+            }
+            _ => Err(self.error(&format!("it adds items to {}", Pickle::kind(target)))),
+        }
+    }
+
+    fn tuple(&self, value: Value<'p>) -> Option<&[Value<'p>]> {
+        match value {
+            Value::Tuple(index) => self.pickle.lists.get(index).map(Vec::as_slice),
+            _ => None,
+        }
+    }
+
+    // What torch needs.
+
+    /// `('storage', type, key, location, elements)`; legacy files add a view.
+    fn storage(&mut self, id: Value<'p>) -> Result<Value<'p>, Error> {
+        let fields = self.tuple(id).unwrap_or_default();
+        let (fields, view) = match fields {
+            [fields @ .., view] if fields.len() == 5 => (fields, *view),
+            fields => (fields, Value::None),
+        };
+        let [
+            Value::Text("storage"),
+            Value::Global(Global::Storage(dtype)),
+            Value::Text(key),
+            _,
+            count,
+        ] = fields
+        else {
+            return Err(match fields {
+                [Value::Text(kind), ..] if *kind != "storage" => {
+                    refused(format!("persistent id `{}`", quoted(kind.as_bytes())))
+                }
+                _ => self.error("a persistent id that is not a storage"),
+            });
+        };
+        let (dtype, key, elements) = (*dtype, *key, self.unsigned(*count)?);
+        let view = match (view, self.tuple(view)) {
+            (Value::None, _) => None,
+            (_, Some([_, first, count])) => Some((self.unsigned(*first)?, self.unsigned(*count)?)),
+            _ => return Err(self.error("a storage view that is not three values")),
+        };
+        self.pickle.storages.push(Storage {
+            key,
+            dtype,
+            elements,
+            view,
+        });
+        Ok(Value::Storage(self.pickle.storages.len() - 1))
+    }
+
+    fn unsigned(&self, value: Value<'p>) -> Result<u64, Error> {
+        match value {
+            Value::Int(number) => u64::try_from(number)
+                .map_err(|_| self.error(&format!("the negative size, stride or offset {number}"))),
+            Value::Big(_) => Err(self.error("a size, stride or offset beyond 64 bits")),
+            other => Err(self.error(&format!("{} in the place of a size", Pickle::kind(other)))),
+        }
+    }
+
+    fn dimensions(&self, value: Value<'p>) -> Result<Vec<u64>, Error> {
+        let items = self.tuple(value);
+        let items = items.ok_or_else(|| self.error("a shape that is not a tuple"))?;
+        if items.len() > MAX_DIMENSIONS {
+            return Err(self.error(&format!("more than {MAX_DIMENSIONS} dimensions")));
+        }
+        items.iter().map(|item| self.unsigned(*item)).collect()
+    }
+
+    fn reduce(&mut self, callable: Value<'p>, arguments: Value<'p>) -> Result<Value<'p>, Error> {
+        let Value::Global(global) = callable else {
+            return Err(self.error(&format!("it calls {}", Pickle::kind(callable))));
+        };
+        let given = self.tuple(arguments);
+        let given = given.ok_or_else(|| self.error("arguments that are not a tuple"))?;
+        match (global, given) {
+            (Global::OrderedDict, []) => Ok(Value::Dict(self.new_dict(Vec::new()))),
+            (Global::OrderedDict, [Value::List(index)]) => {
+                // The form of protocol 0 to 2 under Python 2: a list of pairs.
+                let items = self.pickle.lists.get(*index).map_or(&[][..], |list| list);
+                let mut pairs = Vec::new();
+                for item in items {
+                    match self.tuple(*item).or_else(|| self.list(*item)) {
+                        Some([key, value]) => pairs.push((*key, *value)),
+                        _ => return Err(self.error("an OrderedDict of something else than pairs")),
+                    }
+                }
+                for _ in &pairs {
+                    self.count()?;
+                }
+                Ok(Value::Dict(self.new_dict(pairs)))
+            }
+            (Global::RebuildTensor, [Value::Storage(storage), offset, shape, strides, ..]) => {
+                let parts = TensorParts {
+                    storage: *storage,
+                    offset: self.unsigned(*offset)?,
+                    shape: self.dimensions(*shape)?,
+                    strides: self.dimensions(*strides)?,
+                };
+                self.pickle.tensors.push(parts);
+                Ok(Value::Tensor(self.pickle.tensors.len() - 1))
+            }
+            (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => Ok(*tensor),
+            (Global::Size, [items @ Value::Tuple(_)]) => Ok(*items),
+            (Global::Device, [name @ Value::Text(_), ..]) => Ok(*name),
+            _ => Err(self.error(&format!("{global:?} with arguments it does not take"))),
+        }
+    }
+
+    fn list(&self, value: Value<'p>) -> Option<&[Value<'p>]> {
+        match value {
+            Value::List(index) => self.pickle.lists.get(index).map(Vec::as_slice),
+            _ => None,
+        }
+    }
+
+    /// BUILD gives an object its attributes. The only objects here that have any are ordered
+    /// dictionaries (torch puts `_metadata`, the versions of modules, there): they are dropped.
+    fn build(&mut self) -> Result<(), Error> {
+        let _attributes = self.pop()?;
+        let object = self.pop()?;
+        self.stack.push(object);
+        match object {
+            Value::Dict(_) => Ok(()),
+            other => Err(self.error(&format!("it gives attributes to {}", Pickle::kind(other)))),
+        }
+    }
+}
+
+fn global(module: &str, name: &str) -> Result<Global, Error> {
+    Ok(match (module, name) {
+        ("collections", "OrderedDict") => Global::OrderedDict,
+        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::RebuildTensor,
+        ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
+        ("torch", "FloatStorage") => Global::Storage(Dtype::F32),
+        ("torch", "HalfStorage") => Global::Storage(Dtype::F16),
+        ("torch", "BFloat16Storage") => Global::Storage(Dtype::BF16),
+        ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
+        ("torch", "LongStorage") => Global::Storage(Dtype::I64),
+        ("torch", "IntStorage") => Global::Storage(Dtype::I32),
+        ("torch", "ShortStorage") => Global::Storage(Dtype::I16),
+        ("torch", "CharStorage") => Global::Storage(Dtype::I8),
+        ("torch", "ByteStorage") => Global::Storage(Dtype::U8),
+        ("torch", "BoolStorage") => Global::Storage(Dtype::Bool),
+        ("torch", "Size") => Global::Size,
+        ("torch", "device") => Global::Device,
+        ("torch", "float32") => Global::Dtype("torch.float32"),
+        ("torch", "float16") => Global::Dtype("torch.float16"),
+        ("torch", "bfloat16") => Global::Dtype("torch.bfloat16"),
+        ("torch", "float64") => Global::Dtype("torch.float64"),
+        _ => {
+            return Err(refused(format!(
+                "{}.{}",
+                quoted(module.as_bytes()),
+                quoted(name.as_bytes())
+            )));
+        }
+    })
+}
