@@ -87,7 +87,8 @@ impl Sae<'_> {
             candidates,
             ..
         } = work;
-        let mut selector = Selector::new(&self.parts, candidates);
+        let norm = || libm::sqrt(self.kernels.sum_squares_about(input, 0.0));
+        let mut selector = Selector::new(&self.parts, candidates, norm);
         let encoder = &self.parts.encoder;
         let block = match encoder.layout() {
             Layout::Rows => ROW_BLOCK,

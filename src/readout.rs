@@ -159,7 +159,13 @@ impl Sae<'_> {
 
     /// Whether the value of one feature depends on all others.
     fn reads_all_for_one(&self) -> bool {
-        matches!(self.parts.activation, Activation::TopK { .. })
+        match self.parts.activation {
+            Activation::TopK { .. } | Activation::GroupTopK { .. } | Activation::TopAfa => true,
+            Activation::Relu
+            | Activation::TanhRelu
+            | Activation::JumpRelu { .. }
+            | Activation::Gated { .. } => false,
+        }
     }
 
     fn check_features(&self, features: &[u32]) -> Result<(), Error> {

@@ -57,7 +57,7 @@ impl Sizes {
             } else {
                 0
             },
-            candidates: 2 * candidate_room(&parts.activation),
+            candidates: 2 * candidate_room(parts),
             gather: if encoder {
                 (d_in * parts.encoder.weight_type().size()).div_ceil(8)
             } else {

@@ -2,20 +2,22 @@
 //! decided.
 //!
 //! For feature i with product `S_i`: `p_i = scale_i * S_i + bias_i` (two f64 roundings),
-//! `pre_i = round32(p_i)`. Thresholds are compared in f32, strictly unless a rule says otherwise.
-//! Among equal ranks the lowest index wins, in whatever order the products arrive. A NaN
-//! pre-activation is never selected. Zero values are never stored. Rules select; nothing is ever
-//! multiplied by a mask.
+//! `pre_i = round32(p_i)`, `rank_i = round32(w_i * p_i)` with rank weights and `pre_i` without.
+//! Thresholds are compared in f32, strictly unless a rule says otherwise. Among equal ranks the
+//! lowest index wins. A NaN pre-activation is never selected. Zero values are never stored. Rules
+//! select; nothing is ever multiplied by a mask.
 
 use crate::error::Error;
 use crate::features::{Features, RowStatus};
-use crate::model::{Activation, Parts, Rank};
+use crate::model::{Activation, Parts, Rank, ValueMap};
 
-/// Room for candidates, in entries, that TopK needs: k, and as many again to work through before
-/// they are cut back to k.
-pub(crate) fn candidate_room(activation: &Activation) -> usize {
-    match activation {
-        Activation::TopK { k, .. } => k + (*k).max(256),
+/// Room for candidates, in entries, that a rule needs: for TopK k, and as many again to work
+/// through before they are cut back to k; with groups the winners of all groups besides.
+pub(crate) fn candidate_room(parts: &Parts<'_>) -> usize {
+    match parts.activation {
+        Activation::TopK { k, .. } => k + k.max(256),
+        Activation::GroupTopK { groups, k, .. } => groups * k + k.max(256),
+        Activation::TopAfa => parts.encoder.features(),
         _ => 0,
     }
 }
@@ -54,77 +56,119 @@ pub(crate) fn pre_f64(parts: &Parts<'_>, feature: usize, product: f64) -> f64 {
 pub(crate) fn judge(parts: &Parts<'_>, feature: usize, product: f64) -> Fate {
     let p = pre_f64(parts, feature, product);
     let pre = p as f32;
-    if pre.is_nan() {
+    let rank = match &parts.rank_weight {
+        None => pre,
+        Some(weight) => (weight.get(feature).copied().unwrap_or(0.0) * p) as f32,
+    };
+    if pre.is_nan() || rank.is_nan() {
         return Fate::Nan;
     }
-    let on = |fires: bool, value: f32| match fires {
-        true => Fate::On { value, rank: value },
-        false => Fate::Off,
-    };
-    match &parts.activation {
-        Activation::Relu => on(pre > 0.0, pre),
-        Activation::TanhRelu if pre > 0.0 => on(true, libm::tanh(p) as f32),
-        Activation::TanhRelu => Fate::Off,
+    let fires = match &parts.activation {
+        Activation::Relu | Activation::TanhRelu => pre > 0.0,
         Activation::JumpRelu {
             threshold,
             relu,
             inclusive,
         } => {
             let threshold = threshold.of(feature);
-            let over = if *inclusive {
-                pre >= threshold
-            } else {
-                pre > threshold
+            let over = match inclusive {
+                true => rank >= threshold,
+                false => rank > threshold,
             };
-            on(
-                over && pre != 0.0 && (!relu || pre > 0.0) && threshold != f32::INFINITY,
-                pre,
-            )
+            over && (!relu || pre > 0.0) && threshold != f32::INFINITY
         }
         Activation::Gated { gate_bias } => {
             let gate = (product + gate_bias.get(feature).copied().unwrap_or(0.0)) as f32;
-            on(gate > 0.0 && pre > 0.0, pre)
+            gate > 0.0 && pre > 0.0
         }
-        Activation::TopK { rank, relu, .. } => match rank {
-            // With ReLU after the selection a value that is not positive is never stored, and
-            // never takes the place of one that is.
-            Rank::Value if *relu && pre <= 0.0 => Fate::Off,
-            Rank::Value => Fate::On {
-                value: pre,
-                rank: pre,
-            },
-            Rank::Magnitude => Fate::On {
-                value: pre,
-                rank: pre.abs(),
-            },
-        },
+        // With ReLU after the selection a value that is not positive is never stored, and never
+        // takes the place of one that is.
+        Activation::TopK { rank: by, relu, .. } | Activation::GroupTopK { rank: by, relu, .. } => {
+            *by == Rank::Magnitude || !relu || (pre > 0.0 && rank > 0.0)
+        }
+        Activation::TopAfa => pre > 0.0 && rank > 0.0,
+    };
+    if !fires {
+        return Fate::Off;
     }
+    let rank = match &parts.activation {
+        Activation::TopK {
+            rank: Rank::Magnitude,
+            ..
+        }
+        | Activation::GroupTopK {
+            rank: Rank::Magnitude,
+            ..
+        } => rank.abs(),
+        _ => rank,
+    };
+    let value = match (&parts.activation, parts.value_map) {
+        (Activation::TanhRelu, ValueMap::Identity) => libm::tanh(p) as f32,
+        (Activation::TanhRelu, ValueMap::SoftCap(cap)) => {
+            (cap * libm::tanh(libm::tanh(p) / cap)) as f32
+        }
+        (_, ValueMap::Identity) => pre,
+        (_, ValueMap::SoftCap(cap)) => (cap * libm::tanh(p / cap)) as f32,
+    };
+    // -0 becomes +0: a feature that is not reported reads as +0.
+    let value = value + 0.0;
+    Fate::On { value, rank }
 }
 
 /// Collects the selected features of one row. Products may arrive in blocks, in any order for
-/// TopK, with ascending features for the other rules.
+/// TopK without groups and top-AFA, with ascending features for the other rules.
+///
+/// Candidates of the group at hand lie behind the winners of the groups before:
+/// `candidates[..start]` are final, `candidates[start..start + count]` are not.
 pub(crate) struct Selector<'s> {
     parts: &'s Parts<'s>,
     candidates: &'s mut [[u64; 2]],
+    start: usize,
     count: usize,
-    /// TopK: how many to keep; no more than this many are ever better than `floor`.
-    k: Option<usize>,
-    /// TopK: a candidate must rank above this.
+    mode: Mode,
+    /// A candidate must rank above this to be among the k best of its group.
     floor: u64,
     nan: bool,
 }
 
+/// How candidates become features.
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    /// Every feature that fires, at once.
+    Direct,
+    /// The k best of each group; the group at hand ends before feature `end`.
+    Best { k: usize, end: usize, size: usize },
+    /// As many of the best as top-AFA says for an input of this norm.
+    Norm { target: f64 },
+}
+
 impl<'s> Selector<'s> {
-    pub(crate) fn new(parts: &'s Parts<'s>, candidates: &'s mut [[u64; 2]]) -> Self {
-        let k = match parts.activation {
-            Activation::TopK { k, .. } => Some(k),
-            _ => None,
+    /// `norm` is that of the prepared input; top-AFA reads it.
+    pub(crate) fn new(
+        parts: &'s Parts<'s>,
+        candidates: &'s mut [[u64; 2]],
+        norm: impl FnOnce() -> f64,
+    ) -> Self {
+        let d_sae = parts.encoder.features();
+        let mode = match parts.activation {
+            Activation::TopK { k, .. } => Mode::Best {
+                k,
+                end: d_sae,
+                size: d_sae,
+            },
+            Activation::GroupTopK { groups, k, .. } => {
+                let size = d_sae / groups.max(1);
+                Mode::Best { k, end: size, size }
+            }
+            Activation::TopAfa => Mode::Norm { target: norm() },
+            _ => Mode::Direct,
         };
         Selector {
             parts,
             candidates,
+            start: 0,
             count: 0,
-            k,
+            mode,
             floor: 0,
             nan: false,
         }
@@ -142,43 +186,60 @@ impl<'s> Selector<'s> {
             match judge(self.parts, feature, product) {
                 Fate::Off => {}
                 Fate::Nan => self.nan = true,
-                Fate::On { value, rank } => match self.k {
-                    None => features.push(feature as u32, value)?,
-                    Some(k) => self.rank(feature as u32, value, rank, k),
+                Fate::On { value, rank } => match self.mode {
+                    Mode::Direct if value == 0.0 => {}
+                    Mode::Direct => features.push(feature as u32, value)?,
+                    Mode::Best { .. } | Mode::Norm { .. } => self.rank(feature, value, rank),
                 },
             }
         }
         Ok(())
     }
 
-    fn rank(&mut self, feature: u32, value: f32, rank: f32, k: usize) {
-        let key = rank_key(rank, feature);
-        if key <= self.floor {
-            return;
-        }
-        if self.count == self.candidates.len() {
-            self.cut(k);
-            if key <= self.floor {
+    fn rank(&mut self, feature: usize, value: f32, rank: f32) {
+        let key = rank_key(rank, feature as u32);
+        if let Mode::Best { k, end, size } = self.mode {
+            if feature >= end {
+                self.close_group(k);
+                let end = (feature / size + 1) * size;
+                self.mode = Mode::Best { k, end, size };
+            }
+            if k == 0 || key <= self.floor {
                 return;
             }
+            if self.start + self.count == self.candidates.len() {
+                self.cut(k);
+                if key <= self.floor {
+                    return;
+                }
+            }
         }
-        if let Some(slot) = self.candidates.get_mut(self.count) {
+        if let Some(slot) = self.candidates.get_mut(self.start + self.count) {
             *slot = [key, u64::from(value.to_bits())];
             self.count += 1;
         }
     }
 
-    /// Keeps the k best candidates and raises the floor to the worst of them.
+    /// Keeps the k best candidates of the group and raises the floor to the worst of them.
     fn cut(&mut self, k: usize) {
-        let Some(found) = self.candidates.get_mut(..self.count) else {
-            return;
-        };
+        let found = self
+            .candidates
+            .get_mut(self.start..self.start + self.count)
+            .unwrap_or(&mut []);
         if k == 0 || found.len() < k {
             return;
         }
         let (_, kth, _) = found.select_nth_unstable_by(k - 1, |a, b| b[0].cmp(&a[0]));
         self.floor = kth[0];
         self.count = k;
+    }
+
+    /// Makes the k best candidates of the group final.
+    fn close_group(&mut self, k: usize) {
+        self.cut(k);
+        self.start += self.count;
+        self.count = 0;
+        self.floor = 0;
     }
 
     /// Ends the row: writes what is left to write.
@@ -189,12 +250,47 @@ impl<'s> Selector<'s> {
         Ok(())
     }
 
-    /// What TopK selected from all products so far.
+    /// What was selected from all products so far by a rule that ranks.
     pub(crate) fn chosen(&mut self) -> Chosen<'_> {
-        self.cut(self.k.unwrap_or(0));
-        let chosen = self.candidates.get_mut(..self.count).unwrap_or(&mut []);
+        match self.mode {
+            Mode::Direct => {}
+            Mode::Best { k, .. } => self.close_group(k),
+            Mode::Norm { target } => self.keep_norm(target),
+        }
+        let chosen = self.candidates.get_mut(..self.start).unwrap_or(&mut []);
         chosen.sort_unstable_by_key(|candidate| feature_of(candidate[0]));
         Chosen(chosen)
+    }
+
+    /// Makes as many candidates final as top-AFA keeps; see [`Activation::TopAfa`].
+    fn keep_norm(&mut self, target: f64) {
+        const LAST: f64 = 1e4;
+        let d_sae = self.parts.encoder.features();
+        let found = self.candidates.get_mut(..self.count).unwrap_or(&mut []);
+        found.sort_unstable_by(|a, b| b[0].cmp(&a[0]));
+        let (mut squares, mut nearest, mut keep) = (0.0, f64::INFINITY, 0);
+        for (j, candidate) in found.iter().enumerate() {
+            let rank = f64::from(rank_of(candidate[0]));
+            squares += rank * rank;
+            let norm = if j + 1 == d_sae {
+                LAST
+            } else {
+                libm::sqrt(squares)
+            };
+            let distance = (norm - target).abs();
+            if distance < nearest {
+                (nearest, keep) = (distance, j + 1);
+            }
+        }
+        // Behind them come the zeros: their norm is the last one again (0 if there was none),
+        // until the very last entry.
+        if found.is_empty() && d_sae > 1 {
+            nearest = target;
+        }
+        if found.len() < d_sae && (LAST - target).abs() < nearest {
+            keep = found.len();
+        }
+        (self.start, self.count) = (keep, 0);
     }
 
     /// What to report of the row.
@@ -207,7 +303,7 @@ impl<'s> Selector<'s> {
     }
 }
 
-/// The features that TopK selected, ascending. Zero values are among them but never reported.
+/// The features that a ranking rule selected, ascending. Zero values are among them but never reported.
 pub(crate) struct Chosen<'c>(&'c [[u64; 2]]);
 
 impl Chosen<'_> {
@@ -251,6 +347,15 @@ fn feature_of(key: u64) -> u32 {
     !(key as u32)
 }
 
+/// The rank in a key.
+fn rank_of(key: u64) -> f32 {
+    let ordered = (key >> 32) as u32;
+    f32::from_bits(match ordered >> 31 {
+        0 => !ordered,
+        _ => ordered & !(1 << 31),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,5 +377,8 @@ mod tests {
         assert!(rank_key(1.0, 3) > rank_key(1.0, 4));
         assert_eq!(rank_key(0.0, 9), rank_key(-0.0, 9));
         assert_eq!(feature_of(rank_key(-3.5, 77)), 77);
+        for rank in ascending {
+            assert_eq!(rank_of(rank_key(rank, 5)), rank);
+        }
     }
 }

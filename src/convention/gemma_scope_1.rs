@@ -10,7 +10,7 @@
 
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::model::{About, Activation, FeatureAxis, InputNorm, Parts, Site, Thresholds};
+use crate::model::{About, Activation, FeatureAxis, Parts, Site, Thresholds};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -77,18 +77,14 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, _: &Settings<'_>) -> Result<Parts<'a>, 
             "embedding SAE: encoder / sqrt(d_in), decoder * sqrt(d_in) ({root}), as SAELens does"
         ));
     }
+    let encoder = tensors.matrix(w_enc, FeatureAxis::Second, d_sae, d_in)?;
+    let decoder = tensors.matrix(w_dec, FeatureAxis::First, d_sae, d_out)?;
     Ok(Parts {
-        input_norm: InputNorm::None,
-        center: None,
-        encoder: tensors.matrix(w_enc, FeatureAxis::Second, d_sae, d_in)?,
         scale: embedding.then(|| vec![1.0 / root; d_sae]),
         bias: Some(bias),
-        activation,
-        decoder: tensors.matrix(w_dec, FeatureAxis::First, d_sae, d_out)?,
         decoder_scale: embedding.then(|| vec![root; d_sae]),
         decoder_bias: Some(decoder_bias),
         undo_norm: false,
-        skip: None,
         about: About {
             publisher: "Gemma Scope 1".into(),
             convention: "gemma_scope_1".into(),
@@ -100,5 +96,6 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, _: &Settings<'_>) -> Result<Parts<'a>, 
             bytes_read: tensors.bytes_read(),
             files: Vec::new(),
         },
+        ..Parts::new(encoder, activation, decoder)
     })
 }

@@ -270,11 +270,8 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     Ok(Parts {
         input_norm,
         center,
-        encoder,
         scale,
         bias: Some(bias),
-        activation,
-        decoder,
         decoder_scale,
         decoder_bias: Some(decoder_bias),
         undo_norm: !architecture.transcoder,
@@ -290,6 +287,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             bytes_read: tensors.bytes_read(),
             files: Vec::new(),
         },
+        ..Parts::new(encoder, activation, decoder)
     })
 }
 

@@ -1,7 +1,19 @@
 //! Which features fire, and with what value: the rules, in canonical form.
 //!
 //! `S_i` is the exact dot product of row i of the encoder and the prepared input,
-//! `p_i = scale_i * S_i + bias_i` in f64 and `pre_i = round32(p_i)`. Comparisons are made in f32.
+//! `p_i = scale_i * S_i + bias_i` in f64 and `pre_i = round32(p_i)`. Where the parts hold rank
+//! weights, `rank_i = round32(w_i * p_i)`, else `rank_i = pre_i`. Comparisons are made in f32.
+//!
+//! | rule | paper |
+//! |---|---|
+//! | ReLU | Bricken et al. 2023; Cunningham et al., arXiv 2309.08600 |
+//! | JumpReLU | Rajamanoharan et al., arXiv 2407.14435 |
+//! | Gated | Rajamanoharan et al., arXiv 2404.16014 |
+//! | TopK | Gao et al., arXiv 2406.04093 |
+//! | AbsTopK | arXiv 2510.00404 |
+//! | BatchTopK (at inference a JumpReLU with one threshold) | Bussmann et al., arXiv 2412.06410 |
+//! | group-wise TopK, GroupMax | EleutherAI sparsify |
+//! | top-AFA | "approximate feature activation", COLM 2025 (top-afa-sae) |
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,8 +26,9 @@ pub enum Activation {
     Relu,
     /// `tanh(relu(pre))`: fires if `pre > 0`, value `round32(tanh(p))`.
     TanhRelu,
-    /// Fires if `pre > threshold_i` (with `inclusive`, `pre >= threshold_i`) and, with `relu`,
-    /// `pre > 0`; value `pre`. A threshold of +inf switches a feature off.
+    /// Fires if `rank > threshold_i` (with `inclusive`, `rank >= threshold_i`) and, with `relu`,
+    /// `pre > 0`; value `pre`. A threshold of +inf switches a feature off. Without rank weights
+    /// the rank is `pre`; with them a BatchTopK crosscoder, for one, gates on `f * codenorm`.
     JumpRelu {
         /// One threshold per feature, or one for all.
         threshold: Thresholds,
@@ -41,6 +54,26 @@ pub enum Activation {
         /// Whether only positive values are kept (ReLU after the selection).
         relu: bool,
     },
+    /// TopK in each of `groups` groups of consecutive features apart: the k features of the
+    /// highest rank in each. With k = 1 sparsify's GroupMax, of which every group can have its
+    /// winner; with one group TopK.
+    GroupTopK {
+        /// Number of groups; it divides d_sae.
+        groups: usize,
+        /// How many are selected in each group, 1 to d_sae / groups.
+        k: usize,
+        /// What is ranked.
+        rank: Rank,
+        /// Whether only positive values are kept (ReLU after the selection).
+        relu: bool,
+    },
+    /// As many of the highest ranks as it takes for their norm to come closest to that of the
+    /// prepared input (top-AFA). With `a = relu(pre)`, the rank weights `|d_i|` (which this rule
+    /// needs) and `r_i = a_i |d_i|`: the r are sorted in descending order, the lowest index first
+    /// among equals; `cum_j = sqrt(r_1^2 + .. + r_j^2)`, except that of all d_sae entries the last
+    /// is 10^4 (sqrt of 1e8, as in the published code); the first j that minimises
+    /// `|cum_j - |x'||` is how many are kept. Values `a`; zeros are not stored.
+    TopAfa,
 }
 
 /// Thresholds in f32.
@@ -73,7 +106,39 @@ pub enum Rank {
     Magnitude,
 }
 
+/// What is made of a selected feature's `p` before it is reported. Selection comes first and
+/// does not see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum ValueMap {
+    /// `pre`, or what the rule itself says.
+    #[default]
+    Identity,
+    /// `round32(c tanh(p / c))`, the soft cap of MSAE (c = 30 there).
+    SoftCap(f64),
+}
+
+impl ValueMap {
+    /// The map in words, for `inspect`; `None` if it does nothing.
+    pub fn describe(self) -> Option<String> {
+        match self {
+            ValueMap::Identity => None,
+            ValueMap::SoftCap(cap) => Some(alloc::format!("soft-capped at {cap}")),
+        }
+    }
+}
+
 impl Activation {
+    /// GroupMax: the largest of each of `groups` groups, if it is positive.
+    pub fn group_max(groups: usize) -> Self {
+        Activation::GroupTopK {
+            groups,
+            k: 1,
+            rank: Rank::Value,
+            relu: true,
+        }
+    }
+
     /// The rule in words, for `inspect`.
     pub fn describe(&self) -> String {
         match self {
@@ -109,6 +174,23 @@ impl Activation {
                 };
                 alloc::format!("{name} (k = {k}){tail}")
             }
+            Activation::GroupTopK {
+                groups,
+                k: 1,
+                rank: Rank::Value,
+                relu: true,
+            } => alloc::format!("groupmax ({groups} groups)"),
+            Activation::GroupTopK {
+                groups,
+                k,
+                rank,
+                relu,
+            } => {
+                let (k, rank, relu) = (*k, *rank, *relu);
+                let one = Activation::TopK { k, rank, relu }.describe();
+                alloc::format!("{one}, in each of {groups} groups")
+            }
+            Activation::TopAfa => "top-afa".into(),
         }
     }
 }

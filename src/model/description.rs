@@ -188,7 +188,7 @@ impl Description {
             d_in: parts.encoder.width(),
             d_sae: parts.encoder.features(),
             d_out: parts.decoder.width(),
-            activation: parts.activation.describe(),
+            activation: describe(parts),
             normalization: parts.input_norm.name(),
             centered: parts.center.is_some(),
             encoder: MatrixInfo::new(&parts.encoder),
@@ -315,6 +315,19 @@ impl Description {
             "notes": self.notes, "level": self.level.name().to_string(),
         })
     }
+}
+
+/// The rule with its weights and maps.
+fn describe(parts: &Parts<'_>) -> String {
+    let mut text = parts.activation.describe();
+    if parts.rank_weight.is_some() {
+        text.push_str(", ranked by weighted values");
+    }
+    if let Some(map) = parts.value_map.describe() {
+        text.push_str(", ");
+        text.push_str(&map);
+    }
+    text
 }
 
 impl fmt::Display for Description {

@@ -3,7 +3,7 @@
 use crate::bytes::Bytes;
 use crate::dtype::Dtype;
 use crate::error::Error;
-use crate::kernels::WeightType;
+use crate::kernels::{Kernels, WeightType};
 use crate::tensor::Tensor;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -323,6 +323,51 @@ impl<'a> Matrix<'a> {
         ))
     }
 
+    /// The norm of every vector: the square root of its sum of squares, in f64, in the lanes and
+    /// the tree of the dot product, whatever the layout. One pass over the weights.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn norms(&self) -> Result<Vec<f64>, Error> {
+        const TILE: usize = 256;
+        let kernels = Kernels::best();
+        let mut norms = zeros(self.features, "norms of vectors")?;
+        match self.layout {
+            Layout::Rows => {
+                let mut row = zeros(self.width, "norms of vectors")?;
+                for (feature, norm) in norms.iter_mut().enumerate() {
+                    kernels.widen(self.ty, self.row(feature).unwrap_or(&[]), &mut row);
+                    *norm = libm::sqrt(kernels.sum_squares_about(&row, 0.0));
+                }
+            }
+            Layout::Columns => {
+                let mut line = [0.0; TILE];
+                let mut lanes = zeros(16 * TILE, "norms of vectors")?;
+                for (tile, norms) in norms.chunks_mut(TILE).enumerate() {
+                    lanes.fill(0.0);
+                    for column in 0..self.width {
+                        let bytes = self.from_feature(tile * TILE);
+                        let bytes = bytes.get(column * self.stride_bytes..).unwrap_or(&[]);
+                        let line = line.get_mut(..norms.len()).unwrap_or(&mut []);
+                        kernels.widen(self.ty, bytes, line);
+                        let lane = lanes.iter_mut().skip(column % 16 * TILE);
+                        for (sum, weight) in lane.zip(line.iter()) {
+                            *sum += weight * weight;
+                        }
+                    }
+                    let mut of_one = [0.0; 16];
+                    for (i, norm) in norms.iter_mut().enumerate() {
+                        for (to, lane) in of_one.iter_mut().zip(lanes.chunks_exact(TILE)) {
+                            *to = lane.get(i).copied().unwrap_or(0.0);
+                        }
+                        *norm = libm::sqrt(kernels.sum(&of_one));
+                    }
+                }
+            }
+        }
+        Ok(norms)
+    }
+
     /// The first weight that is NaN or infinite: (feature, position in its vector, value).
     pub(crate) fn first_non_finite(&self) -> Option<(usize, usize, f64)> {
         let (outer, inner) = match self.layout {
@@ -345,6 +390,19 @@ impl<'a> Matrix<'a> {
         }
         None
     }
+}
+
+/// So many zeros, or an error that says what for.
+fn zeros(length: usize, what: &'static str) -> Result<Vec<f64>, Error> {
+    let mut values = Vec::new();
+    values
+        .try_reserve_exact(length)
+        .map_err(|_| Error::OutOfMemory {
+            what,
+            bytes: length as u64 * 8,
+        })?;
+    values.resize(length, 0.0);
+    Ok(values)
 }
 
 /// One weight, widened.

@@ -12,16 +12,17 @@
 //! stay vectors: no matrix is ever multiplied out.
 
 mod activation;
+mod check;
 mod description;
 mod matrix;
 
-pub use activation::{Activation, Rank, Thresholds};
+pub use activation::{Activation, Rank, Thresholds, ValueMap};
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 
 use crate::error::Error;
 use crate::kernels::{Kernels, Level};
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -64,6 +65,11 @@ pub struct Parts<'a> {
     pub bias: Option<Vec<f64>>,
     /// Which features fire.
     pub activation: Activation,
+    /// Weights of the ranks, `[d_sae]`, none negative: rules rank and compare
+    /// `round32(w_i * p_i)`; the values stay as they are.
+    pub rank_weight: Option<Vec<f64>>,
+    /// What is made of the selected values.
+    pub value_map: ValueMap,
     /// Decoder: d_sae vectors of d_out weights.
     pub decoder: Matrix<'a>,
     /// Per-feature factor of the value before it meets the decoder, `[d_sae]`.
@@ -76,6 +82,29 @@ pub struct Parts<'a> {
     pub skip: Option<Matrix<'a>>,
     /// What `inspect` tells besides the maths.
     pub about: About,
+}
+
+impl<'a> Parts<'a> {
+    /// A model without normalisation, centre, scales, biases or skip, to be completed with struct
+    /// update syntax.
+    pub fn new(encoder: Matrix<'a>, activation: Activation, decoder: Matrix<'a>) -> Self {
+        Parts {
+            input_norm: InputNorm::None,
+            center: None,
+            encoder,
+            scale: None,
+            bias: None,
+            activation,
+            rank_weight: None,
+            value_map: ValueMap::Identity,
+            decoder,
+            decoder_scale: None,
+            decoder_bias: None,
+            undo_norm: true,
+            skip: None,
+            about: About::default(),
+        }
+    }
 }
 
 /// Facts about a checkpoint that do not enter the maths.
@@ -150,7 +179,7 @@ impl<'a> Sae<'a> {
         let finite = |name: &str, values: &Option<Vec<f64>>, length: usize| {
             values
                 .as_ref()
-                .map_or(Ok(()), |values| check_vector(name, values, length))
+                .map_or(Ok(()), |values| check::vector(name, values, length))
         };
         finite("center", &parts.center, d_in)?;
         finite("scale", &parts.scale, d_sae)?;
@@ -164,20 +193,7 @@ impl<'a> Sae<'a> {
                 found: alloc::vec![d_sae, d_out],
             });
         }
-        match &parts.activation {
-            Activation::Relu | Activation::TanhRelu => {}
-            Activation::Gated { gate_bias } => check_vector("gate_bias", gate_bias, d_sae)?,
-            Activation::JumpRelu { threshold, .. } => check_thresholds(threshold, d_sae)?,
-            Activation::TopK { k, .. } => {
-                if *k == 0 || *k > d_sae {
-                    return Err(Error::InvalidValue {
-                        key: "k".into(),
-                        expected: alloc::format!("1 to {d_sae}"),
-                        found: k.to_string(),
-                    });
-                }
-            }
-        }
+        check::rule(&parts)?;
         let kernels = Kernels::best();
         let description = Description::new(&parts, kernels.level());
         let identity = NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed);
@@ -306,46 +322,5 @@ impl<'a> Sae<'a> {
             }
         }
         Ok(())
-    }
-}
-
-fn check_vector(name: &str, values: &[f64], length: usize) -> Result<(), Error> {
-    if values.len() != length {
-        return Err(Error::Shape {
-            tensor: name.into(),
-            expected: alloc::vec![length],
-            found: alloc::vec![values.len()],
-        });
-    }
-    match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(index) => Err(Error::BadValue {
-            tensor: name.into(),
-            index: index as u64,
-            found: values[index],
-        }),
-    }
-}
-
-fn check_thresholds(threshold: &Thresholds, d_sae: usize) -> Result<(), Error> {
-    let values = match threshold {
-        Thresholds::Scalar(value) => core::slice::from_ref(value),
-        Thresholds::PerFeature(values) if values.len() == d_sae => values.as_slice(),
-        Thresholds::PerFeature(values) => {
-            return Err(Error::Shape {
-                tensor: "threshold".into(),
-                expected: alloc::vec![d_sae],
-                found: alloc::vec![values.len()],
-            });
-        }
-    };
-    let bad = |value: &f32| value.is_nan() || *value == f32::NEG_INFINITY;
-    match values.iter().position(bad) {
-        None => Ok(()),
-        Some(index) => Err(Error::BadValue {
-            tensor: "threshold".into(),
-            index: index as u64,
-            found: values[index].into(),
-        }),
     }
 }

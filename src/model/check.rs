@@ -1,0 +1,99 @@
+//! What is checked when a model is made, so that nothing of it can fail at encode.
+
+use super::{Activation, Parts, Thresholds, ValueMap};
+use crate::error::Error;
+use alloc::string::ToString;
+
+/// Whether a vector has this length and only finite values.
+pub(super) fn vector(name: &str, values: &[f64], length: usize) -> Result<(), Error> {
+    length_is(name, values.len(), length)?;
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(bad_value(name, index, values[index])),
+    }
+}
+
+/// Whether the selection rule has all that it needs.
+pub(super) fn rule(parts: &Parts<'_>) -> Result<(), Error> {
+    let d_sae = parts.encoder.features();
+    if let Some(weights) = &parts.rank_weight {
+        vector("rank_weight", weights, d_sae)?;
+        if let Some(index) = weights.iter().position(|&weight| weight < 0.0) {
+            return Err(bad_value("rank_weight", index, weights[index]));
+        }
+    }
+    match parts.value_map {
+        ValueMap::Identity => {}
+        ValueMap::SoftCap(cap) if cap.is_finite() && cap > 0.0 => {}
+        ValueMap::SoftCap(cap) => return Err(invalid("soft_cap", "a positive number", cap)),
+    }
+    match &parts.activation {
+        Activation::Relu | Activation::TanhRelu => Ok(()),
+        Activation::Gated { gate_bias } => vector("gate_bias", gate_bias, d_sae),
+        Activation::JumpRelu { threshold, .. } => thresholds(threshold, d_sae),
+        Activation::TopK { k, .. } => count("k", *k, d_sae),
+        Activation::GroupTopK { groups, k, .. } => {
+            count("groups", *groups, d_sae)?;
+            if d_sae % groups != 0 {
+                let expected = alloc::format!("a divisor of {d_sae}");
+                return Err(invalid("groups", &expected, groups));
+            }
+            count("k", *k, d_sae / groups)
+        }
+        Activation::TopAfa if parts.rank_weight.is_none() => Err(Error::MissingKey {
+            key: "rank_weight".into(),
+            hint: "top-AFA ranks by decoder norms".into(),
+        }),
+        Activation::TopAfa => Ok(()),
+    }
+}
+
+/// Whether a count is within `1..=most`.
+fn count(key: &str, found: usize, most: usize) -> Result<(), Error> {
+    match (1..=most).contains(&found) {
+        true => Ok(()),
+        false => Err(invalid(key, &alloc::format!("1 to {most}"), found)),
+    }
+}
+
+fn thresholds(threshold: &Thresholds, d_sae: usize) -> Result<(), Error> {
+    let values = match threshold {
+        Thresholds::Scalar(value) => core::slice::from_ref(value),
+        Thresholds::PerFeature(values) => {
+            length_is("threshold", values.len(), d_sae)?;
+            values.as_slice()
+        }
+    };
+    let bad = |value: &f32| value.is_nan() || *value == f32::NEG_INFINITY;
+    match values.iter().position(bad) {
+        None => Ok(()),
+        Some(index) => Err(bad_value("threshold", index, values[index].into())),
+    }
+}
+
+fn length_is(name: &str, found: usize, expected: usize) -> Result<(), Error> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(Error::Shape {
+            tensor: name.into(),
+            expected: alloc::vec![expected],
+            found: alloc::vec![found],
+        }),
+    }
+}
+
+fn bad_value(tensor: &str, index: usize, found: f64) -> Error {
+    Error::BadValue {
+        tensor: tensor.into(),
+        index: index as u64,
+        found,
+    }
+}
+
+fn invalid(key: &str, expected: &str, found: impl ToString) -> Error {
+    Error::InvalidValue {
+        key: key.into(),
+        expected: expected.into(),
+        found: found.to_string(),
+    }
+}
