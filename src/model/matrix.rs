@@ -346,7 +346,7 @@ impl<'a> Matrix<'a> {
                 for (tile, norms) in norms.chunks_mut(TILE).enumerate() {
                     lanes.fill(0.0);
                     for column in 0..self.width {
-                        let bytes = self.from_feature(tile * TILE);
+                        let bytes = self.bytes_from(tile * TILE);
                         let bytes = bytes.get(column * self.stride_bytes..).unwrap_or(&[]);
                         let line = line.get_mut(..norms.len()).unwrap_or(&mut []);
                         kernels.widen(self.ty, bytes, line);
