@@ -9,6 +9,11 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The target folder that this test was built in; what was built there is not built again.
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
+}
+
 /// The README's first code block in a language.
 fn block(language: &str) -> String {
     let text = fs::read_to_string(root().join("README.md")).unwrap();
@@ -68,16 +73,15 @@ fn the_rust_program_runs() {
     fs::write(folder.join("src/main.rs"), program).unwrap();
     let manifest = format!(
         "[package]\nname = \"newcomer\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
-         [dependencies]\nsae = {{ path = {:?} }}\n\n[workspace]\n",
+         [dependencies]\nsae = {{ path = {:?} }}\n\n[workspace]\n\n\
+         [profile.dev]\nopt-level = 1\n",
         root()
     );
     fs::write(folder.join("Cargo.toml"), manifest).unwrap();
     fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
-    // Its own target folder: cargo holds the lock of the one this test was built in.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme-target");
     let text = run(Command::new(env!("CARGO"))
         .args(["run", "--quiet"])
-        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_TARGET_DIR", target())
         .current_dir(&folder));
     lists_features(&text);
 }
@@ -93,10 +97,9 @@ fn the_c_program_runs() {
         return;
     };
     let folder = folder("readme-c");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme-c-target");
     run(Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--release", "-p", "sae-ffi"])
-        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_TARGET_DIR", target())
         .current_dir(root()));
     fs::write(folder.join("features.c"), block("c")).unwrap();
     run(Command::new("cc")
@@ -110,7 +113,7 @@ fn the_c_program_runs() {
         ])
         .arg(root().join("include"))
         .arg("features.c")
-        .arg(target.join("release/libsae.a"))
+        .arg(target().join("release/libsae.a"))
         .args(["-lpthread", "-ldl", "-lm", "-o", "features"])
         .current_dir(&folder));
     lists_features(&run(Command::new("./features").current_dir(&folder)));
