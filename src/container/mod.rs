@@ -26,8 +26,6 @@ pub mod npy;
 #[cfg(feature = "std")]
 pub mod npy_write;
 pub mod npz;
-#[cfg(feature = "torch")]
-mod pickle;
 pub mod safetensors;
 #[cfg(feature = "torch")]
 pub mod torch;

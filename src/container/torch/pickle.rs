@@ -12,8 +12,8 @@
 //! it visits. Nothing recurses: nesting is data. References may form cycles; walks are bounded in
 //! depth.
 
-use super::quoted;
-use crate::dtype::Dtype;
+use super::value::{Global, Storage, TensorParts, Value, global, kind, refused};
+use crate::container::quoted;
 use crate::error::Error;
 use alloc::format;
 use alloc::string::String;
@@ -26,65 +26,6 @@ pub(super) const MAX_VALUES: usize = 1 << 18;
 
 /// Most dimensions of a tensor: torch's own limit.
 pub(super) const MAX_DIMENSIONS: usize = 64;
-
-/// A value; containers are indices into the machine's lists. `'p` is the pickle's text.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Value<'p> {
-    None,
-    Bool(bool),
-    Int(i64),
-    /// An integer beyond 64 bits, little-endian two's complement.
-    Big(&'p [u8]),
-    Float(f64),
-    Text(&'p str),
-    Bytes(&'p [u8]),
-    /// A list or a set.
-    List(usize),
-    Tuple(usize),
-    Dict(usize),
-    Global(Global),
-    Storage(usize),
-    Tensor(usize),
-}
-
-/// The globals that are known. None of them is code here.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Global {
-    /// `collections.OrderedDict`.
-    OrderedDict,
-    /// `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`.
-    RebuildTensor,
-    /// `torch._utils._rebuild_parameter`.
-    RebuildParameter,
-    /// `torch.FloatStorage` and so on.
-    Storage(Dtype),
-    /// `torch.Size`: a tuple.
-    Size,
-    /// `torch.device`: a text.
-    Device,
-    /// `torch.float32` and so on, as values of a config: a text.
-    Dtype(&'static str),
-}
-
-/// A storage that the pickle refers to: bytes that lie elsewhere.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Storage<'p> {
-    pub(super) key: &'p str,
-    pub(super) dtype: Dtype,
-    /// Elements in the storage.
-    pub(super) elements: u64,
-    /// For views into a storage (legacy files): first element and number of elements.
-    pub(super) view: Option<(u64, u64)>,
-}
-
-/// A tensor as the pickle describes it; nothing is checked against the storage yet.
-#[derive(Clone, Debug)]
-pub(super) struct TensorParts {
-    pub(super) storage: usize,
-    pub(super) offset: u64,
-    pub(super) shape: Vec<u64>,
-    pub(super) strides: Vec<u64>,
-}
 
 /// The result of running a pickle.
 #[derive(Debug)]
@@ -120,36 +61,12 @@ impl<'p> Pickle<'p> {
         machine.run()?;
         Ok(machine.pickle)
     }
-
-    /// What a value is, for messages.
-    pub(super) fn kind(value: Value<'_>) -> &'static str {
-        match value {
-            Value::None => "None",
-            Value::Bool(_) => "a bool",
-            Value::Int(_) | Value::Big(_) => "an integer",
-            Value::Float(_) => "a float",
-            Value::Text(_) => "a text",
-            Value::Bytes(_) => "bytes",
-            Value::List(_) => "a list",
-            Value::Tuple(_) => "a tuple",
-            Value::Dict(_) => "a dictionary",
-            Value::Global(_) => "a class or function",
-            Value::Storage(_) => "a storage without a tensor",
-            Value::Tensor(_) => "a tensor",
-        }
-    }
 }
 
-pub(super) fn malformed(what: impl Into<String>) -> Error {
+fn malformed(what: impl Into<String>) -> Error {
     Error::Malformed {
         container: CONTAINER,
         what: what.into(),
-    }
-}
-
-fn refused(found: impl Into<String>) -> Error {
-    Error::UnsafePickle {
-        found: found.into(),
     }
 }
 
@@ -492,7 +409,7 @@ impl<'p> Machine<'p> {
                 }
                 Ok(())
             }
-            _ => Err(self.error(&format!("it adds items to {}", Pickle::kind(target)))),
+            _ => Err(self.error(&format!("it adds items to {}", kind(target)))),
         }
     }
 
@@ -547,7 +464,7 @@ impl<'p> Machine<'p> {
             Value::Int(number) => u64::try_from(number)
                 .map_err(|_| self.error(&format!("the negative size, stride or offset {number}"))),
             Value::Big(_) => Err(self.error("a size, stride or offset beyond 64 bits")),
-            other => Err(self.error(&format!("{} in the place of a size", Pickle::kind(other)))),
+            other => Err(self.error(&format!("{} in the place of a size", kind(other)))),
         }
     }
 
@@ -562,7 +479,7 @@ impl<'p> Machine<'p> {
 
     fn reduce(&mut self, callable: Value<'p>, arguments: Value<'p>) -> Result<Value<'p>, Error> {
         let Value::Global(global) = callable else {
-            return Err(self.error(&format!("it calls {}", Pickle::kind(callable))));
+            return Err(self.error(&format!("it calls {}", kind(callable))));
         };
         let given = self.tuple(arguments);
         let given = given.ok_or_else(|| self.error("arguments that are not a tuple"))?;
@@ -615,38 +532,7 @@ impl<'p> Machine<'p> {
         self.stack.push(object);
         match object {
             Value::Dict(_) => Ok(()),
-            other => Err(self.error(&format!("it gives attributes to {}", Pickle::kind(other)))),
+            other => Err(self.error(&format!("it gives attributes to {}", kind(other)))),
         }
     }
-}
-
-fn global(module: &str, name: &str) -> Result<Global, Error> {
-    Ok(match (module, name) {
-        ("collections", "OrderedDict") => Global::OrderedDict,
-        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::RebuildTensor,
-        ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
-        ("torch", "FloatStorage") => Global::Storage(Dtype::F32),
-        ("torch", "HalfStorage") => Global::Storage(Dtype::F16),
-        ("torch", "BFloat16Storage") => Global::Storage(Dtype::BF16),
-        ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
-        ("torch", "LongStorage") => Global::Storage(Dtype::I64),
-        ("torch", "IntStorage") => Global::Storage(Dtype::I32),
-        ("torch", "ShortStorage") => Global::Storage(Dtype::I16),
-        ("torch", "CharStorage") => Global::Storage(Dtype::I8),
-        ("torch", "ByteStorage") => Global::Storage(Dtype::U8),
-        ("torch", "BoolStorage") => Global::Storage(Dtype::Bool),
-        ("torch", "Size") => Global::Size,
-        ("torch", "device") => Global::Device,
-        ("torch", "float32") => Global::Dtype("torch.float32"),
-        ("torch", "float16") => Global::Dtype("torch.float16"),
-        ("torch", "bfloat16") => Global::Dtype("torch.bfloat16"),
-        ("torch", "float64") => Global::Dtype("torch.float64"),
-        _ => {
-            return Err(refused(format!(
-                "{}.{}",
-                quoted(module.as_bytes()),
-                quoted(name.as_bytes())
-            )));
-        }
-    })
 }
