@@ -624,7 +624,7 @@ fn a_failed_run_keeps_the_file_that_was_there() {
 /// What a command prints in a terminal of so many columns; None if there is no `script`.
 fn in_terminal(command: &str, columns: usize, environment: &[(&str, &str)]) -> Option<String> {
     let line = format!(
-        "stty cols {columns}; {} {command}",
+        "stty rows 40 cols {columns}; {} {command}",
         env!("CARGO_BIN_EXE_sae")
     );
     let mut script = Command::new("script");
@@ -672,7 +672,7 @@ fn a_terminal_gets_colours_and_columns() {
         assert!(
             bare(&page)
                 .lines()
-                .any(|line| line.trim_end() == "  d_sae           3072"),
+                .any(|line| line.trim_end() == "  d_sae          3072"),
             "{page}"
         );
     }
