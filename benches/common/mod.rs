@@ -19,9 +19,22 @@ use std::time::{Duration, Instant};
 /// times the last-level cache of the machines that this was written on.
 pub(crate) const SPREAD_BYTES: usize = 256 << 20;
 
-/// How many copies of `bytes` are needed to fill [`SPREAD_BYTES`].
+/// How many copies of `bytes` are needed to fill [`SPREAD_BYTES`]; a few where the answers are
+/// checked and nothing is timed (`cargo test --benches`, `-- --test`).
 pub(crate) fn copies(bytes: usize) -> usize {
-    SPREAD_BYTES.div_ceil(bytes).max(1)
+    let copies = SPREAD_BYTES.div_ceil(bytes).max(1);
+    if only_checked() {
+        copies.min(3)
+    } else {
+        copies
+    }
+}
+
+/// Whether criterion will call everything once and time nothing.
+fn only_checked() -> bool {
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |name| arguments.iter().any(|argument| argument == name);
+    has("--test") || !has("--bench")
 }
 
 /// A line of the table that a bench prints at its end.
@@ -50,7 +63,13 @@ impl Bench {
         Bench {
             criterion: Criterion::default().configure_from_args(),
             // Written, not only reserved: untouched pages would all be the one page of zeros.
-            buffer: (0..SPREAD_BYTES).map(|i| i as u8 | 1).collect(),
+            buffer: (0..if only_checked() {
+                1 << 20
+            } else {
+                SPREAD_BYTES
+            })
+                .map(|i| i as u8 | 1)
+                .collect(),
             figures: Vec::new(),
         }
     }

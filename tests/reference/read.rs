@@ -69,6 +69,7 @@ fn numbers(format: &str, bytes: &[u8]) -> Vec<f64> {
         "F16" | "<f2" => all(bytes, |b| half(u16::from_le_bytes(b))),
         "BF16" => all(bytes, |b| bfloat(u16::from_le_bytes(b))),
         "I64" | "<i8" => all(bytes, |b| i64::from_le_bytes(b) as f64),
+        "<u4" => all(bytes, |b| f64::from(u32::from_le_bytes(b))),
         "I32" | "<i4" => all(bytes, |b| f64::from(i32::from_le_bytes(b))),
         other => panic!("number format {other}"),
     }

@@ -58,21 +58,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    output::check(&args.output, &[&args.model.path, &args.rows])?;
     let mut sae = args.model.open()?;
     if args.prepare && sae.prepare_cost().needed {
         sae = while_waiting("preparing", || sae.prepare())?;
     }
-    let file = RowsFile::open(&args.rows)?;
+    let file = RowsFile::open(&args.rows, sae.d_in())?;
     let rows = file.rows()?;
     let mut report = Report::new(&args.rows, file.narrowed);
-    output::check(&args.output, &[&args.model.path, &args.rows])?;
-    write(args, &sae, rows, &mut report).map_err(|error| {
-        let file = match error {
-            Error::Length { .. } => &args.rows,
-            _ => &args.output,
-        };
-        error.in_file(file.display().to_string())
-    })?;
+    write(args, &sae, rows, &mut report)
+        .map_err(|error| error.in_file(args.output.display().to_string()))?;
     report.print();
     Ok(())
 }

@@ -56,12 +56,15 @@ const BATCH: usize = 64;
 type Take<'t> = dyn FnMut(usize, &[f32]) -> Result<(), Failure> + 't;
 
 pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+    if let Some(output) = &args.output {
+        output::check(output, &[&args.model.path, &args.rows])?;
+    }
     let sae = args.model.open()?;
     let path = args.model.path.display().to_string();
     let set = sae
         .compile_set(&args.features)
         .map_err(|error| error.in_file(path))?;
-    let file = RowsFile::open(&args.rows)?;
+    let file = RowsFile::open(&args.rows, sae.d_in())?;
     let rows = file.rows()?;
     let mut scratch = Scratch::new(&sae)?;
     let mut values = vec![0.0_f32; BATCH * set.len()];
@@ -89,7 +92,6 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
     };
 
     if let Some(path) = &args.output {
-        output::check(path, &[&args.model.path, &args.rows])?;
         let mut all = Vec::new();
         each_batch(&mut |_, values| {
             all.extend_from_slice(values);

@@ -18,9 +18,18 @@ pub(crate) struct RowsFile {
 }
 
 impl RowsFile {
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    /// Opens a file of rows for a model of `d_in` inputs.
+    pub(crate) fn open(path: &Path, d_in: usize) -> Result<Self, Error> {
         Mapping::open(path)
             .and_then(|mapping| Self::read(&mapping.into_bytes()))
+            .and_then(|file| match file.width == d_in {
+                true => Ok(file),
+                false => Err(Error::Length {
+                    what: "values per row",
+                    expected: d_in as u64,
+                    found: file.width as u64,
+                }),
+            })
             .map_err(|error| error.in_file(path.display().to_string()))
     }
 

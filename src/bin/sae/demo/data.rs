@@ -5,8 +5,8 @@ use sae::Error;
 use serde_json::Value;
 
 pub(super) const WEIGHTS_NAME: &str = "sae_weights.safetensors";
-pub(super) const WEIGHTS: &[u8] = include_bytes!("sae_weights.safetensors");
-pub(super) const CONFIG: &str = include_str!("cfg.json");
+pub(super) const WEIGHTS: &[u8] = include_bytes!("sae/sae_weights.safetensors");
+pub(super) const CONFIG: &str = include_str!("sae/cfg.json");
 const ACTIVATIONS: &[u8] = include_bytes!("activations.npy");
 const TOKENS: &str = include_str!("tokens.json");
 const LABELS: &str = include_str!("labels.json");

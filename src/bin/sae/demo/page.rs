@@ -2,7 +2,7 @@
 
 use super::{Results, TOP};
 use crate::failure::Failure;
-use crate::style::{Style, bar, count, fit};
+use crate::style::{Style, bar, count, fit, wrap};
 use sae::Sae;
 use std::io::Write;
 use std::ops::Range;
@@ -25,7 +25,13 @@ pub(super) fn print(
         .columns()
         .map(|columns| Layout::new(results, columns, top));
     for sentence in sentences {
-        writeln!(out, "\n{}", style.title(&results.data.sentences[sentence]))?;
+        writeln!(out)?;
+        for line in wrap(
+            &results.data.sentences[sentence],
+            style.columns().unwrap_or(usize::MAX),
+        ) {
+            writeln!(out, "{}", style.title(line))?;
+        }
         for (row, token) in results.tokens_of(sentence) {
             if token.special {
                 continue;
@@ -118,7 +124,7 @@ fn entry(key: &str, value: &str, style: Style, out: &mut impl Write) -> Result<(
     match style.columns() {
         None => writeln!(out, "{key}: {value}")?,
         Some(columns) => {
-            for (i, line) in crate::style::wrap(value, columns.saturating_sub(10).max(20))
+            for (i, line) in wrap(value, columns.saturating_sub(10).max(20))
                 .iter()
                 .enumerate()
             {

@@ -1,0 +1,90 @@
+//! The hot path allocates nothing: encode, decode and readout, counted by an allocator, for every
+//! architecture of the fixtures.
+
+#[path = "../benches/common/allocations.rs"]
+mod allocations;
+mod library;
+mod reference;
+
+use library::rows;
+use sae::{Features, Level, RowStatus, Sae, Scratch};
+
+/// Runs `call` and returns how often this thread asked for memory in it.
+fn count<T>(call: impl FnOnce() -> T) -> (u64, T) {
+    let before = allocations::of_this_thread();
+    let result = call();
+    (allocations::of_this_thread() - before, result)
+}
+
+#[test]
+fn the_allocator_counts() {
+    assert_eq!(count(|| 1 + 1).0, 0);
+    let (allocations, values) = count(|| {
+        let mut values: Vec<u64> = Vec::with_capacity(1);
+        values.extend(0..100);
+        values
+    });
+    assert_eq!(values.len(), 100);
+    assert!(allocations >= 2, "one, and growing it: {allocations}");
+}
+
+#[test]
+fn encode_decode_and_readout_allocate_nothing() {
+    let mut models = 0;
+    for case in reference::fixture::cases() {
+        let open = || library::open(&case.checkpoint, &case.given, Level::best());
+        check(&case.name, &open(), &case.rows);
+        check(
+            &format!("{}, prepared", case.name),
+            &open().prepare().unwrap(),
+            &case.rows,
+        );
+        models += 2;
+    }
+    println!("{models} models");
+    assert!(models > 80);
+}
+
+fn check(name: &str, sae: &Sae<'_>, values: &[f32]) {
+    let rows = rows(values, sae.d_in()).part(0, 8);
+    let n = rows.rows();
+    let mut scratch = Scratch::new(sae).unwrap();
+    // With room for everything, the first call is as quiet as any.
+    let mut features = Features::with_capacity(n, n * sae.d_sae()).unwrap();
+    let (allocations, encoded) = count(|| sae.encode(rows, &mut scratch, &mut features));
+    encoded.unwrap();
+    assert_eq!(allocations, 0, "{name}: first encode");
+    // Grown on demand, it is the second.
+    let mut features = Features::new();
+    sae.encode(rows, &mut scratch, &mut features).unwrap();
+    let (allocations, encoded) = count(|| sae.encode(rows, &mut scratch, &mut features));
+    encoded.unwrap();
+    assert_eq!(allocations, 0, "{name}: second encode");
+
+    let mut decoded = vec![0.0; n * sae.d_out()];
+    let inputs = sae.needs_inputs_to_decode().then_some(rows);
+    let (allocations, done) = count(|| sae.decode(&features, inputs, &mut scratch, &mut decoded));
+    done.unwrap();
+    assert_eq!(allocations, 0, "{name}: decode");
+
+    let set = sae.compile_set(&[3, 0, 1, 3]).unwrap();
+    let mut values = vec![0.0; n * set.len()];
+    let mut status = vec![RowStatus::Ok; n];
+    let (allocations, done) =
+        count(|| sae.readout(&set, rows, &mut scratch, &mut values, &mut status));
+    done.unwrap();
+    assert_eq!(allocations, 0, "{name}: readout");
+    let (allocations, done) =
+        count(|| sae.readout_one(1, rows, &mut scratch, &mut values[..n], &mut status));
+    done.unwrap();
+    assert_eq!(allocations, 0, "{name}: readout of one");
+    for row in 0..n {
+        assert_eq!(values[row], features_value(&features, row, 1), "{name}");
+    }
+}
+
+fn features_value(features: &Features, row: usize, feature: u32) -> f32 {
+    let row = features.row(row).unwrap();
+    let position = row.indices.iter().position(|&index| index == feature);
+    position.map_or(0.0, |position| row.values[position])
+}
