@@ -8,7 +8,7 @@ use crate::Dtype;
 use crate::error::Error;
 use crate::features::{Features, RowStatus};
 use crate::kernels::{Kernels, WeightType};
-use crate::model::{InputNorm, Layout, Matrix, Sae};
+use crate::model::{Activation, InputNorm, Layout, Matrix, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
 use crate::select::Selector;
@@ -67,6 +67,13 @@ impl Sae<'_> {
 
     /// Encodes the prepared row in `work.input`, by reading every row of the encoder.
     fn encode_row(&self, work: &mut Work<'_>, features: &mut Features) -> Result<RowStatus, Error> {
+        if let Activation::Pursuit(pursuit) = &self.parts.activation {
+            let (status, chosen) = self.pursue(pursuit, work);
+            for (feature, value) in chosen.iter() {
+                features.push(feature, value)?;
+            }
+            return Ok(status);
+        }
         let selector = self.select_all(work, features)?;
         let status = selector.status();
         selector.finish(features)?;

@@ -64,6 +64,7 @@ pub mod kernels;
 pub mod mmap;
 pub mod model;
 mod open;
+mod pursuit;
 mod readout;
 pub mod rows;
 mod scratch;

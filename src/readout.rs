@@ -10,7 +10,7 @@ use crate::features::RowStatus;
 use crate::model::{Activation, Matrix, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
-use crate::select::{Fate, judge};
+use crate::select::{Chosen, Fate, judge};
 use alloc::vec::Vec;
 
 /// Features compiled for readout: a watch list. Any order, duplicates allowed.
@@ -160,7 +160,10 @@ impl Sae<'_> {
     /// Whether the value of one feature depends on all others.
     fn reads_all_for_one(&self) -> bool {
         match self.parts.activation {
-            Activation::TopK { .. } | Activation::GroupTopK { .. } | Activation::TopAfa => true,
+            Activation::TopK { .. }
+            | Activation::GroupTopK { .. }
+            | Activation::TopAfa
+            | Activation::Pursuit(_) => true,
             Activation::Relu
             | Activation::TanhRelu
             | Activation::JumpRelu { .. }
@@ -256,11 +259,18 @@ impl Sae<'_> {
         work: &mut Work<'_>,
         values: &mut [f32],
     ) -> Result<RowStatus, Error> {
-        let mut selector = self.select_all(work, &mut crate::Features::new())?;
-        let chosen = selector.chosen();
-        for (&feature, value) in features.iter().zip(values) {
-            *value = chosen.value(feature);
+        let write = |chosen: Chosen<'_>| {
+            for (&feature, value) in features.iter().zip(values) {
+                *value = chosen.value(feature);
+            }
+        };
+        if let Activation::Pursuit(pursuit) = &self.parts.activation {
+            let (status, chosen) = self.pursue(pursuit, work);
+            write(chosen);
+            return Ok(status);
         }
+        let mut selector = self.select_all(work, &mut crate::Features::new())?;
+        write(selector.chosen());
         Ok(selector.status())
     }
 }

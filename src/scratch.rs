@@ -4,6 +4,7 @@
 use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::model::{Layout, Sae};
+use crate::pursuit;
 use crate::select::candidate_room;
 use alloc::vec::Vec;
 
@@ -32,6 +33,7 @@ pub(crate) struct Sizes {
     candidates: usize,
     gather: usize,
     output: usize,
+    pursuit: usize,
 }
 
 impl Sizes {
@@ -49,6 +51,7 @@ impl Sizes {
         } else {
             ROW_BLOCK
         };
+        let pursuit = pursuit::Sizes::of(parts);
         Sizes {
             input: d_in,
             sums: block,
@@ -57,18 +60,28 @@ impl Sizes {
             } else {
                 0
             },
-            candidates: 2 * candidate_room(parts),
+            candidates: 2 * (candidate_room(parts) + pursuit.candidates()),
             gather: if encoder {
                 (d_in * parts.encoder.weight_type().size()).div_ceil(8)
             } else {
                 0
             },
             output: d_out,
+            pursuit: pursuit.total(),
         }
     }
 
     fn total(self) -> usize {
-        self.input + self.sums + self.lanes + self.candidates + self.gather + self.output
+        let parts = [
+            self.input,
+            self.sums,
+            self.lanes,
+            self.candidates,
+            self.gather,
+            self.output,
+            self.pursuit,
+        ];
+        parts.into_iter().fold(0, usize::saturating_add)
     }
 }
 
@@ -86,6 +99,8 @@ pub(crate) struct Work<'s> {
     pub(crate) gather: &'s mut [u8],
     /// Sums of the decoder, `[d_out]`.
     pub(crate) output: &'s mut [f64],
+    /// What a pursuit needs besides.
+    pub(crate) pursuit: &'s mut [f64],
 }
 
 impl Scratch<'static> {
@@ -171,6 +186,7 @@ impl<'m> Scratch<'m> {
             candidates: bytemuck::cast_slice_mut(take(sizes.candidates)?),
             gather: bytemuck::cast_slice_mut(take(sizes.gather)?),
             output: take(sizes.output)?,
+            pursuit: take(sizes.pursuit)?,
         })
     }
 }

@@ -87,6 +87,8 @@ pub(crate) fn judge(parts: &Parts<'_>, feature: usize, product: f64) -> Fate {
             *by == Rank::Magnitude || !relu || (pre > 0.0 && rank > 0.0)
         }
         Activation::TopAfa => pre > 0.0 && rank > 0.0,
+        // Has its own loop, which asks for no judgement of single features.
+        Activation::Pursuit(_) => false,
     };
     if !fires {
         return Fate::Off;
@@ -257,9 +259,7 @@ impl<'s> Selector<'s> {
             Mode::Best { k, .. } => self.close_group(k),
             Mode::Norm { target } => self.keep_norm(target),
         }
-        let chosen = self.candidates.get_mut(..self.start).unwrap_or(&mut []);
-        chosen.sort_unstable_by_key(|candidate| feature_of(candidate[0]));
-        Chosen(chosen)
+        Chosen::of(self.candidates.get_mut(..self.start).unwrap_or(&mut []))
     }
 
     /// Makes as many candidates final as top-AFA keeps; see [`Activation::TopAfa`].
@@ -306,8 +306,14 @@ impl<'s> Selector<'s> {
 /// The features that a ranking rule selected, ascending. Zero values are among them but never reported.
 pub(crate) struct Chosen<'c>(&'c [[u64; 2]]);
 
-impl Chosen<'_> {
-    fn iter(&self) -> impl Iterator<Item = (u32, f32)> {
+impl<'c> Chosen<'c> {
+    /// Sorts entries of `!feature` and the bits of a value.
+    pub(crate) fn of(entries: &'c mut [[u64; 2]]) -> Self {
+        entries.sort_unstable_by_key(|entry| feature_of(entry[0]));
+        Chosen(entries)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, f32)> {
         let pairs = self
             .0
             .iter()

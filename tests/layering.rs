@@ -35,7 +35,9 @@ const TABLE: &[(&[&str], &[&str])] = &[
     ),
     // What is done with rows and features.
     (
-        &["encode", "select", "decode", "readout", "scratch"],
+        &[
+            "encode", "select", "pursuit", "decode", "readout", "scratch",
+        ],
         &["dtype", "error", "features", "kernels", "model", "rows"],
     ),
     // From a path or bytes to the model: the one place that knows both ends.

@@ -74,6 +74,150 @@ pub enum Activation {
     /// is 10^4 (sqrt of 1e8, as in the published code); the first j that minimises
     /// `|cum_j - |x'||` is how many are kept. Values `a`; zeros are not stored.
     TopAfa,
+    /// Matching pursuit and its relatives: features are found one after the other, each on what
+    /// the ones before leave of the row. The dictionary is the decoder.
+    Pursuit(Pursuit),
+}
+
+/// How a pursuit goes about its steps. The atoms are `a_i = decoder_scale_i d_i`; the row that is
+/// decomposed is the prepared input `x'`, the first residual `r`.
+///
+/// Each step forms `p_i = decoder_scale_i (d_i . round32(r))`, an exact dot product (kernels) and
+/// one f64 rounding, picks the atom of the highest rank `round32(w_i p_i)` (the lowest index among
+/// equals; w are the rank weights, 1 without), gives it `p_i`, and updates the residual in f64.
+/// Every operation has one place in one order, so results have the same bits everywhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pursuit {
+    /// The most steps, at least 1.
+    pub steps: usize,
+    /// Which atom a step picks.
+    pub pick: Pick,
+    /// What a step does to the values found before.
+    pub refit: Refit,
+    /// Stops after a step that leaves a residual with a norm below this.
+    pub stop_norm: Option<f64>,
+    /// Stops after a step that picked an atom picked before (SAELens).
+    pub stop_on_repeat: bool,
+    /// Stops before a step whose best rank is not above this. 0 or more; with [`Pick::Any`] no
+    /// such test is made.
+    pub stop_rank: f32,
+}
+
+/// Which atom a step of a [`Pursuit`] picks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pick {
+    /// The largest `p`, if it is positive: no value is ever negative.
+    Positive,
+    /// The largest `p`, whatever its sign (overcomplete).
+    Any,
+    /// The largest `|p|`: values are signed (ITDA, steering vectors).
+    Magnitude,
+}
+
+/// What a step of a [`Pursuit`] does to the values found before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refit {
+    /// Nothing: `z_i += p_i`, `r -= p_i a_i` (matching pursuit). An atom can be picked again.
+    Nothing,
+    /// One exact line search along the gradient on the atoms picked so far, S (gradient pursuit,
+    /// Blumensath and Davies 2008): `g_j = a_j . r` for j in S, `c = sum_j g_j a_j`,
+    /// `z_S += (c . r / c . c) g`; with [`Pick::Positive`] clipped at 0; `r = x' - sum_j z_j a_j`.
+    Gradient,
+    /// The least-squares solution on the atoms picked so far (orthogonal matching pursuit); with
+    /// [`Pick::Positive`] the non-negative one (Lawson and Hanson 1974). An atom that depends on
+    /// the ones before, such as a duplicate, gets 0. No atom is picked twice.
+    LeastSquares,
+}
+
+impl Pursuit {
+    const fn new(steps: usize, pick: Pick, refit: Refit) -> Self {
+        Pursuit {
+            steps,
+            pick,
+            refit,
+            stop_norm: None,
+            stop_on_repeat: false,
+            stop_rank: 0.0,
+        }
+    }
+
+    /// MP-SAE as SAELens runs it (arXiv 2506.03093): non-negative matching pursuit of at most
+    /// `steps` steps, until `|r| < stop_norm` (if that is positive), until an atom comes back (if
+    /// `stop_on_repeat`), or until no atom correlates positively.
+    pub fn matching(steps: usize, stop_norm: f64, stop_on_repeat: bool) -> Self {
+        Pursuit {
+            stop_norm: (stop_norm > 0.0).then_some(stop_norm),
+            stop_on_repeat,
+            ..Self::new(steps, Pick::Positive, Refit::Nothing)
+        }
+    }
+
+    /// MP-SAE as overcomplete runs it: exactly `steps` steps on the largest correlation, which
+    /// may be negative.
+    pub fn matching_any(steps: usize) -> Self {
+        Self::new(steps, Pick::Any, Refit::Nothing)
+    }
+
+    /// ITDA (arXiv 2505.17769): signed matching pursuit on the largest `|p|`.
+    pub fn matching_signed(steps: usize) -> Self {
+        Self::new(steps, Pick::Magnitude, Refit::Nothing)
+    }
+
+    /// Orthogonal matching pursuit; with `signed` false the values stay non-negative.
+    pub fn orthogonal(steps: usize, signed: bool) -> Self {
+        Self::new(steps, Pick::signed(signed), Refit::LeastSquares)
+    }
+
+    /// Gradient pursuit, as in inference-time optimisation of SAE dictionaries (Smith 2024); with
+    /// `signed` false the values stay non-negative.
+    pub fn gradient(steps: usize, signed: bool) -> Self {
+        Self::new(steps, Pick::signed(signed), Refit::Gradient)
+    }
+
+    /// Non-negative least squares over the whole dictionary, as for the coefficients of a
+    /// semi-NMF: atoms enter one at a time until none correlates with the residual by more than
+    /// `tolerance`, or until `steps` have entered.
+    pub fn non_negative(steps: usize, tolerance: f32) -> Self {
+        Pursuit {
+            stop_rank: tolerance,
+            ..Self::orthogonal(steps, false)
+        }
+    }
+
+    fn describe(&self) -> String {
+        let values = match self.pick {
+            Pick::Positive => "non-negative ",
+            Pick::Any => "",
+            Pick::Magnitude => "signed ",
+        };
+        let name = match self.refit {
+            Refit::Nothing => "matching pursuit",
+            Refit::Gradient => "gradient pursuit",
+            Refit::LeastSquares => "orthogonal matching pursuit",
+        };
+        let mut text = alloc::format!("{values}{name} (at most {} steps)", self.steps);
+        if let Some(norm) = self.stop_norm {
+            text.push_str(&alloc::format!(", until the residual is below {norm}"));
+        }
+        if self.stop_on_repeat {
+            text.push_str(", until an atom comes back");
+        }
+        if self.stop_rank > 0.0 {
+            text.push_str(&alloc::format!(", until none exceeds {}", self.stop_rank));
+        }
+        text
+    }
+}
+
+impl Pick {
+    const fn signed(signed: bool) -> Self {
+        match signed {
+            true => Pick::Magnitude,
+            false => Pick::Positive,
+        }
+    }
 }
 
 /// Thresholds in f32.
@@ -191,6 +335,7 @@ impl Activation {
                 alloc::format!("{one}, in each of {groups} groups")
             }
             Activation::TopAfa => "top-afa".into(),
+            Activation::Pursuit(pursuit) => pursuit.describe(),
         }
     }
 }

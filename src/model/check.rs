@@ -1,6 +1,6 @@
 //! What is checked when a model is made, so that nothing of it can fail at encode.
 
-use super::{Activation, Parts, Thresholds, ValueMap};
+use super::{Activation, Parts, Pick, Pursuit, Refit, Thresholds, ValueMap};
 use crate::error::Error;
 use alloc::string::ToString;
 
@@ -45,6 +45,44 @@ pub(super) fn rule(parts: &Parts<'_>) -> Result<(), Error> {
             hint: "top-AFA ranks by decoder norms".into(),
         }),
         Activation::TopAfa => Ok(()),
+        Activation::Pursuit(rule) => pursuit(parts, rule),
+    }
+}
+
+/// Whether a pursuit can run on these parts; one pass over the dictionary.
+fn pursuit(parts: &Parts<'_>, rule: &Pursuit) -> Result<(), Error> {
+    if rule.steps == 0 {
+        return Err(invalid("steps", "at least 1", 0));
+    }
+    if let Some(norm) = rule.stop_norm
+        && !(norm.is_finite() && norm > 0.0)
+    {
+        return Err(invalid("residual_threshold", "a positive number", norm));
+    }
+    if !(rule.stop_rank.is_finite() && rule.stop_rank >= 0.0) {
+        let expected = "a number that is not negative";
+        return Err(invalid("tolerance", expected, rule.stop_rank));
+    }
+    if rule.pick == Pick::Any && rule.refit != Refit::Nothing {
+        return Err(invalid("pick", "positive or magnitude", "any"));
+    }
+    if parts.bias.is_some() || parts.value_map != ValueMap::Identity {
+        let found = "an encoder bias or a value map";
+        return Err(invalid("activation", "a pursuit without them", found));
+    }
+    let scale = |feature: usize| match &parts.decoder_scale {
+        None => 1.0,
+        Some(scale) => scale[feature],
+    };
+    let norms = parts.decoder.norms()?;
+    let zero = |(feature, norm): (usize, &f64)| norm * scale(feature) == 0.0;
+    match norms.iter().enumerate().position(zero) {
+        None => Ok(()),
+        Some(row) => Err(invalid(
+            parts.decoder.tensor(),
+            "a dictionary without rows of zeros",
+            alloc::format!("row {row} of zeros"),
+        )),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What `inspect` tells about a model.
 
-use super::{Layout, Matrix, Parts};
+use super::{Activation, Layout, Matrix, Parts};
 use crate::kernels::Level;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -99,7 +99,10 @@ impl PrepareCost {
             Layout::Columns => matrix.size_bytes() as u64,
             Layout::Rows => 0,
         };
-        let bytes = columns(&parts.encoder) + columns(&parts.decoder);
+        let bytes = match parts.activation {
+            Activation::Pursuit(_) => columns(&parts.decoder),
+            _ => columns(&parts.encoder) + columns(&parts.decoder),
+        };
         PrepareCost {
             needed: bytes > 0,
             bytes,
@@ -175,11 +178,16 @@ impl Description {
         let skip = parts.skip.as_ref();
         let matrices = [Some(&parts.encoder), Some(&parts.decoder), skip];
         let mapped = matrices.iter().flatten().all(|matrix| matrix.is_mapped());
-        let weights: u64 = matrices
+        let all: u64 = matrices
             .iter()
             .flatten()
             .map(|m| m.size_bytes() as u64)
             .sum();
+        let tied = match parts.activation {
+            Activation::Pursuit(_) => parts.encoder.size_bytes() as u64,
+            _ => 0,
+        };
+        let weights = all - tied;
         let vectors = parts.encoder.features() * 3 + parts.decoder.width() + parts.encoder.width();
         Description {
             publisher: about.publisher.clone(),

@@ -16,7 +16,7 @@ mod check;
 mod description;
 mod matrix;
 
-pub use activation::{Activation, Rank, Thresholds, ValueMap};
+pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 
@@ -57,9 +57,9 @@ pub struct Parts<'a> {
     pub input_norm: InputNorm,
     /// Subtracted after normalisation, `[d_in]`.
     pub center: Option<Vec<f64>>,
-    /// Encoder: d_sae vectors of d_in weights.
+    /// Encoder: d_sae vectors of d_in weights. A pursuit takes the decoder instead.
     pub encoder: Matrix<'a>,
-    /// Per-feature factor of the product, `[d_sae]`.
+    /// Per-feature factor of the product, `[d_sae]`. A pursuit takes `decoder_scale` instead.
     pub scale: Option<Vec<f64>>,
     /// Per-feature bias, `[d_sae]`.
     pub bias: Option<Vec<f64>>,
@@ -103,6 +103,14 @@ impl<'a> Parts<'a> {
             undo_norm: true,
             skip: None,
             about: About::default(),
+        }
+    }
+
+    /// A pursuit has no encoder of its own: its dictionary is the decoder.
+    fn tie(&mut self) {
+        if let Activation::Pursuit(_) = self.activation {
+            self.encoder = self.decoder.clone();
+            self.scale = self.decoder_scale.clone();
         }
     }
 }
@@ -152,7 +160,8 @@ impl<'a> Sae<'a> {
     /// # Errors
     /// [`Error::Shape`] if a vector or matrix has the wrong size, [`Error::BadValue`] if a vector
     /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae.
-    pub fn from_parts(parts: Parts<'a>) -> Result<Self, Error> {
+    pub fn from_parts(mut parts: Parts<'a>) -> Result<Self, Error> {
+        parts.tie();
         let (d_sae, d_in) = (parts.encoder.features(), parts.encoder.width());
         let d_out = parts.decoder.width();
         if d_sae == 0 || d_in == 0 || d_out == 0 || d_sae > u32::MAX as usize {
@@ -194,6 +203,9 @@ impl<'a> Sae<'a> {
             });
         }
         check::rule(&parts)?;
+        if let Activation::Pursuit(_) = parts.activation {
+            parts.about.bytes_read += parts.decoder.size_bytes() as u64;
+        }
         let kernels = Kernels::best();
         let description = Description::new(&parts, kernels.level());
         let identity = NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed);
@@ -277,13 +289,18 @@ impl<'a> Sae<'a> {
             Layout::Columns => matrix.to_rows().map(Some),
             Layout::Rows => Ok(None),
         };
-        let (encoder, decoder) = (rows(&self.parts.encoder)?, rows(&self.parts.decoder)?);
+        let decoder = rows(&self.parts.decoder)?;
+        let encoder = match self.parts.activation {
+            Activation::Pursuit(_) => None,
+            _ => rows(&self.parts.encoder)?,
+        };
         if let Some(encoder) = encoder {
             self.parts.encoder = encoder;
         }
         if let Some(decoder) = decoder {
             self.parts.decoder = decoder;
         }
+        self.parts.tie();
         self.description = Description::new(&self.parts, self.level());
         Ok(())
     }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // every test program uses a part of it
 
+pub(crate) mod parts;
+
 use sae::{Features, Level, OpenOptions, Rows, Sae, Scratch};
 use std::path::Path;
 

@@ -10,13 +10,18 @@
 //! | [`d1`] | the same model to the bit |
 //! | [`digest`] | what the digests in `tests/data/digests.txt` are taken over |
 //! | [`random`] | random small models, written the way publishers write files |
+//! | [`rules`], [`pursuit`] | selection rules and pursuits in f64, one function each |
+//! | [`arrays`] | the cases in `tests/data/architectures` as plain arrays |
 //! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
 
 #![allow(dead_code)] // every test program uses a part of it
 
+pub(crate) mod arrays;
 pub(crate) mod d1;
 pub(crate) mod digest;
 pub(crate) mod fixture;
 pub(crate) mod model;
+pub(crate) mod pursuit;
 pub(crate) mod random;
 pub(crate) mod read;
+pub(crate) mod rules;

@@ -1,0 +1,227 @@
+//! Every selection rule, pursuit and composition: against goldens of the publishers' code or
+//! formulas, against the f64 reference over random models, and its properties and edge cases.
+//! The parts are made of plain arrays here; the conventions have tests of their own.
+#![cfg(feature = "std")]
+
+mod library;
+mod reference;
+
+use library::parts::{self, Stored, dense, matrix};
+use reference::arrays::{Case, norms, rows_of};
+use reference::model::{absolute_dot, dot};
+use reference::read::Array;
+use reference::{pursuit, rules};
+use sae::model::{Activation, Parts, Pursuit, Rank, Thresholds, ValueMap};
+use sae::{Error, Features, Sae};
+
+const TWO_24: f64 = 1.0 / (1u64 << 24) as f64;
+
+/// The golden values, within the rounding of the result to f32 and of the prepared input.
+fn assert_values(found: &[f32], golden: &[f64], bound: impl Fn(usize) -> f64, place: &str) {
+    assert_eq!(found.len(), golden.len());
+    for (i, (&found, &golden)) in found.iter().zip(golden).enumerate() {
+        let error = (f64::from(found) - golden).abs();
+        let allowed = TWO_24 * golden.abs() + bound(i);
+        assert!(error <= allowed, "{place}, {i}: {found}, not {golden}");
+        assert_eq!(
+            found == 0.0,
+            golden == 0.0,
+            "{place}, {i}: {found}, not {golden}"
+        );
+    }
+}
+
+/// An affine model with a ReLU, from arrays named as most publishers do; columns of `encoder` are
+/// features.
+struct Affine {
+    encoder: Vec<Vec<f64>>,
+    bias: Vec<f64>,
+    center: Option<Vec<f64>>,
+    decoder: Vec<Vec<f64>>,
+    decoder_bias: Vec<f64>,
+}
+
+impl Affine {
+    fn parts(&self, activation: Activation, stored: Stored) -> Parts<'static> {
+        let encoder = matrix("encoder", &self.encoder, stored);
+        let decoder = matrix("decoder", &self.decoder, stored);
+        Parts {
+            center: self.center.clone(),
+            bias: Some(self.bias.clone()),
+            decoder_bias: Some(self.decoder_bias.clone()),
+            ..Parts::new(encoder, activation, decoder)
+        }
+    }
+
+    /// Compares with the goldens of a case.
+    fn check(&self, case: &Case, make: impl Fn(Stored) -> Parts<'static>) -> Features {
+        let (features, reconstructions) =
+            parts::run(make, &case.rows.f32_values(), case.rows.shape[1]);
+        let golden = case.golden("features64");
+        let recon = case.golden("recon64");
+        let d_out = recon[0].len();
+        for (row, found) in dense(&features, golden[0].len()).iter().enumerate() {
+            let x = case.row(row);
+            let place = format!("{}, row {row}", case.name);
+            // Centring rounds the input to f32.
+            let rounding = if self.center.is_some() {
+                2.0 * TWO_24
+            } else {
+                1e-12
+            };
+            let centred = |j: usize| x[j] - self.center.as_ref().map_or(0.0, |c| c[j]);
+            let centred: Vec<f64> = (0..x.len()).map(centred).collect();
+            let bound = |i: usize| rounding * absolute_dot(&self.encoder[i], &centred);
+            assert_values(found, &golden[row], bound, &place);
+            let largest = recon[row].iter().fold(1.0f64, |most, y| most.max(y.abs()));
+            for (c, y) in reconstructions[row * d_out..][..d_out].iter().enumerate() {
+                let error = (f64::from(*y) - recon[row][c]).abs();
+                assert!(error <= 2e-6 * largest, "{place}, column {c}");
+            }
+        }
+        features
+    }
+}
+
+fn transposed(array: &Array) -> Vec<Vec<f64>> {
+    rows_of(&array.transposed())
+}
+
+fn top_k(k: usize) -> Activation {
+    Activation::TopK {
+        k,
+        rank: Rank::Value,
+        relu: true,
+    }
+}
+
+#[test]
+fn group_max_is_sparsify_s() {
+    let case = Case::new("sparsify_groupmax");
+    let tensors = case.safetensors("layers.10/sae.safetensors");
+    let b_dec = tensors["b_dec"].values.clone();
+    let model = Affine {
+        encoder: rows_of(&tensors["encoder.weight"]),
+        bias: tensors["encoder.bias"].values.clone(),
+        center: Some(b_dec.clone()),
+        decoder: rows_of(&tensors["W_dec"]),
+        decoder_bias: b_dec,
+    };
+    let features = model.check(&case, |stored| {
+        model.parts(Activation::group_max(8), stored)
+    });
+    assert_eq!(features.len(), 8 * case.n());
+}
+
+#[test]
+fn ranks_by_decoder_norm_are_openmoss_s() {
+    for (name, k) in [("openmoss_topk", Some(11)), ("openmoss_jumprelu", None)] {
+        let case = Case::new(name);
+        let tensors = case.safetensors("sae_weights.safetensors");
+        let model = Affine {
+            encoder: transposed(&tensors["W_E"]),
+            bias: tensors["b_E"].values.clone(),
+            center: None,
+            decoder: rows_of(&tensors["W_D"]),
+            decoder_bias: tensors["b_D"].values.clone(),
+        };
+        let activation = || match k {
+            Some(k) => top_k(k),
+            None => {
+                let log = &tensors["activation_function.log_jumprelu_threshold"].values;
+                let theta = log.iter().map(|&log| libm::exp(log) as f32).collect();
+                Activation::JumpRelu {
+                    threshold: Thresholds::PerFeature(theta),
+                    relu: true,
+                    inclusive: false,
+                }
+            }
+        };
+        model.check(&case, |stored| Parts {
+            rank_weight: Some(norms(&model.decoder)),
+            ..model.parts(activation(), stored)
+        });
+    }
+}
+
+/// The dictionary of a pursuit, with its bias and whether the input is centred.
+fn pursuit_parts(
+    atoms: &[Vec<f64>],
+    bias: Option<&[f64]>,
+    rule: &Pursuit,
+    stored: Stored,
+) -> Parts<'static> {
+    let dictionary = matrix("dictionary", atoms, stored);
+    let rule = Activation::Pursuit(rule.clone());
+    Parts {
+        center: bias.map(<[f64]>::to_vec),
+        decoder_bias: bias.map(<[f64]>::to_vec),
+        ..Parts::new(dictionary.clone(), rule, dictionary)
+    }
+}
+
+/// Compares a pursuit with goldens in f64 and with the reference.
+fn check_pursuit(
+    case: &Case,
+    atoms: &[Vec<f64>],
+    bias: Option<&[f64]>,
+    rule: &Pursuit,
+    reference: impl Fn(&[f64]) -> Vec<f64>,
+) {
+    let make = |stored| pursuit_parts(atoms, bias, rule, stored);
+    let (features, reconstructions) = parts::run(make, &case.rows.f32_values(), atoms[0].len());
+    let golden = case.golden("features64");
+    let recon = case.golden("recon64");
+    for (row, found) in dense(&features, atoms.len()).iter().enumerate() {
+        let place = format!("{}, row {row}", case.name);
+        let mut x = case.row(row).to_vec();
+        for (x, b) in x.iter_mut().zip(bias.unwrap_or(&[])) {
+            *x -= b;
+        }
+        // Each step rounds the residual to f32 once.
+        let bound = 16.0 * TWO_24 * pursuit::norm(&x);
+        assert_values(found, &golden[row], |_| bound, &place);
+        assert_values(found, &reference(&x), |_| bound, &place);
+        let width = atoms[0].len();
+        for (c, y) in reconstructions[row * width..][..width].iter().enumerate() {
+            let error = (f64::from(*y) - recon[row][c]).abs();
+            assert!(error <= 4.0 * bound, "{place}, column {c}");
+        }
+    }
+}
+
+#[test]
+fn matching_pursuit_is_saelens_s() {
+    for (name, steps, threshold, repeat, bias) in [
+        ("saelens_matching_pursuit", 12, 0.3, true, true),
+        ("saelens_matching_pursuit_dup", 64, 0.01, true, true),
+        ("saelens_matching_pursuit_no_bdec", 9, 0.0, true, false),
+    ] {
+        let case = Case::new(name);
+        let tensors = case.safetensors("sae_weights.safetensors");
+        let atoms = rows_of(&tensors["W_dec"]);
+        let b_dec = bias.then_some(&tensors["b_dec"].values[..]);
+        let rule = Pursuit::matching(steps, threshold, repeat);
+        check_pursuit(&case, &atoms, b_dec, &rule, |x| {
+            pursuit::saelens(&atoms, x, steps, threshold, repeat)
+        });
+    }
+}
+
+#[test]
+fn matching_pursuit_is_overcomplete_s() {
+    let case = Case::new("overcomplete_mp");
+    let atoms = rows_of(&case.torch("dictionary.pt", "data/0", &[256, 64]));
+    let rule = Pursuit::matching_any(9);
+    check_pursuit(&case, &atoms, None, &rule, |x| {
+        pursuit::overcomplete(&atoms, x, 9)
+    });
+}
+
+#[test]
+fn signed_matching_pursuit_is_itda_s() {
+    let case = Case::new("itda");
+    let atoms = rows_of(&case.torch("atoms.pt", "data/0", &[256, 64]));
+    let rule = Pursuit::matching_signed(8);
+    check_pursuit(&case, &atoms, None, &rule, |x| pursuit::itda(&atoms, x, 8));
+}
