@@ -14,7 +14,11 @@ use crate::model::{About, Activation, FeatureAxis, Parts, Site, Thresholds};
 use alloc::vec;
 use alloc::vec::Vec;
 
-pub(super) const CONVENTION: Convention = Convention { detect, open };
+pub(super) const CONVENTION: Convention = Convention {
+    name: "gemma_scope_1",
+    detect,
+    open,
+};
 
 fn detect(checkpoint: &Checkpoint<'_>) -> bool {
     let [(_, archive)] = checkpoint.archives.as_slice() else {

@@ -5,10 +5,25 @@
 //! that names it, never a default: unknown floating-point tensors, unknown values of known keys,
 //! unknown architectures. What nobody reads at inference is ignored, and listed.
 
+mod common;
 mod config;
+mod deepseek_r1;
+mod dictionary_learning;
+mod e2e;
 mod gemma_scope_1;
+mod gemma_scope_2;
+mod goodfire;
+mod hook_z;
+mod llama_scope;
+mod llama_scope_r1;
+mod mlsae;
+mod openai;
+mod openmoss;
+mod qwen_scope;
 mod saelens;
+mod sparsify;
 mod tensors;
+mod transcoder_set;
 
 use crate::container::Archive;
 use crate::error::Error;
@@ -33,13 +48,45 @@ pub struct Checkpoint<'a> {
     pub folders: Vec<String>,
 }
 
+/// The name of a config that came without one: it stands for any.
+pub(crate) const UNNAMED: &str = "";
+
 impl<'a> Checkpoint<'a> {
     /// The config of that name.
     pub fn config(&self, name: &str) -> Option<&Value> {
-        self.configs
-            .iter()
-            .find(|(found, _)| found == name)
-            .map(|(_, value)| value)
+        let named = |wanted: &str| self.configs.iter().find(|(found, _)| found == wanted);
+        let (_, value) = named(name).or_else(|| named(UNNAMED))?;
+        Some(value)
+    }
+
+    /// Whether the config of that name has such a key.
+    pub(crate) fn says(&self, name: &str, key: &str) -> bool {
+        self.config(name)
+            .is_some_and(|config| config.get(key).is_some())
+    }
+
+    /// Whether there is a config as SAELens writes it.
+    pub(crate) fn is_saelens(&self) -> bool {
+        self.says("cfg.json", "d_sae") || self.says("cfg.json", "architecture")
+    }
+
+    /// The config of that name, which must be there.
+    pub(crate) fn need_config(&self, name: &str, why: &str) -> Result<Config<'_>, Error> {
+        match self.config(name) {
+            Some(value) => Config::new(name, value),
+            None => Err(Error::MissingKey {
+                key: name.into(),
+                hint: alloc::format!("{why}; put it beside the weights"),
+            }),
+        }
+    }
+
+    /// The config of that name, without keys if there is none.
+    pub(crate) fn config_or_empty(&self, name: &str) -> Result<Config<'_>, Error> {
+        match self.config(name) {
+            Some(value) => Config::new(name, value),
+            None => Ok(Config::empty(name)),
+        }
     }
 }
 
@@ -84,6 +131,20 @@ impl<'s> Settings<'s> {
         }
     }
 
+    /// A truth value given for a key.
+    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
+        match self.text(key) {
+            None => Ok(None),
+            Some("true" | "True" | "1") => Ok(Some(true)),
+            Some("false" | "False" | "0") => Ok(Some(false)),
+            Some(other) => Err(Error::InvalidValue {
+                key: key.into(),
+                expected: "true or false".into(),
+                found: other.into(),
+            }),
+        }
+    }
+
     /// A count given for a key.
     pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, Error> {
         let Some(text) = self.text(key) else {
@@ -119,13 +180,35 @@ impl<'s> Settings<'s> {
 
 /// One publisher's form.
 struct Convention {
+    /// The name that `inspect` prints and that a caller can ask for.
+    name: &'static str,
     /// Whether a checkpoint is of this form, judged by what it holds.
     detect: fn(&Checkpoint<'_>) -> bool,
     open: for<'a> fn(&Checkpoint<'a>, &Settings<'_>) -> Result<Parts<'a>, Error>,
 }
 
 /// In the order in which they are asked; the first that recognises a checkpoint opens it.
-const CONVENTIONS: &[Convention] = &[saelens::CONVENTION, gemma_scope_1::CONVENTION];
+const CONVENTIONS: &[Convention] = &[
+    // Recognised by tensors that no one else has.
+    gemma_scope_1::CONVENTION,
+    gemma_scope_2::CONVENTION,
+    goodfire::CONVENTION,
+    mlsae::CONVENTION,
+    openai::CONVENTION,
+    openmoss::CONVENTION,
+    e2e::CONVENTION,
+    sparsify::CONVENTION,
+    llama_scope_r1::CONVENTION,
+    // By what a config says, too.
+    llama_scope::CONVENTION,
+    hook_z::CONVENTION,
+    dictionary_learning::CONVENTION,
+    // By shapes.
+    qwen_scope::CONVENTION,
+    transcoder_set::CONVENTION,
+    saelens::CONVENTION,
+    deepseek_r1::CONVENTION,
+];
 
 /// Recognises the publisher and brings the checkpoint into canonical form.
 ///

@@ -24,7 +24,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use serde_json::Value;
 
-pub(super) const CONVENTION: Convention = Convention { detect, open };
+pub(super) const CONVENTION: Convention = Convention {
+    name: "saelens",
+    detect,
+    open,
+};
 
 const CONFIG: &str = "cfg.json";
 

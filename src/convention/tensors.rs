@@ -15,15 +15,23 @@ pub(crate) struct Tensors<'t, 'a> {
     archive: &'t Archive<'a>,
     /// Convention and architecture, for messages.
     who: String,
+    /// In front of every name that is asked for; what lies elsewhere is not looked at.
+    prefix: String,
     taken: RefCell<Vec<String>>,
     bytes_read: Cell<u64>,
 }
 
 impl<'t, 'a> Tensors<'t, 'a> {
     pub(crate) fn new(archive: &'t Archive<'a>, who: &str) -> Self {
+        Self::below(archive, who, "")
+    }
+
+    /// Those whose names begin with `prefix`, under the rest of their names.
+    pub(crate) fn below(archive: &'t Archive<'a>, who: &str, prefix: &str) -> Self {
         Tensors {
             archive,
             who: who.into(),
+            prefix: prefix.into(),
             taken: RefCell::default(),
             bytes_read: Cell::new(0),
         }
@@ -31,7 +39,24 @@ impl<'t, 'a> Tensors<'t, 'a> {
 
     /// Whether there is a tensor of that name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.archive.entry(name).is_some()
+        self.archive.entry(&self.name(name)).is_some()
+    }
+
+    /// The name in the file.
+    fn name(&self, name: &str) -> String {
+        alloc::format!("{}{name}", self.prefix)
+    }
+
+    /// The first of several names under which a tensor may be stored; the first of all if none
+    /// is there.
+    pub(crate) fn either<'n>(&self, names: &[&'n str]) -> &'n str {
+        let found = names.iter().find(|name| self.has(name));
+        found.or(names.first()).copied().unwrap_or("")
+    }
+
+    /// The shape of a tensor that must be there.
+    pub(crate) fn shape(&self, name: &str) -> Result<&'t [usize], Error> {
+        Ok(self.need(name)?.shape())
     }
 
     /// Checks the shape of a tensor that must be there, without reading it.
@@ -41,7 +66,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
             return Ok(());
         }
         Err(Error::Shape {
-            tensor: name.into(),
+            tensor: self.name(name),
             expected: expected.to_vec(),
             found: tensor.shape().to_vec(),
         })
@@ -49,17 +74,23 @@ impl<'t, 'a> Tensors<'t, 'a> {
 
     /// A tensor, if it is there: dtype and shape, its data not yet decoded.
     fn find(&self, name: &str) -> Option<&'t Entry<'a>> {
-        let entry = self.archive.entry(name)?;
-        self.taken.borrow_mut().push(name.into());
+        let name = self.name(name);
+        let entry = self.archive.entry(&name)?;
+        self.taken.borrow_mut().push(name);
         Some(entry)
     }
 
     /// A tensor that must be there.
     fn need(&self, name: &str) -> Result<&'t Entry<'a>, Error> {
-        self.find(name).ok_or_else(|| Error::MissingTensor {
-            tensor: name.into(),
+        self.find(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// An error for a tensor that must be there and is not.
+    pub(crate) fn missing(&self, name: &str) -> Error {
+        Error::MissingTensor {
+            tensor: self.name(name),
             convention: self.who.clone(),
-        })
+        }
     }
 
     /// The shape of a tensor that must be two-dimensional.
@@ -68,7 +99,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
         match tensor.shape() {
             &[first, second] => Ok([first, second]),
             found => Err(Error::Shape {
-                tensor: name.into(),
+                tensor: self.name(name),
                 expected: alloc::vec![0, 0],
                 found: found.to_vec(),
             }),
@@ -83,10 +114,77 @@ impl<'t, 'a> Tensors<'t, 'a> {
         features: usize,
         width: usize,
     ) -> Result<Matrix<'a>, Error> {
+        Matrix::new(&self.weights(name)?, axis, features, width)
+    }
+
+    /// A matrix whose features are the first of any number of dimensions, the others side by
+    /// side in its rows: `[features, a, b]` as `[features, a * b]`.
+    pub(crate) fn flat_rows(&self, name: &str) -> Result<Matrix<'a>, Error> {
+        let tensor = self.weights(name)?;
+        let &[features, ref rest @ ..] = tensor.shape() else {
+            return Err(self.dimensions(name, 2, tensor.shape()));
+        };
+        let width = product(rest);
+        Matrix::new(
+            &reshaped(&tensor, features, width)?,
+            FeatureAxis::First,
+            features,
+            width,
+        )
+    }
+
+    /// A matrix whose features are the last of any number of dimensions: `[a, b, features]` as
+    /// `[a * b, features]`.
+    pub(crate) fn flat_columns(&self, name: &str) -> Result<Matrix<'a>, Error> {
+        let tensor = self.weights(name)?;
+        let &[ref rest @ .., features] = tensor.shape() else {
+            return Err(self.dimensions(name, 2, tensor.shape()));
+        };
+        let width = product(rest);
+        Matrix::new(
+            &reshaped(&tensor, width, features)?,
+            FeatureAxis::Second,
+            features,
+            width,
+        )
+    }
+
+    /// The tensor of a matrix, decoded if it has to be.
+    pub(crate) fn weights(&self, name: &str) -> Result<Tensor<'a>, Error> {
         let entry = self.need(name)?;
         self.bytes_read
             .set(self.bytes_read.get() + entry.load_bytes());
-        Matrix::new(&entry.clone().load()?, axis, features, width)
+        entry.load()
+    }
+
+    /// An error for a tensor that has not as many dimensions as it should.
+    pub(crate) fn dimensions(&self, name: &str, wanted: usize, found: &[usize]) -> Error {
+        Error::Shape {
+            tensor: self.name(name),
+            expected: alloc::vec![0; wanted],
+            found: found.to_vec(),
+        }
+    }
+
+    /// The names of all tensors, without the prefix.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'t str> {
+        let names = self.archive.entries.iter().map(|entry| entry.name());
+        names.filter_map(|name| name.strip_prefix(self.prefix.as_str()))
+    }
+
+    /// Marks a tensor as known, whatever it holds.
+    pub(crate) fn skip(&self, name: &str) {
+        self.taken.borrow_mut().push(self.name(name));
+    }
+
+    /// The values of an integer tensor, in row-major order.
+    pub(crate) fn integers(&self, name: &str) -> Result<Vec<i64>, Error> {
+        self.load(self.need(name)?)?.to_i64()
+    }
+
+    /// The values of a tensor of any shape, in row-major order.
+    pub(crate) fn flat_values(&self, name: &str) -> Result<Vec<f64>, Error> {
+        self.load(self.need(name)?)?.to_f64()
     }
 
     /// A vector of finite values that must be there.
@@ -95,7 +193,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
             Some(index) => Err(Error::BadValue {
-                tensor: name.into(),
+                tensor: self.name(name),
                 index: index as u64,
                 found: values.get(index).copied().unwrap_or(f64::NAN),
             }),
@@ -134,6 +232,11 @@ impl<'t, 'a> Tensors<'t, 'a> {
         }
     }
 
+    /// Adds bytes that a pass over a matrix has read.
+    pub(crate) fn count_read(&self, bytes: usize) {
+        self.bytes_read.set(self.bytes_read.get() + bytes as u64);
+    }
+
     /// Bytes of all vectors read so far.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.get()
@@ -153,7 +256,8 @@ impl<'t, 'a> Tensors<'t, 'a> {
         let taken = self.taken.borrow();
         let mut ignored = Vec::new();
         for tensor in &self.archive.entries {
-            if taken.iter().any(|name| name == tensor.name()) {
+            let elsewhere = !tensor.name().starts_with(&self.prefix);
+            if elsewhere || taken.iter().any(|name| name == tensor.name()) {
                 continue;
             }
             if tensor.dtype().is_float() {
@@ -168,4 +272,28 @@ impl<'t, 'a> Tensors<'t, 'a> {
         }
         Ok(ignored)
     }
+}
+
+/// The product of dimensions, which are those of a tensor that exists.
+fn product(shape: &[usize]) -> usize {
+    shape.iter().product()
+}
+
+/// A row-major tensor as a matrix of that many rows and columns, in place.
+fn reshaped<'a>(tensor: &Tensor<'a>, rows: usize, columns: usize) -> Result<Tensor<'a>, Error> {
+    if !tensor.is_row_major() {
+        return Err(Error::UnsupportedContainer {
+            container: "tensor",
+            what: alloc::format!("`{}` is not stored in row-major order", tensor.name()),
+        });
+    }
+    let strides = [columns, 1];
+    let bytes = tensor.bytes().clone();
+    Tensor::with_strides(
+        tensor.name(),
+        tensor.dtype(),
+        &[rows, columns],
+        &strides,
+        bytes,
+    )
 }

@@ -1,0 +1,161 @@
+//! OpenMOSS' current form (`lm-saes`, `llamascopium`): `config.json` with `sae_type` beside
+//! `sae_weights.safetensors`.
+//!
+//! Source: OpenMOSS/Language-Model-SAEs at 95281ac (`sae.py`, `abstract_sae.py`).
+//!
+//! | tensor | shape | |
+//! |---|---|---|
+//! | `W_E`, `b_E` | `[d, d_sae]`, `[d_sae]` | columns |
+//! | `W_D`, `b_D` | `[d_sae, d]`, `[d]` | rows; `b_D` if `use_decoder_bias` |
+//! | `activation_function.log_jumprelu_threshold` | `[d_sae]` | `threshold = exp(it)` |
+//! | `dataset_average_activation_norm.<hook>` | 0-dim | may be uninitialised memory: read only if `norm_activation` is dataset-wise |
+//!
+//! `p = W_E^T (s x) + b_E`; nothing is subtracted. With `sparsity_include_decoder_norm` (on by
+//! default) the gate looks at `p |d_i|` and the value is p: a JumpReLU threshold is divided by
+//! the norm, a ReLU is not changed. Top-k is taken of positive values.
+
+use super::common::{
+    about, fold_factor, has_all, k, norms, only, plain, shape, the_archive, thresholds_by_norm,
+};
+use super::llama_scope::hooks;
+use super::llama_scope_r1::factor;
+use super::{Checkpoint, Convention, Settings, Tensors};
+use crate::error::Error;
+use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Rank, Thresholds};
+use alloc::vec;
+use alloc::vec::Vec;
+
+pub(super) const CONVENTION: Convention = Convention {
+    name: "openmoss",
+    detect,
+    open,
+};
+
+const CONFIG: &str = "config.json";
+const LOG_THRESHOLD: &str = "activation_function.log_jumprelu_threshold";
+const INFORMATIONAL: &[&str] = &["dtype", "device", "sae_pretrained_name_or_path"];
+
+fn detect(checkpoint: &Checkpoint<'_>) -> bool {
+    only(checkpoint).is_some_and(|archive| {
+        has_all(archive, &["W_E"])
+            || has_all(archive, &["W_Q", "W_K", "W_V", "W_O"])
+            || checkpoint.says(CONFIG, "sae_type") && has_all(archive, &["W_D.0"])
+    })
+}
+
+fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Parts<'a>, Error> {
+    let archive = the_archive(checkpoint)?;
+    let config = checkpoint.need_config(CONFIG, "it says which activation the model has")?;
+    config.informational(INFORMATIONAL);
+    let stacked = shape(archive, "W_E").len() != 2 || !has_all(archive, &["W_D"]);
+    let kind = config.text("sae_type")?;
+    match kind {
+        None | Some("sae") if !stacked => {}
+        Some("clt" | "crosscoder" | "lorsa" | "molt") => {
+            return Err(Error::UnsupportedArchitecture {
+                architecture: kind.unwrap_or("").into(),
+            });
+        }
+        other => {
+            let found = other.unwrap_or("nothing").into();
+            return Err(config.invalid("sae_type", "the type that these tensors have", &found));
+        }
+    }
+    if config.flag("use_glu_encoder")?.unwrap_or(false) {
+        return Err(Error::UnsupportedArchitecture {
+            architecture: "glu encoder".into(),
+        });
+    }
+    let tensors = Tensors::new(archive, "OpenMOSS");
+    let [d_in, d_sae] = tensors.shape_2d("W_E")?;
+    let [_, d_out] = tensors.shape_2d("W_D")?;
+    config.check_size("d_model", d_in)?;
+    config.check_size("d_sae", d_sae)?;
+    let _ = config.number("expansion_factor")?;
+    let encoder = tensors.matrix("W_E", FeatureAxis::Second, d_sae, d_in)?;
+    let decoder = tensors.matrix("W_D", FeatureAxis::First, d_sae, d_out)?;
+    let mut notes = Vec::new();
+    let by_norm = config
+        .flag("sparsity_include_decoder_norm")?
+        .unwrap_or(true);
+    let architecture = config.text("act_fn")?;
+    let top_k = config.count("top_k")?;
+    let activation = match architecture {
+        Some("relu") => Activation::Relu,
+        Some("jumprelu") => {
+            let log = tensors.vector(LOG_THRESHOLD, d_sae)?;
+            let thresholds: Vec<f64> = log.into_iter().map(libm::exp).collect();
+            let thresholds = match by_norm {
+                true => {
+                    notes.push("decoder norms were computed at open".into());
+                    thresholds_by_norm(&thresholds, &norms(&decoder, &tensors))
+                }
+                false => thresholds.iter().map(|&value| value as f32).collect(),
+            };
+            Activation::JumpRelu {
+                threshold: Thresholds::PerFeature(thresholds),
+                relu: false,
+                inclusive: false,
+            }
+        }
+        Some("topk") => {
+            let k = k(settings, top_k, CONFIG, &mut notes)?;
+            if by_norm {
+                return Err(Error::UnsupportedArchitecture {
+                    architecture: "topk ranked by decoder norm".into(),
+                });
+            }
+            Activation::TopK {
+                k,
+                rank: Rank::Value,
+                relu: true,
+            }
+        }
+        Some(other @ ("batchtopk" | "layertopk" | "batchlayertopk")) => {
+            return Err(Error::UnsupportedArchitecture {
+                architecture: alloc::format!("{other}, which selects over a whole batch"),
+            });
+        }
+        other => {
+            let expected = "relu, jumprelu or topk";
+            return Err(config.invalid("act_fn", expected, &other.unwrap_or("nothing").into()));
+        }
+    };
+    let mut parts = plain(encoder, decoder, activation);
+    parts.bias = Some(tensors.vector("b_E", d_sae)?);
+    parts.decoder_bias = Some(match config.flag("use_decoder_bias")? {
+        Some(false) if !tensors.has("b_D") => vec![0.0; d_out],
+        _ => tensors.vector("b_D", d_out)?,
+    });
+    parts.about.notes = notes;
+    match config.text("norm_activation")? {
+        Some("token-wise") => {
+            parts.input_norm = InputNorm::ConstantNorm;
+            for name in tensors
+                .names()
+                .filter(|name| name.starts_with("dataset_average"))
+            {
+                tensors.skip(name);
+            }
+        }
+        _ => {
+            let factor = factor(&config, &tensors, settings, d_in)?;
+            if factor != 1.0 {
+                fold_factor(&mut parts, factor);
+            }
+        }
+    }
+    let site = hooks(&config)?;
+    let notes = core::mem::take(&mut parts.about.notes);
+    parts.about = about(
+        "OpenMOSS",
+        CONVENTION.name,
+        architecture.unwrap_or(""),
+        &[&tensors],
+        &[&config],
+        settings,
+    )?;
+    parts.about.site = site;
+    parts.about.notes = notes;
+    Ok(parts)
+}
