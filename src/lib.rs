@@ -67,6 +67,7 @@ mod open;
 mod readout;
 pub mod rows;
 mod scratch;
+pub mod screen;
 mod select;
 pub mod tensor;
 
