@@ -68,6 +68,7 @@ mod pursuit;
 mod readout;
 pub mod rows;
 mod scratch;
+pub mod screen;
 mod select;
 pub mod tensor;
 

@@ -12,6 +12,12 @@ pub(super) fn has_avx512() -> bool {
     x86::detected() & x86::AVX512 != 0
 }
 
+/// Whether AVX-512 VNNI (byte dot products) can be used, and everything of [`has_avx512`].
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+pub(super) fn has_avx512_vnni() -> bool {
+    x86::detected() & x86::AVX512_VNNI != 0
+}
+
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86 {
     #[cfg(target_arch = "x86")]
@@ -22,6 +28,7 @@ mod x86 {
 
     pub(super) const AVX2: u8 = 1;
     pub(super) const AVX512: u8 = 2;
+    pub(super) const AVX512_VNNI: u8 = 4;
     /// Set in the cache once the question has been asked.
     const KNOWN: u8 = 0x80;
 
@@ -49,7 +56,14 @@ mod x86 {
                 target_feature = "avx512vl",
                 target_feature = "avx512dq"
             ));
-        (if avx2 { AVX2 } else { 0 }) | (if avx512 { AVX512 } else { 0 })
+        let vnni = avx512 && cfg!(target_feature = "avx512vnni");
+        bits(avx2, avx512, vnni)
+    }
+
+    const fn bits(avx2: bool, avx512: bool, vnni: bool) -> u8 {
+        (if avx2 { AVX2 } else { 0 })
+            | (if avx512 { AVX512 } else { 0 })
+            | (if vnni { AVX512_VNNI } else { 0 })
     }
 
     fn detect() -> u8 {
@@ -68,7 +82,8 @@ mod x86 {
         }
         // SAFETY: OSXSAVE says that the operating system has enabled `xgetbv`.
         let enabled = unsafe { read_xcr0() };
-        let extended = arch::__cpuid_count(7, 0).ebx;
+        let leaf = arch::__cpuid_count(7, 0);
+        let extended = leaf.ebx;
 
         // XCR0: 1 = SSE state, 2 = AVX state, 5..=7 = AVX-512 masks and upper registers.
         let ymm_saved = enabled & 0b110 == 0b110;
@@ -77,7 +92,7 @@ mod x86 {
         let avx2 = ymm_saved && fma && f16c && bit(extended, 5);
         // F = 16, DQ = 17, BW = 30, VL = 31
         let avx512 = avx2 && zmm_saved && [16, 17, 30, 31].iter().all(|&n| bit(extended, n));
-        compiled_in() | (if avx2 { AVX2 } else { 0 }) | (if avx512 { AVX512 } else { 0 })
+        compiled_in() | bits(avx2, avx512, avx512 && bit(leaf.ecx, 11))
     }
 
     /// The register in which the operating system says what state it saves.

@@ -51,6 +51,7 @@ mod avx2;
 mod avx512;
 mod detect;
 mod scalar;
+pub mod screen;
 
 /// An instruction set for which this crate has a table of kernels.
 ///

@@ -1,0 +1,271 @@
+//! The change of basis that makes a screen tight: the encoder's own Gram matrix, factored.
+//!
+//! The error bound of a quantised row is a product of two norms, `|w - w'| |y|`. Both norms depend
+//! on the basis; the product `w . y` does not. With `M = sum over rows of w w^T / |w|^2` and
+//! `M = R^T R`, the basis `w~ = R^-T w`, `y~ = R y` gives `|y~|^2 = y^T M y`, which is the sum of
+//! the squared (normalised) pre-activations of that very input: directions that the encoder does
+//! not look at no longer count, however large the input is there. And the rows `w~` have about the
+//! same length each and no preferred direction, which is what a quantiser with one step likes.
+//! The bound then is about `sqrt(d_in) * 2^-bits` standard deviations of a pre-activation, for
+//! any encoder and any input. (An encoder that cancels the strong directions of its input, as
+//! trained ones do, is three to four times worse in the basis that it is stored in.)
+//!
+//! `R` is rounded to signed bytes, one scale per row: that is then the basis, exactly, and the
+//! rows are solved for in it. `R` is triangular, so a row costs `d_in^2 / 2` bytes to change basis.
+
+use crate::error::Error;
+use crate::kernels::screen::{Matrix, PANEL_ROWS, ScreenKernels, TILE_COLUMNS, TILE_ROWS};
+use crate::screen::EncoderRows;
+use crate::screen::numbers::{norm_up, reserve, to_f32_precision, zeros};
+use alloc::vec::Vec;
+
+/// Rows that are transformed together.
+pub(crate) const SLAB: usize = 64;
+/// Rows of `R` that are factored, solved and packed together.
+const STEP: usize = 64;
+/// The Gram matrix is formed from at most this many rows for each input.
+const ROWS_PER_INPUT: usize = 8;
+/// Added to the diagonal, relative to its mean, so that the factor exists.
+const RIDGE: f64 = 1e-6;
+
+/// An upper triangular matrix `R' = diag(scale) * codes`, codes in -127..=127, and the columns'
+/// powers of two.
+#[derive(Debug)]
+pub(crate) struct Transform {
+    /// Columns, a multiple of 64.
+    width: usize,
+    /// In panels: for each 16 rows, from the block that holds the diagonal on; code + 128.
+    codes: Vec<u8>,
+    /// For each row.
+    scale: Vec<f64>,
+    /// An upper bound of the Frobenius norm of `R'`.
+    norm: f64,
+}
+
+impl Transform {
+    /// The transform for rows whose columns have been multiplied by `columns`.
+    pub(crate) fn build(
+        rows: &dyn EncoderRows,
+        columns: &[f64],
+        kernels: &ScreenKernels,
+    ) -> Result<Transform, Error> {
+        let width = rows.width().next_multiple_of(STEP);
+        let mut matrix = gram(rows, columns, width, kernels)?;
+        factor(&mut matrix, width, kernels);
+        let mut scale = zeros(width, "screen")?;
+        let panels = width / PANEL_ROWS;
+        let bytes = (0..panels).map(|p| (width - first_column(p)) * PANEL_ROWS).sum();
+        let mut codes: Vec<u8> = reserve(bytes, "screen")?;
+        for (panel, scales) in scale.chunks_exact_mut(PANEL_ROWS).enumerate() {
+            for (r, scale) in scales.iter_mut().enumerate() {
+                let row = panel * PANEL_ROWS + r;
+                let line = &matrix[row * width..][..width];
+                let largest = line[row..].iter().fold(0f64, |max, v| max.max(v.abs()));
+                *scale = to_f32_precision(largest / 127.0);
+                if !(scale.is_finite() && *scale > 0.0) {
+                    *scale = 1.0;
+                }
+            }
+            for word in (first_column(panel)..width).step_by(4) {
+                for (r, scale) in scales.iter().enumerate() {
+                    let row = panel * PANEL_ROWS + r;
+                    for column in word..word + 4 {
+                        let code = round_code(matrix[row * width + column], *scale, row, column);
+                        codes.push((code + 128) as u8);
+                        matrix[row * width + column] = f64::from(code) * scale;
+                    }
+                }
+            }
+        }
+        let norm = norm_up(&matrix);
+        Ok(Transform { width, codes, scale, norm })
+    }
+
+    /// Columns of the matrix: the inputs, padded to whole blocks.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Bytes held, and read for each input.
+    pub(crate) fn bytes(&self) -> usize {
+        self.codes.len() + self.scale.len() * 8
+    }
+
+    /// An upper bound of the Frobenius norm.
+    pub(crate) fn norm(&self) -> f64 {
+        self.norm
+    }
+
+    /// `out = step * R' z` for the integers `z = 256 high + low`: each element is an exact integer
+    /// times `scale * step`, with two roundings. `sums` are the sums of `z` over blocks of 64.
+    pub(crate) fn apply(
+        &self,
+        kernels: &ScreenKernels,
+        (high, low, sums): (&[i32], &[i32], &[i32]),
+        step: f64,
+        out: &mut [f64],
+    ) {
+        let mut codes = self.codes.as_slice();
+        let scales = self.scale.chunks_exact(PANEL_ROWS);
+        for (panel, (out, scales)) in out.chunks_exact_mut(PANEL_ROWS).zip(scales).enumerate() {
+            let first = first_column(panel);
+            let Some((panel, rest)) = codes.split_at_checked((self.width - first) * PANEL_ROWS)
+            else {
+                return;
+            };
+            codes = rest;
+            let (Some(high), Some(low)) = (high.get(first / 4..), low.get(first / 4..)) else {
+                return;
+            };
+            let mut totals = [0; PANEL_ROWS];
+            kernels.dot_bytes(panel, high, low, &mut totals);
+            let from = sums.get(first / 64..).unwrap_or(&[]);
+            let shift = 128 * from.iter().map(|&sum| i64::from(sum)).sum::<i64>();
+            for ((out, total), scale) in out.iter_mut().zip(totals).zip(scales) {
+                *out = (total - shift) as f64 * (scale * step);
+            }
+        }
+    }
+
+    /// Replaces each of the [`SLAB`] columns of `rows` (`[width, SLAB]`) by the solution `w~` of
+    /// `R'^T w~ = w`, by substitution.
+    pub(crate) fn solve(&self, dense: &Dense, rows: &mut [f64], kernels: &ScreenKernels) {
+        let width = self.width;
+        for first in (0..width).step_by(TILE_ROWS) {
+            let (done, rest) = rows.split_at_mut(first * SLAB);
+            for column in (0..SLAB).step_by(TILE_COLUMNS) {
+                kernels.subtract_products(
+                    Matrix { values: &dense.values[first..], stride: width, rows: first },
+                    Matrix { values: &done[column.min(done.len())..], stride: SLAB, rows: first },
+                    &mut rest[column..],
+                    SLAB,
+                );
+            }
+            for i in 0..TILE_ROWS {
+                let (before, line) = rest.split_at_mut(i * SLAB);
+                let line = &mut line[..SLAB];
+                for (j, known) in before.chunks_exact(SLAB).enumerate() {
+                    let factor = dense.values[(first + j) * width + first + i];
+                    for (value, known) in line.iter_mut().zip(known) {
+                        *value -= factor * known;
+                    }
+                }
+                let diagonal = dense.values[(first + i) * width + first + i];
+                line.iter_mut().for_each(|value| *value /= diagonal);
+            }
+        }
+    }
+
+    /// The matrix in f64, for [`Transform::solve`].
+    pub(crate) fn dense(&self) -> Result<Dense, Error> {
+        let mut values = zeros(self.width * self.width, "screen")?;
+        let mut codes = self.codes.iter();
+        for panel in 0..self.width / PANEL_ROWS {
+            for word in (first_column(panel)..self.width).step_by(4) {
+                for row in panel * PANEL_ROWS..(panel + 1) * PANEL_ROWS {
+                    for column in word..word + 4 {
+                        let code = f64::from(codes.next().copied().unwrap_or(128)) - 128.0;
+                        values[row * self.width + column] = code * self.scale[row];
+                    }
+                }
+            }
+        }
+        Ok(Dense { values })
+    }
+}
+
+/// `R'` in f64.
+pub(crate) struct Dense {
+    values: Vec<f64>,
+}
+
+/// The first column that a panel of the triangle stores.
+fn first_column(panel: usize) -> usize {
+    panel * PANEL_ROWS / 64 * 64
+}
+
+/// The code of an element: zero below the diagonal, never zero on it.
+fn round_code(value: f64, scale: f64, row: usize, column: usize) -> i32 {
+    if column < row {
+        return 0;
+    }
+    let code = libm::rint(value / scale).clamp(-127.0, 127.0) as i32;
+    if row == column && code == 0 { 1 } else { code }
+}
+
+/// `sum of w w^T / |w|^2` over (a selection of) the rows, upper triangle, with the ridge.
+fn gram(
+    rows: &dyn EncoderRows,
+    columns: &[f64],
+    width: usize,
+    kernels: &ScreenKernels,
+) -> Result<Vec<f64>, Error> {
+    /// Rows that are added at once.
+    const DEPTH: usize = 256;
+    let d = rows.width();
+    let mut matrix: Vec<f64> = zeros(width * width, "screen")?;
+    let mut slab: Vec<f64> = zeros(DEPTH * width, "screen")?;
+    let wanted = (d * ROWS_PER_INPUT).min(rows.features());
+    let stride = (rows.features() / wanted.max(1)).max(1);
+    let chosen: Vec<usize> = (0..wanted).map(|i| i * stride).collect();
+    for chosen in chosen.chunks(DEPTH) {
+        slab.fill(0.0);
+        for (line, &feature) in slab.chunks_exact_mut(width).zip(chosen) {
+            rows.row(feature, &mut line[..d]);
+            for (value, column) in line.iter_mut().zip(columns) {
+                *value *= column;
+            }
+            let norm = norm_up(&line[..d]);
+            // A zero row has no direction, a non-finite one no meaning.
+            let factor = if norm > 0.0 && norm.is_finite() { 1.0 / norm } else { 0.0 };
+            let scale = |v: &mut f64| *v = if factor == 0.0 { 0.0 } else { *v * factor };
+            line.iter_mut().for_each(scale);
+        }
+        let side = |from: usize| Matrix { values: &slab[from..], stride: width, rows: chosen.len() };
+        for j in (0..width).step_by(TILE_COLUMNS) {
+            for i in (0..j + TILE_COLUMNS).step_by(TILE_ROWS) {
+                kernels.subtract_products(side(i), side(j), &mut matrix[i * width + j..], width);
+            }
+        }
+    }
+    matrix.iter_mut().for_each(|value| *value = -*value);
+    let trace: f64 = (0..d).map(|i| matrix[i * width + i]).sum();
+    let ridge = if trace > 0.0 { RIDGE * trace / d as f64 } else { 1.0 };
+    for i in 0..width {
+        matrix[i * width + i] += if i < d { ridge } else { 1.0 };
+    }
+    Ok(matrix)
+}
+
+/// Cholesky: the upper triangle of `matrix = R^T R` becomes `R`, below it zeros.
+fn factor(matrix: &mut [f64], width: usize, kernels: &ScreenKernels) {
+    for first in (0..width).step_by(STEP) {
+        let (done, rest) = matrix.split_at_mut(first * width);
+        for row in (0..STEP).step_by(TILE_ROWS) {
+            for column in (first..width).step_by(TILE_COLUMNS) {
+                let side = |from: usize| Matrix {
+                    values: &done[from.min(done.len())..],
+                    stride: width,
+                    rows: first,
+                };
+                let tile = &mut rest[row * width + column..];
+                kernels.subtract_products(side(first + row), side(column), tile, width);
+            }
+        }
+        for i in 0..STEP {
+            let (before, line) = rest.split_at_mut(i * width);
+            let line = &mut line[..width];
+            for known in before.chunks_exact(width) {
+                let factor = known[first + i];
+                for (value, known) in line[first + i..].iter_mut().zip(&known[first + i..]) {
+                    *value -= factor * known;
+                }
+            }
+            // The ridge keeps pivots positive; rounding may not, and any positive pivot will do.
+            let pivot = libm::sqrt(line[first + i].max(RIDGE * RIDGE));
+            line[..first + i].fill(0.0);
+            line[first + i..].iter_mut().for_each(|value| *value /= pivot);
+            line[first + i] = pivot;
+        }
+    }
+}
