@@ -4,7 +4,7 @@ use super::{Checkpoint, Config, Settings, Tensors};
 use crate::container::Archive;
 use crate::error::Error;
 use crate::kernels::Kernels;
-use crate::model::{About, Activation, FeatureAxis, InputNorm, Layout, Matrix, Parts, Thresholds};
+use crate::model::{About, Activation, FeatureAxis, Layout, Matrix, Parts, Thresholds};
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -41,18 +41,8 @@ pub(super) fn plain<'a>(
     activation: Activation,
 ) -> Parts<'a> {
     Parts {
-        input_norm: InputNorm::None,
-        center: None,
-        encoder,
-        scale: None,
-        bias: None,
-        activation,
-        decoder,
-        decoder_scale: None,
-        decoder_bias: None,
         undo_norm: true,
-        skip: None,
-        about: About::default(),
+        ..Parts::new(encoder, activation, decoder)
     }
 }
 
@@ -116,7 +106,7 @@ fn squared_norms(matrix: &Matrix<'_>) -> Vec<f64> {
                 }
             }
             Layout::Columns => {
-                let weights = matrix.from_feature(first);
+                let weights = matrix.bytes_from(first);
                 let Some(line) = line.get_mut(..count) else {
                     continue;
                 };

@@ -134,7 +134,11 @@ impl Screen {
         length("scales", rules.scale.map(<[f64]>::len), features)?;
         length("biases", rules.bias.map(<[f64]>::len), features)?;
         length("thresholds", rules.threshold.map(<[f32]>::len), features)?;
-        length("values of the centre", options.centre.map(<[f64]>::len), rows.width())?;
+        length(
+            "values of the centre",
+            options.centre.map(<[f64]>::len),
+            rows.width(),
+        )?;
         build::build(rows, rules, options, kernels)
     }
 

@@ -27,7 +27,11 @@ pub(crate) fn squares_up(values: &[f64]) -> f64 {
 /// The lowest f32 that is not below `value`.
 pub(crate) fn up(value: f64) -> f32 {
     let near = value as f32;
-    if f64::from(near) < value { near.next_up() } else { near }
+    if f64::from(near) < value {
+        near.next_up()
+    } else {
+        near
+    }
 }
 
 /// The highest f32 that is not above `value`.

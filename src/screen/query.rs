@@ -1,8 +1,6 @@
 //! From an input to the rows it can fire.
 
-use crate::kernels::screen::{
-    BLOCK_COLUMNS, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput,
-};
+use crate::kernels::screen::{BLOCK_COLUMNS, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput};
 use crate::screen::numbers::{SUM_ERROR, norm_up, squares_up, up};
 use crate::screen::{Certificate, Screen};
 
@@ -25,7 +23,8 @@ impl Bounds<'_> {
     pub fn kept(&self) -> impl Iterator<Item = usize> {
         let features = self.features;
         let panels = self.keep.iter().enumerate();
-        panels.flat_map(move |(panel, &bits)| Bits(bits).map(move |r| panel * PANEL_ROWS + r))
+        panels
+            .flat_map(move |(panel, &bits)| Bits(bits).map(move |r| panel * PANEL_ROWS + r))
             .take_while(move |&feature| feature < features)
     }
 
@@ -82,7 +81,10 @@ impl Screen {
         let width = self.blocks * BLOCK_COLUMNS;
         let panels = self.features.div_ceil(PANEL_ROWS);
         // Two vectors; two planes twice; sums, corrections, squares; masks; bounds.
-        2 * width + 4 * (width / 8) + 4 * self.blocks.div_ceil(2) + panels.div_ceil(4)
+        2 * width
+            + 4 * (width / 8)
+            + 4 * self.blocks.div_ceil(2)
+            + panels.div_ceil(4)
             + panels * PANEL_ROWS
     }
 
@@ -97,7 +99,10 @@ impl Screen {
         bounded: bool,
         work: &'w mut [f64],
     ) -> Bounds<'w> {
-        let wanted = Wanted { upper: bounded, lower: bounded };
+        let wanted = Wanted {
+            upper: bounded,
+            lower: bounded,
+        };
         let width = self.blocks * BLOCK_COLUMNS;
         let panels = self.features.div_ceil(PANEL_ROWS);
         let mut rest = work;
@@ -177,9 +182,7 @@ impl Screen {
             let at = b * BLOCK_COLUMNS / 4..(b + 1) * BLOCK_COLUMNS / 4;
             let shift = &self.codes_shift[b * BLOCK_COLUMNS..][..BLOCK_COLUMNS];
             *correction = match self.certificate {
-                Certificate::Proven => {
-                    libm::rint(-shift[0] * f64::from(second.sums[b])) as i32
-                }
+                Certificate::Proven => libm::rint(-shift[0] * f64::from(second.sums[b])) as i32,
                 Certificate::Dithered => {
                     let mut total = 0.0;
                     let planes = second.high[at.clone()].iter().zip(&second.low[at]);
@@ -224,9 +227,20 @@ impl Screen {
                 upper: if wanted.upper { &mut *upper } else { &mut [] },
                 lower: if wanted.lower { &mut *lower } else { &mut [] },
             };
-            kernels.screen(self.format, self.panels.bytes(), self.blocks, &input, &mut output);
+            kernels.screen(
+                self.format,
+                self.panels.bytes(),
+                self.blocks,
+                &input,
+                &mut output,
+            );
         }
-        Bounds { keep, upper, lower, features: self.features }
+        Bounds {
+            keep,
+            upper,
+            lower,
+            features: self.features,
+        }
     }
 }
 
@@ -258,7 +272,10 @@ fn quantise(values: &[f64], out: &mut Quantised<'_>) {
         let at = b * BLOCK_COLUMNS / 4..(b + 1) * BLOCK_COLUMNS / 4;
         let plane = |words: &[i32]| -> i32 {
             let words = words.get(at.clone()).unwrap_or(&[]).iter();
-            words.flat_map(|word| word.to_le_bytes()).map(|byte| i32::from(byte as i8)).sum()
+            words
+                .flat_map(|word| word.to_le_bytes())
+                .map(|byte| i32::from(byte as i8))
+                .sum()
         };
         *sum = 256 * plane(out.high) + plane(out.low);
     }

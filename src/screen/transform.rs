@@ -54,7 +54,9 @@ impl Transform {
         factor(&mut matrix, width, kernels);
         let mut scale = zeros(width, "screen")?;
         let panels = width / PANEL_ROWS;
-        let bytes = (0..panels).map(|p| (width - first_column(p)) * PANEL_ROWS).sum();
+        let bytes = (0..panels)
+            .map(|p| (width - first_column(p)) * PANEL_ROWS)
+            .sum();
         let mut codes: Vec<u8> = reserve(bytes, "screen")?;
         for (panel, scales) in scale.chunks_exact_mut(PANEL_ROWS).enumerate() {
             for (r, scale) in scales.iter_mut().enumerate() {
@@ -78,7 +80,12 @@ impl Transform {
             }
         }
         let norm = norm_up(&matrix);
-        Ok(Transform { width, codes, scale, norm })
+        Ok(Transform {
+            width,
+            codes,
+            scale,
+            norm,
+        })
     }
 
     /// Columns of the matrix: the inputs, padded to whole blocks.
@@ -135,8 +142,16 @@ impl Transform {
             let (done, rest) = rows.split_at_mut(first * SLAB);
             for column in (0..SLAB).step_by(TILE_COLUMNS) {
                 kernels.subtract_products(
-                    Matrix { values: &dense.values[first..], stride: width, rows: first },
-                    Matrix { values: &done[column.min(done.len())..], stride: SLAB, rows: first },
+                    Matrix {
+                        values: &dense.values[first..],
+                        stride: width,
+                        rows: first,
+                    },
+                    Matrix {
+                        values: &done[column.min(done.len())..],
+                        stride: SLAB,
+                        rows: first,
+                    },
                     &mut rest[column..],
                     SLAB,
                 );
@@ -217,11 +232,19 @@ fn gram(
             }
             let norm = norm_up(&line[..d]);
             // A zero row has no direction, a non-finite one no meaning.
-            let factor = if norm > 0.0 && norm.is_finite() { 1.0 / norm } else { 0.0 };
+            let factor = if norm > 0.0 && norm.is_finite() {
+                1.0 / norm
+            } else {
+                0.0
+            };
             let scale = |v: &mut f64| *v = if factor == 0.0 { 0.0 } else { *v * factor };
             line.iter_mut().for_each(scale);
         }
-        let side = |from: usize| Matrix { values: &slab[from..], stride: width, rows: chosen.len() };
+        let side = |from: usize| Matrix {
+            values: &slab[from..],
+            stride: width,
+            rows: chosen.len(),
+        };
         for j in (0..width).step_by(TILE_COLUMNS) {
             for i in (0..j + TILE_COLUMNS).step_by(TILE_ROWS) {
                 kernels.subtract_products(side(i), side(j), &mut matrix[i * width + j..], width);
@@ -230,7 +253,11 @@ fn gram(
     }
     matrix.iter_mut().for_each(|value| *value = -*value);
     let trace: f64 = (0..d).map(|i| matrix[i * width + i]).sum();
-    let ridge = if trace > 0.0 { RIDGE * trace / d as f64 } else { 1.0 };
+    let ridge = if trace > 0.0 {
+        RIDGE * trace / d as f64
+    } else {
+        1.0
+    };
     for i in 0..width {
         matrix[i * width + i] += if i < d { ridge } else { 1.0 };
     }
@@ -264,7 +291,9 @@ fn factor(matrix: &mut [f64], width: usize, kernels: &ScreenKernels) {
             // The ridge keeps pivots positive; rounding may not, and any positive pivot will do.
             let pivot = libm::sqrt(line[first + i].max(RIDGE * RIDGE));
             line[..first + i].fill(0.0);
-            line[first + i..].iter_mut().for_each(|value| *value /= pivot);
+            line[first + i..]
+                .iter_mut()
+                .for_each(|value| *value /= pivot);
             line[first + i] = pivot;
         }
     }

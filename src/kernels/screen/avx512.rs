@@ -6,8 +6,8 @@ use core::arch::x86::*;
 use core::arch::x86_64::*;
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8, split_panel,
-    subtract_products_tile,
+    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8,
+    split_panel, subtract_products_tile,
 };
 use crate::kernels::Level;
 

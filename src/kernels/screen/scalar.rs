@@ -1,8 +1,8 @@
 //! What each screen kernel computes, in plain Rust.
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8, split_panel,
-    subtract_products_tile,
+    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8,
+    split_panel, subtract_products_tile,
 };
 use crate::kernels::Level;
 
