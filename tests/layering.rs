@@ -40,6 +40,8 @@ const TABLE: &[(&[&str], &[&str])] = &[
         ],
         &["dtype", "error", "features", "kernels", "model", "rows"],
     ),
+    // Which rows of an encoder can matter for a row: numbers in, candidates out.
+    (&["screen"], &["error", "kernels"]),
     // From a path or bytes to the model: the one place that knows both ends.
     (
         &["open"],
