@@ -1,5 +1,6 @@
 //! One tensor of a container before its data is needed: in the file as it is, or still packed.
 
+use super::ggml::Quantisation;
 use super::npy::NpyHeader;
 use super::zip::Member;
 use crate::bytes::Bytes;
@@ -24,6 +25,8 @@ enum Source<'a> {
     Tensor(Tensor<'a>),
     /// An archive member with a `.npy` in it that has to be inflated, byte-swapped or both.
     Npy(Member<'a>, NpyHeader),
+    /// Blocks of a quantised format, decoded to f32.
+    Quantised(Quantisation, Vec<usize>, Bytes<'a>),
     /// A view of a storage that has to be inflated.
     #[cfg(feature = "torch")]
     Storage(Member<'a>, View),
@@ -53,6 +56,19 @@ impl<'a> Entry<'a> {
         Entry {
             name,
             source: Source::Npy(member, header),
+        }
+    }
+
+    /// An entry that [`load`](Entry::load) decodes from quantised blocks.
+    pub(super) fn quantised(
+        name: String,
+        kind: Quantisation,
+        shape: Vec<usize>,
+        blocks: Bytes<'a>,
+    ) -> Self {
+        Entry {
+            name,
+            source: Source::Quantised(kind, shape, blocks),
         }
     }
 
@@ -88,6 +104,7 @@ impl<'a> Entry<'a> {
         match &self.source {
             Source::Tensor(tensor) => tensor.dtype(),
             Source::Npy(_, header) => header.dtype,
+            Source::Quantised(..) => Dtype::F32,
             #[cfg(feature = "torch")]
             Source::Storage(_, view) => view.dtype,
         }
@@ -98,18 +115,20 @@ impl<'a> Entry<'a> {
         match &self.source {
             Source::Tensor(tensor) => tensor.shape(),
             Source::Npy(_, header) => &header.shape,
+            Source::Quantised(_, shape, _) => shape,
             #[cfg(feature = "torch")]
             Source::Storage(_, view) => &view.shape,
         }
     }
 
-    /// How the data lies in the file when it has to be decoded (`deflated`, `big-endian`);
+    /// How the data lies in the file when it has to be decoded (`deflated`, `big-endian`, `Q8_0`);
     /// `None` for data that is used in place.
     pub fn packing(&self) -> Option<&'static str> {
         match &self.source {
             Source::Tensor(_) => None,
             Source::Npy(member, _) if member.is_deflated() => Some("deflated"),
             Source::Npy(..) => Some("big-endian"),
+            Source::Quantised(kind, ..) => Some(kind.name()),
             #[cfg(feature = "torch")]
             Source::Storage(..) => Some("deflated"),
         }
@@ -120,6 +139,11 @@ impl<'a> Entry<'a> {
         match &self.source {
             Source::Tensor(_) => 0,
             Source::Npy(_, header) => header.data_bytes,
+            // The blocks are in the file, so the shape's product does not overflow; a block
+            // takes at least a quarter of a byte for a value.
+            Source::Quantised(_, shape, _) => shape
+                .iter()
+                .fold(4, |size: u64, &n| size.saturating_mul(n as u64)),
             #[cfg(feature = "torch")]
             Source::Storage(member, _) => member.size,
         }
@@ -138,6 +162,11 @@ impl<'a> Entry<'a> {
             Source::Npy(member, header) => {
                 let bytes = member.inflate(header.data_start, header.data_bytes)?;
                 header.tensor(&self.name, bytes)
+            }
+            Source::Quantised(kind, shape, blocks) => {
+                let mut values = reserve(self.load_bytes(), "a dequantised tensor")?;
+                kind.decode(blocks.as_slice(), &mut values);
+                Tensor::new(&self.name, Dtype::F32, shape, Bytes::owned(values))
             }
             #[cfg(feature = "torch")]
             Source::Storage(member, view) => {

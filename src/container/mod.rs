@@ -22,6 +22,12 @@
 )]
 
 mod entry;
+mod ggml;
+pub mod gguf;
+#[cfg(feature = "std")]
+pub mod gguf_write;
+#[cfg(feature = "std")]
+mod new_file;
 pub mod npy;
 #[cfg(feature = "std")]
 pub mod npy_write;
@@ -101,6 +107,7 @@ impl<'a> Archive<'a> {
 pub fn read<'a>(bytes: Bytes<'a>, check: Check) -> Result<Archive<'a>, Error> {
     match sniff(bytes.as_slice())? {
         Kind::Safetensors => safetensors::read(bytes),
+        Kind::Gguf => gguf::read(&bytes),
         Kind::Pickle => {
             #[cfg(feature = "torch")]
             return torch::read_stream(&bytes);
@@ -168,6 +175,7 @@ enum Kind {
     Safetensors,
     Zip,
     Pickle,
+    Gguf,
 }
 
 fn sniff(bytes: &[u8]) -> Result<Kind, Error> {
@@ -179,6 +187,9 @@ fn sniff(bytes: &[u8]) -> Result<Kind, Error> {
     }
     if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
         return Ok(Kind::Zip);
+    }
+    if bytes.starts_with(gguf::MAGIC) {
+        return Ok(Kind::Gguf);
     }
     let brace = bytes.get(safetensors::LENGTH_BYTES) == Some(&b'{');
     // A header of 640 bytes starts like a pickle of protocol 2; five zeros tell it apart.

@@ -1,19 +1,17 @@
 //! Writing `.npy` and `.npz` files, for the command line tool: little-endian, row-major, stored
 //! without compression so that they can be mapped. A file appears under its name only when it is
-//! complete: it is written beside it, synced and renamed.
+//! complete.
 
+use super::new_file::{NewFile, write_error};
 use super::npy::MAGIC;
 use crate::dtype::Dtype;
 use crate::error::Error;
-use crate::mmap::io_error;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use rawzip::ZipArchiveWriter;
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 /// Writes one array. `data` holds its elements, little-endian, row-major.
 ///
@@ -154,77 +152,6 @@ fn head(name: &str, dtype: Dtype, shape: &[usize]) -> Result<Vec<u8>, Error> {
     head.resize(head.len() + padding, b' ');
     head.push(b'\n');
     Ok(head)
-}
-
-/// A file that is written under a temporary name in the folder of its own.
-#[derive(Debug)]
-pub(super) struct NewFile {
-    /// `None` once it is committed.
-    writer: Option<BufWriter<File>>,
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
-impl NewFile {
-    pub(super) fn create(path: &Path) -> Result<Self, Error> {
-        let mut name = OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let file = File::create_new(&temporary).map_err(write_error)?;
-        Ok(NewFile {
-            writer: Some(BufWriter::with_capacity(1 << 20, file)),
-            temporary,
-            path: path.into(),
-        })
-    }
-
-    pub(super) fn writer(&mut self) -> &mut dyn Write {
-        self
-    }
-
-    /// Syncs the file and renames it.
-    pub(super) fn commit(mut self) -> Result<(), Error> {
-        if let Some(writer) = self.writer.take() {
-            let committed = writer
-                .into_inner()
-                .map_err(|error| error.into_error())
-                .and_then(|file| file.sync_all())
-                .and_then(|()| std::fs::rename(&self.temporary, &self.path));
-            if let Err(error) = committed {
-                // The first error is the one to report.
-                let _ = std::fs::remove_file(&self.temporary);
-                return Err(write_error(error));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Write for NewFile {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match &mut self.writer {
-            Some(writer) => writer.write(bytes),
-            None => Ok(0),
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.writer.as_mut().map_or(Ok(()), Write::flush)
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if self.writer.take().is_some() {
-            // Nothing is left to report to.
-            let _ = std::fs::remove_file(&self.temporary);
-        }
-    }
-}
-
-fn write_error(error: std::io::Error) -> Error {
-    io_error("write", &error)
 }
 
 fn zip_error(error: rawzip::Error) -> Error {
