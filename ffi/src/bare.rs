@@ -67,3 +67,8 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     // SAFETY: the text ends with a zero byte.
     unsafe { sae_host_panic(text.bytes.as_ptr().cast()) }
 }
+
+/// Named by the unwind tables of the prebuilt `core` and `alloc`, and never called: nothing unwinds
+/// under `panic = "abort"`.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}

@@ -251,39 +251,29 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::unwrap_used)]
     fn leases_exclude_each_other_and_end() {
-        let first = Handle::on_heap(First(5)).ok().unwrap();
-        // SAFETY (all blocks below): `first` is live until it is destroyed.
-        let write = unsafe { Handle::exclusive("a", first) }.ok().unwrap();
+        let first = Handle::on_heap(First(5)).unwrap_or(core::ptr::null_mut());
+        // SAFETY: `first` is live until it is destroyed.
+        let write = || unsafe { Handle::exclusive("a", first) };
         // SAFETY: as above.
-        let again = unsafe { Handle::exclusive("a", first) };
-        assert!(matches!(again, Err(Failure::InUse { .. })));
-        // SAFETY: as above.
-        assert!(matches!(
-            unsafe { Handle::shared("a", first) },
-            Err(Failure::InUse { .. })
-        ));
-        drop(write);
-        // SAFETY: as above.
-        let one = unsafe { Handle::shared("a", first) }.ok().unwrap();
-        // SAFETY: as above.
-        let two = unsafe { Handle::shared("a", first) }.ok().unwrap();
-        assert_eq!((one.0, two.0), (5, 5));
-        // SAFETY: as above.
-        assert!(matches!(
-            unsafe { Handle::exclusive("a", first) },
-            Err(Failure::InUse { .. })
-        ));
-        drop((one, two));
-        // SAFETY: as above.
+        let read = || unsafe { Handle::shared("a", first) };
+        let writing = write();
+        assert!(writing.is_ok());
+        assert!(matches!(write(), Err(Failure::InUse { .. })));
+        assert!(matches!(read(), Err(Failure::InUse { .. })));
+        drop(writing);
+        let readings = [read(), read()];
+        assert!(readings.iter().flatten().map(|value| value.0).eq([5, 5]));
+        assert!(matches!(write(), Err(Failure::InUse { .. })));
+        drop(readings);
+        assert!(write().is_ok());
+        // SAFETY: `first` is live and not used again.
         unsafe { Handle::destroy(first) };
     }
 
     #[test]
-    #[allow(clippy::unwrap_used)]
     fn another_kind_is_refused_and_left_alone() {
-        let first = Handle::on_heap(First(5)).ok().unwrap();
+        let first = Handle::on_heap(First(5)).unwrap_or(core::ptr::null_mut());
         let wrong = first.cast::<Handle<Second>>();
         // SAFETY: a live handle of another kind is allowed.
         let refused = unsafe { Handle::borrow("a", wrong) };
@@ -291,7 +281,8 @@ mod tests {
         // SAFETY: as above.
         unsafe { Handle::destroy(wrong) };
         // SAFETY: `first` is live.
-        assert_eq!(unsafe { Handle::borrow("a", first) }.ok().unwrap().0, 5);
+        let found = unsafe { Handle::borrow("a", first) };
+        assert!(found.is_ok_and(|value| value.0 == 5));
         // SAFETY: `first` is live and not used again.
         unsafe { Handle::destroy(first) };
     }

@@ -1,0 +1,339 @@
+//! C and C++ programs against the library: the same bits as the Rust API, statuses for whatever a
+//! caller does wrong, threads, floating-point modes. Natively and under valgrind.
+
+#[path = "c/support.rs"]
+mod support;
+
+use sae::{Features, OpenOptions, RowStatus, Rows, Sae, Scratch};
+use std::ffi::OsStr;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{Case, Profile, WARNINGS, cases, folder, library, program, root, run, tool};
+
+/// Programs that take a checkpoint and rows, and check themselves.
+const PROGRAMS: &[&str] = &["null", "sizes", "two_threads", "fork"];
+
+/// What `smoke.c` prints, from the Rust API.
+fn expected(case: &Case) -> String {
+    let sae = Sae::open(&case.file, &OpenOptions::default()).unwrap();
+    let rows = Rows::from_f32(&case.values, sae.d_in()).unwrap();
+    let mut scratch = Scratch::new(&sae).unwrap();
+    let mut features = Features::new();
+    sae.encode(rows, &mut scratch, &mut features).unwrap();
+    let mut text = String::new();
+    for (number, row) in features.iter().enumerate() {
+        for (index, value) in row.indices.iter().zip(row.values) {
+            writeln!(text, "feature {number} {index} {:08x}", value.to_bits()).unwrap();
+        }
+    }
+    let mut decoded = vec![0.0; rows.rows() * sae.d_out()];
+    sae.decode(&features, Some(rows), &mut scratch, &mut decoded)
+        .unwrap();
+    for (number, value) in decoded.iter().enumerate() {
+        writeln!(text, "decoded {number} {:08x}", value.to_bits()).unwrap();
+    }
+    let chosen = [3, 1, 3, sae.d_sae() as u32 - 1];
+    let set = sae.compile_set(&chosen).unwrap();
+    let mut values = vec![0.0; rows.rows() * 4];
+    let mut status = vec![RowStatus::Ok; rows.rows()];
+    sae.readout(&set, rows, &mut scratch, &mut values, &mut status)
+        .unwrap();
+    for (row, values) in values.chunks(4).enumerate() {
+        for (feature, value) in chosen.iter().zip(values) {
+            writeln!(text, "readout {row} {feature} {:08x}", value.to_bits()).unwrap();
+        }
+    }
+    text
+}
+
+/// The results among the lines of `smoke.c`.
+fn results(text: &str) -> String {
+    let kept = text.lines().filter(|line| {
+        let word = line.split(' ').next().unwrap();
+        ["feature", "decoded", "readout"].contains(&word)
+    });
+    kept.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// The level that `smoke.c` names.
+fn level(text: &str) -> &str {
+    let line = text.lines().find_map(|line| line.strip_prefix("level "));
+    line.unwrap()
+}
+
+fn arguments<'a>(path: &'a Path, case: &'a Case) -> [&'a OsStr; 2] {
+    [path.as_os_str(), case.rows.as_os_str()]
+}
+
+#[test]
+fn the_c_functions_give_the_bits_of_the_rust_api() {
+    for profile in [Profile::Dev, Profile::Release] {
+        let name = match profile {
+            Profile::Dev => "smoke",
+            Profile::Release => "smoke-release",
+        };
+        let Some(smoke) = program("tests/c/smoke.c", name, profile, &[]) else {
+            return;
+        };
+        for case in cases() {
+            let text = run(Command::new(&smoke).args(arguments(&case.folder, &case)));
+            assert_eq!(results(&text), expected(&case), "{}", case.name);
+            assert_eq!(level(&text), sae::Level::best().name());
+            describes(&text, &case);
+        }
+    }
+}
+
+/// The texts and the JSON are those of the Rust API.
+fn describes(text: &str, case: &Case) {
+    let sae = Sae::open(&case.folder, &OpenOptions::default()).unwrap();
+    let about = sae.description();
+    let line = |start: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(start));
+        line.unwrap_or_else(|| panic!("no `{start}`")).to_string()
+    };
+    assert_eq!(line("json "), about.to_json().to_string());
+    assert_eq!(line("version "), env!("CARGO_PKG_VERSION"));
+    let shape = format!("{} {} {}", sae.d_in(), sae.d_sae(), sae.d_out());
+    assert_eq!(line("shape "), shape);
+    let site = &about.site;
+    let texts = [
+        &about.publisher,
+        &about.convention,
+        &about.architecture,
+        &about.activation,
+        about.normalization,
+        site.hook_name.as_deref().unwrap_or(""),
+        site.model_name.as_deref().unwrap_or(""),
+        site.hook_name_out.as_deref().unwrap_or(""),
+    ];
+    for (number, expected) in texts.into_iter().enumerate() {
+        assert_eq!(line(&format!("text {number} ")), expected);
+    }
+}
+
+#[test]
+fn the_shared_library_gives_the_same() {
+    let Some(cc) = tool("cc") else { return };
+    let out = folder("programs").join("smoke-shared");
+    let library = library(Profile::Release);
+    let mut command = Command::new(cc);
+    command.args(["-std=c11", "-I"]).arg(root().join("include"));
+    command.arg(root().join("tests/c/smoke.c"));
+    command.arg("-L").arg(library).arg("-lsae");
+    let mut rpath = std::ffi::OsString::from("-Wl,-rpath,");
+    rpath.push(library);
+    run(command.arg(rpath).arg("-o").arg(&out));
+    for case in cases() {
+        let text = run(Command::new(&out).args(arguments(&case.folder, &case)));
+        assert_eq!(results(&text), expected(&case), "{}", case.name);
+    }
+}
+
+/// `-ffast-math` makes the program start with flush-to-zero and denormals-are-zero set.
+#[test]
+fn a_host_built_with_fast_math_gets_the_same() {
+    let source = "tests/c/smoke.c";
+    let flags = ["-O2", "-ffast-math"];
+    let Some(smoke) = program(source, "smoke-fast", Profile::Release, &flags) else {
+        return;
+    };
+    for case in cases() {
+        let text = run(Command::new(&smoke).args(arguments(&case.file, &case)));
+        assert_eq!(results(&text), expected(&case), "{}", case.name);
+    }
+}
+
+#[test]
+fn float_modes_change_nothing_and_are_restored() {
+    for (profile, name) in [
+        (Profile::Dev, "float_modes"),
+        (Profile::Release, "float_modes-release"),
+    ] {
+        let flags = ["-O1", "-frounding-math"];
+        let Some(modes) = program("tests/c/float_modes.c", name, profile, &flags) else {
+            return;
+        };
+        for case in cases() {
+            let text = run(Command::new(&modes).args(arguments(&case.file, &case)));
+            match text.trim().strip_prefix("skipped: ") {
+                Some(why) => println!("skipped: floating-point modes ({why})"),
+                None => assert_eq!(text, "7 modes\n"),
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_calls_get_a_status() {
+    for name in PROGRAMS {
+        let source = format!("tests/c/{name}.c");
+        let Some(program) = program(&source, name, Profile::Dev, &[]) else {
+            return;
+        };
+        for case in cases() {
+            run(Command::new(&program).args(arguments(&case.file, &case)));
+        }
+    }
+    for case in cases() {
+        let Some(errors) = program("tests/c/errors.c", "errors", Profile::Dev, &[]) else {
+            return;
+        };
+        let half = half_of(&case);
+        let [file, rows] = arguments(&case.file, &case);
+        run(Command::new(&errors).args([file, rows, half.as_os_str()]));
+    }
+}
+
+/// A file with the first half of a checkpoint.
+fn half_of(case: &Case) -> PathBuf {
+    let bytes = fs::read(&case.file).unwrap();
+    let half = folder("halves").join(format!("{}-half.bin", case.name));
+    fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
+    half
+}
+
+#[test]
+fn the_cpp_wrapper_gives_the_same() {
+    let variants: [(&str, &[&str]); 3] = [
+        ("raii-17", &["-std=c++17"]),
+        ("raii-20", &["-std=c++20"]),
+        ("raii-bare", &["-std=c++17", "-fno-exceptions", "-fno-rtti"]),
+    ];
+    for (name, flags) in variants {
+        let Some(raii) = program("tests/c/raii.cpp", name, Profile::Dev, flags) else {
+            return;
+        };
+        for case in cases() {
+            run(Command::new(&raii).args(arguments(&case.file, &case)));
+        }
+        if let Some(valgrind) = tool("valgrind") {
+            let case = &cases()[0];
+            support::valgrind(&valgrind, &raii, &arguments(&case.file, case));
+        }
+    }
+}
+
+#[test]
+fn valgrind_finds_nothing() {
+    let Some(valgrind) = tool("valgrind") else {
+        return;
+    };
+    let smoke = program("tests/c/smoke.c", "smoke-checked", Profile::Dev, &[]);
+    let Some(smoke) = smoke else { return };
+    for case in cases() {
+        let arguments = arguments(&case.file, &case);
+        let text = support::valgrind(&valgrind, &smoke, &arguments);
+        assert_eq!(results(&text), expected(&case), "{}", case.name);
+        // Valgrind's CPU has AVX2 where the real one has, and never AVX-512.
+        let best = sae::Level::best().min(sae::Level::Avx2);
+        assert_eq!(level(&text), best.name());
+    }
+    // The models whose decoding needs the inputs, and those that need none.
+    for case in cases().iter().filter(|case| case.name != "saelens_topk") {
+        for name in PROGRAMS {
+            let source = format!("tests/c/{name}.c");
+            let checked = format!("{name}-checked");
+            let Some(program) = program(&source, &checked, Profile::Dev, &[]) else {
+                return;
+            };
+            support::valgrind(&valgrind, &program, &arguments(&case.file, case));
+        }
+        let errors = program("tests/c/errors.c", "errors-checked", Profile::Dev, &[]);
+        let Some(errors) = errors else { return };
+        let half = half_of(case);
+        let [file, rows] = arguments(&case.file, case);
+        support::valgrind(&valgrind, &errors, &[file, rows, half.as_os_str()]);
+    }
+}
+
+/// The C side under the compiler's own checkers: what the header's macros and structs do.
+#[test]
+fn sanitizers_find_nothing() {
+    let Some(cc) = tool("cc") else { return };
+    let flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let probe = folder("programs").join("probe.c");
+    fs::write(&probe, "int main(void) { return 0; }\n").unwrap();
+    let mut command = Command::new(cc);
+    command.args(flags).arg(&probe).arg("-o");
+    let output = command.arg(probe.with_extension("")).output().unwrap();
+    if !output.status.success() {
+        println!("skipped: the C programs under sanitizers (the compiler has none)");
+        return;
+    }
+    for name in PROGRAMS.iter().chain(&["smoke"]) {
+        let source = format!("tests/c/{name}.c");
+        let sanitized = format!("{name}-sanitized");
+        let program = program(&source, &sanitized, Profile::Dev, &flags).unwrap();
+        for case in cases() {
+            run(Command::new(&program).args(arguments(&case.file, &case)));
+        }
+    }
+}
+
+#[test]
+fn the_example_prints_features() {
+    let example = "ffi/examples/features.c";
+    let Some(features) = program(example, "features", Profile::Release, &[]) else {
+        return;
+    };
+    for case in cases() {
+        let text = run(Command::new(&features).args(arguments(&case.folder, &case)));
+        let expected = expected(&case);
+        let of_features = |line: &&str| line.starts_with("feature ");
+        assert_eq!(
+            text.lines().count(),
+            expected.lines().filter(of_features).count(),
+            "{}",
+            case.name
+        );
+        let first = expected.lines().next().unwrap();
+        let [_, row, feature, bits] = first.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("`{first}`");
+        };
+        let start = format!("row {row}, feature {feature}: ");
+        let value: f32 = text.lines().next().unwrap()[start.len()..].parse().unwrap();
+        let bits = f32::from_bits(u32::from_str_radix(bits, 16).unwrap());
+        assert!((value - bits).abs() <= bits.abs() * 1e-5);
+    }
+    let mut wrong = Command::new(&features);
+    let output = wrong.args(["no/such/file", "no/rows"]).output().unwrap();
+    assert!(!output.status.success());
+}
+
+/// A library without std, with the host's memory and panic functions.
+#[test]
+fn a_library_without_std_takes_memory_from_its_host() {
+    let Some(cc) = tool("cc") else { return };
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bare-c-target");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--release", "-p", "sae-ffi"]);
+    cargo.args(["--no-default-features", "--config"]);
+    cargo.arg("profile.release.panic=\"abort\"");
+    run(cargo.env("CARGO_TARGET_DIR", &target).current_dir(root()));
+    let archive = target.join("release/libsae.a");
+    let out = folder("programs").join("bare");
+    let mut command = Command::new(cc);
+    command.arg("-std=c11").args(WARNINGS).arg("-I");
+    command.arg(root().join("include"));
+    command.arg(root().join("tests/c/bare.c")).arg(&archive);
+    run(command.arg("-lm").arg("-o").arg(&out));
+    let case = &cases()[0];
+    let config = case.folder.join("cfg.json");
+    let [file, rows] = arguments(&case.file, case);
+    let text = run(Command::new(&out).args([file, rows, config.as_os_str()]));
+    assert_eq!(
+        results(&text),
+        expected(case)
+            .lines()
+            .filter(|line| line.starts_with("feature"))
+            .fold(String::new(), |all, line| all + line + "\n")
+    );
+    if let Some(nm) = tool("nm") {
+        let symbols = run(Command::new(nm).arg("-C").arg(&archive));
+        let of_std = |line: &&str| line.contains(" std::") || line.contains("<std::");
+        assert_eq!(symbols.lines().find(of_std), None);
+    }
+}
