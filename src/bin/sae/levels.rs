@@ -5,6 +5,8 @@ use crate::style::Style;
 use sae::Level;
 use std::io::Write;
 
+/// List the instruction-set levels of this machine.
+///
 /// Every level gives the same bits; they differ in speed alone.
 #[derive(clap::Args)]
 #[command(

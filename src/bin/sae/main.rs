@@ -46,15 +46,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show what a checkpoint holds, and what opening and preparing it cost
     Inspect(inspect::Args),
-    /// Encode activation rows into sparse features (CSR arrays in an npz file)
     Encode(encode::Args),
-    /// Print the values of a few features for every activation row
     Readout(readout::Args),
-    /// List the instruction-set levels of this machine
     Levels(levels::Args),
-    /// Run the embedded SAE on eight sentences and show their strongest features
     Demo(demo::Args),
 }
 
