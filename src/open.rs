@@ -27,7 +27,8 @@ pub struct OpenOptions {
     /// The instruction set; the best one if `None`.
     pub level: Option<Level>,
     /// What the file does not say, as key and value: `k`, `norm_scaling_factor`,
-    /// `normalize_activations`. A key that the checkpoint does not need is an error.
+    /// `normalize_activations`, `class`. An error asks for what is missing by its key; a key that
+    /// the checkpoint has no use for is an error too.
     pub set: Vec<(String, String)>,
 }
 
@@ -66,7 +67,8 @@ impl<'a> Sae<'a> {
     ///
     /// `name` is the name that the file was downloaded under, with the folders above it if they
     /// are known (`layer_12/width_16k/average_l0_82/params.npz`): some publishers keep facts only
-    /// there. `config` is the text of the config beside it (`cfg.json`), if it has one.
+    /// there. `config` is the text of the config beside it (`cfg.json`, `config.json`,
+    /// `hyperparams.json`), if it has one.
     ///
     /// # Errors
     /// [`Error::InFile`] with `name` and the cause.
@@ -88,9 +90,10 @@ impl<'a> Sae<'a> {
             ..Checkpoint::default()
         };
         if let Some(text) = config {
-            let name = "cfg.json";
-            let value = parse_config(name, text.as_bytes()).map_err(|error| error.in_file(name))?;
-            checkpoint.configs.push((name.into(), value));
+            // Its own name is not known: it stands for whichever the convention asks for.
+            let value = parse_config("config", text.as_bytes());
+            let value = value.map_err(|error| error.in_file("config"))?;
+            checkpoint.configs.push((convention::UNNAMED.into(), value));
         }
         let archive = container::read(Bytes::borrowed(bytes), options.check);
         let archive = archive.map_err(|error| error.in_file(name))?;
@@ -109,10 +112,9 @@ impl<'a> Sae<'a> {
         let archives = checkpoint.archives.iter();
         if parts.about.files.is_empty() {
             parts.about.files = archives.clone().map(|(name, _)| name.clone()).collect();
-            parts
-                .about
-                .files
-                .extend(checkpoint.configs.iter().map(|(name, _)| name.clone()));
+            let configs = checkpoint.configs.iter().map(|(name, _)| name.clone());
+            let configs = configs.filter(|name| name != convention::UNNAMED);
+            parts.about.files.extend(configs);
         }
         parts
             .about
@@ -154,14 +156,49 @@ mod from_path {
     use std::path::{Path, PathBuf};
 
     /// Names that publishers give to weights; they are preferred to other files of a folder.
-    const KNOWN: &[&str] = &["sae_weights.safetensors", "params.npz"];
+    const KNOWN: &[&str] = &[
+        "sae_weights.safetensors",
+        "params.npz",
+        "params.safetensors",
+        "ae.pt",
+        "sae.safetensors",
+        "sae.pt",
+        "final.safetensors",
+        "latest_ckpt.safetensors",
+        "model.safetensors",
+        "weights.pt",
+        "state_dict.pth",
+        "sae_state_dict.pt",
+        "atoms.pt",
+    ];
     /// Endings of files that hold tensors.
-    const WEIGHTS: &[&str] = &["safetensors", "npz"];
+    const WEIGHTS: &[&str] = &["safetensors", "npz", "pt", "pth"];
+    /// Files that publishers write beside the weights: statistics, states of training, copies.
+    const BESIDE: &[&str] = &[
+        "sparsity.safetensors",
+        "activations_store_state.safetensors",
+        "activation_whitening.safetensors",
+        "trainer_state.pt",
+        "optimizer.pt",
+        "scheduler.pt",
+        "atom_indices.pt",
+        "dictionary.pt",
+        "sae_module.pt",
+        "mean.pt",
+        "std.pt",
+    ];
+    /// Names of side-cars. `NAME_cfg.json` beside `NAME.pt` is one too.
+    const CONFIGS: &[&str] = &["cfg.json", "config.json", "hyperparams.json", "meta.json"];
+    /// How deep below a given folder a checkpoint is looked for.
+    const MAX_FOLDER_DEPTH: usize = 6;
+    /// How many folders are looked at for it.
+    const MAX_FOLDERS: usize = 4096;
 
     impl Sae<'static> {
-        /// Opens a checkpoint as it was downloaded: the weights file, or its folder. The weights
-        /// are mapped, not read; opening reads headers and vectors, and the matrices too in files
-        /// below 16 MiB or with [`Check::Full`](crate::container::Check::Full).
+        /// Opens a checkpoint as it was downloaded: the weights file, or a folder that holds one
+        /// checkpoint, at any depth. The weights are mapped, not read; opening reads headers and
+        /// vectors, and the matrices too in files below 16 MiB or with
+        /// [`Check::Full`](crate::container::Check::Full).
         ///
         /// # Errors
         /// [`Error::InFile`] with the file and the cause.
@@ -173,56 +210,96 @@ mod from_path {
     }
 
     fn open_path(path: &Path, options: &OpenOptions) -> Result<Sae<'static>, Error> {
-        let file = match path.is_dir() {
+        let files = match path.is_dir() {
             true => weights_in(path)?,
-            false => path.to_path_buf(),
+            false => with_companion(path),
         };
+        let file = files.first().map_or(path, PathBuf::as_path);
         let shown = file.display().to_string();
-        let mapping = Mapping::open(&file).map_err(|error| error.in_file(&shown))?;
-        let bytes = Bytes::shared(Arc::new(mapping));
-        let covered = options.check.covers(bytes.len());
-        let archive = container::read(bytes, options.check);
-        let archive = archive.map_err(|error| error.in_file(&shown))?;
-        let folder = file.parent().unwrap_or(Path::new(""));
+        let mut covered = true;
+        let mut archives = Vec::new();
+        for file in &files {
+            let shown = file.display().to_string();
+            let mapping = Mapping::open(file).map_err(|error| error.in_file(&shown))?;
+            let bytes = Bytes::shared(Arc::new(mapping));
+            covered &= options.check.covers(bytes.len());
+            let archive = container::read(bytes, options.check);
+            archives.push((
+                name_of(file),
+                archive.map_err(|error| error.in_file(shown))?,
+            ));
+        }
         let checkpoint = Checkpoint {
-            archives: Vec::from([(name_of(&file), archive)]),
-            configs: configs_in(folder)?,
-            folders: folders_above(&file),
+            archives,
+            configs: configs_beside(file)?,
+            folders: folders_above(file),
         };
         Sae::build(&checkpoint, options, covered).map_err(|error| error.in_file(shown))
     }
 
-    /// The one weights file in a folder.
-    fn weights_in(folder: &Path) -> Result<PathBuf, Error> {
-        let known = KNOWN.iter().map(|name| folder.join(name));
-        let mut found: Vec<PathBuf> = known.filter(|path| path.is_file()).collect();
-        if let [file] = found.as_slice() {
-            return Ok(file.clone());
-        }
-        found.clear();
-        for path in list(folder)? {
-            let ending = path
-                .extension()
-                .and_then(|ending| ending.to_str())
-                .unwrap_or("");
-            // SAELens writes its firing statistics beside the weights.
-            if WEIGHTS.contains(&ending)
-                && name_of(&path) != "sparsity.safetensors"
-                && path.is_file()
-            {
-                found.push(path);
+    /// A weights file, and the other half of a layer of a cross-layer transcoder.
+    fn with_companion(file: &Path) -> Vec<PathBuf> {
+        let name = name_of(file);
+        let halves = [("W_enc_", "W_dec_"), ("W_dec_", "W_enc_")];
+        let other = halves.iter().find_map(|(from, to)| {
+            let rest = name.strip_prefix(from)?;
+            Some(file.with_file_name(alloc::format!("{to}{rest}")))
+        });
+        let mut files = Vec::from([file.to_path_buf()]);
+        files.extend(other.filter(|other| other.is_file()));
+        files
+    }
+
+    /// The files of the one checkpoint in or below a folder.
+    fn weights_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        let mut found: Vec<Vec<PathBuf>> = Vec::new();
+        let mut level = Vec::from([folder.to_path_buf()]);
+        let mut visited = 0;
+        for _ in 0..MAX_FOLDER_DEPTH {
+            let mut below = Vec::new();
+            for folder in level {
+                visited += 1;
+                if visited > MAX_FOLDERS {
+                    return Err(Error::Limit {
+                        what: "number of folders".into(),
+                        limit: MAX_FOLDERS as u64,
+                        found: visited as u64,
+                    });
+                }
+                let (here, folders) = checkpoints_in(&folder)?;
+                // What lies below a checkpoint belongs to it.
+                if here.is_empty() {
+                    below.extend(folders);
+                }
+                found.extend(here);
             }
+            level = below;
         }
-        match found.as_slice() {
-            [file] => Ok(file.clone()),
-            [] => Err(Error::NotACheckpoint {
-                found: alloc::format!("a folder without a {} file", WEIGHTS.join(" or ")),
+        let mut checkpoints = found.into_iter();
+        match (checkpoints.next(), checkpoints.len()) {
+            (Some(files), 0) => Ok(files),
+            (None, _) => Err(Error::NotACheckpoint {
+                found: alloc::format!("a folder without a {} file", WEIGHTS.join(", ")),
             }),
-            several => {
-                let names: Vec<String> = several.iter().map(|path| name_of(path)).collect();
+            (Some(first), more) => {
+                const SHOWN: usize = 8;
+                let shown = [first].into_iter().chain(checkpoints).take(SHOWN);
+                let names: Vec<String> = shown
+                    .filter_map(|files| files.into_iter().next())
+                    .map(|file| {
+                        file.strip_prefix(folder)
+                            .unwrap_or(&file)
+                            .display()
+                            .to_string()
+                    })
+                    .collect();
+                let rest = match (more + 1).saturating_sub(SHOWN) {
+                    0 => String::new(),
+                    rest => alloc::format!(" and {rest} more"),
+                };
                 Err(Error::NotACheckpoint {
                     found: alloc::format!(
-                        "a folder with several models, name one: {}",
+                        "a folder with several models, name one: {}{rest}",
                         names.join(", ")
                     ),
                 })
@@ -230,24 +307,58 @@ mod from_path {
         }
     }
 
-    /// Every JSON file in the folder.
-    fn configs_in(folder: &Path) -> Result<Vec<(String, serde_json::Value)>, Error> {
-        let folder = if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        };
-        let mut configs = Vec::new();
+    /// The checkpoints right in a folder, each with its files, and the folders in it.
+    fn checkpoints_in(folder: &Path) -> Result<(Vec<Vec<PathBuf>>, Vec<PathBuf>), Error> {
+        let (mut weights, mut folders) = (Vec::new(), Vec::new());
         for path in list(folder)? {
-            let name = name_of(&path);
-            if !matches!(name.as_str(), "cfg.json") {
-                continue;
+            let ending = path.extension().and_then(|ending| ending.to_str());
+            if path.is_dir() {
+                folders.push(path);
+            } else if ending.is_some_and(|ending| WEIGHTS.contains(&ending))
+                && !BESIDE.contains(&name_of(&path).as_str())
+            {
+                weights.push(path);
             }
-            let value = read_config(&path, &name);
-            configs.push((
-                name,
-                value.map_err(|error| error.in_file(path.display().to_string()))?,
-            ));
+        }
+        let is_known = |path: &&PathBuf| KNOWN.contains(&name_of(path).as_str());
+        let known: Vec<PathBuf> = weights.iter().filter(is_known).cloned().collect();
+        let halves = |path: &&PathBuf| {
+            let name = name_of(path);
+            name.starts_with("W_enc_") || name.starts_with("W_dec_")
+        };
+        let checkpoints = if !known.is_empty() {
+            known.into_iter().map(|file| Vec::from([file])).collect()
+        } else if !weights.is_empty() && weights.iter().all(|path| halves(&path)) {
+            // All layers of a cross-layer transcoder.
+            Vec::from([weights])
+        } else {
+            weights.into_iter().map(|file| Vec::from([file])).collect()
+        };
+        Ok((checkpoints, folders))
+    }
+
+    /// The side-cars of a weights file: those with known names in its folder, or above a folder
+    /// `checkpoints`.
+    fn configs_beside(file: &Path) -> Result<Vec<(String, serde_json::Value)>, Error> {
+        let own = file
+            .file_stem()
+            .map(|stem| alloc::format!("{}_cfg.json", stem.display()));
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let above = match folder.file_name() {
+            Some(name) if name == "checkpoints" => folder.parent(),
+            _ => None,
+        };
+        let mut configs: Vec<(String, serde_json::Value)> = Vec::new();
+        for folder in [Some(folder), above].into_iter().flatten() {
+            for name in CONFIGS.iter().copied().chain(own.as_deref()) {
+                let path = folder.join(name);
+                if !path.is_file() || configs.iter().any(|(known, _)| known == name) {
+                    continue;
+                }
+                let value = read_config(&path, name);
+                let value = value.map_err(|error| error.in_file(path.display().to_string()))?;
+                configs.push((name.into(), value));
+            }
         }
         Ok(configs)
     }

@@ -94,6 +94,12 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The same entry under another name; [`load`](Entry::load) keeps the tensor's own.
+    pub(crate) fn renamed(mut self, name: String) -> Self {
+        self.name = name;
+        self
+    }
+
     /// The name in the file.
     pub fn name(&self) -> &str {
         &self.name

@@ -2,9 +2,10 @@
 
 use super::{Checkpoint, Config, Settings, Tensors};
 use crate::container::Archive;
+use crate::dtype::Dtype;
 use crate::error::Error;
-use crate::kernels::Kernels;
-use crate::model::{About, Activation, FeatureAxis, Layout, Matrix, Parts, Thresholds};
+use crate::kernels::{Kernels, WeightType};
+use crate::model::{About, Activation, FeatureAxis, Matrix, Parts, Rank, Thresholds};
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -34,18 +35,6 @@ pub(super) fn shape<'c>(archive: &'c Archive<'_>, name: &str) -> &'c [usize] {
     archive.entry(name).map_or(&[], |entry| entry.shape())
 }
 
-/// Two matrices and a rule; conventions set whatever else they have.
-pub(super) fn plain<'a>(
-    encoder: Matrix<'a>,
-    decoder: Matrix<'a>,
-    activation: Activation,
-) -> Parts<'a> {
-    Parts {
-        undo_norm: true,
-        ..Parts::new(encoder, activation, decoder)
-    }
-}
-
 /// Strict JumpReLU with a threshold for each feature, and positive values only.
 pub(super) fn jump_relu(threshold: Vec<f32>) -> Activation {
     Activation::JumpRelu {
@@ -64,11 +53,20 @@ pub(super) fn scalar_jump_relu(threshold: f32) -> Activation {
     }
 }
 
-/// Euclidean norms of the vectors of a matrix, in f64, in the order of summation of every other
-/// sum. Reads the matrix once: the bytes are added to what opening has read.
-pub(super) fn norms(matrix: &Matrix<'_>, tensors: &Tensors<'_, '_>) -> Vec<f64> {
+/// The k largest; `relu` keeps the positive ones of them.
+pub(super) fn top_k(k: usize, relu: bool) -> Activation {
+    Activation::TopK {
+        k,
+        rank: Rank::Value,
+        relu,
+    }
+}
+
+/// Euclidean norms of the vectors of a matrix. Reads the matrix once: its bytes are added to what
+/// opening has read.
+pub(super) fn norms(matrix: &Matrix<'_>, tensors: &Tensors<'_, '_>) -> Result<Vec<f64>, Error> {
     tensors.count_read(matrix.size_bytes());
-    squared_norms(matrix).into_iter().map(libm::sqrt).collect()
+    matrix.norms()
 }
 
 /// Norms of a few vectors spread over the matrix: enough to tell whether they are normalised.
@@ -89,62 +87,12 @@ pub(super) fn sample_norms(matrix: &Matrix<'_>, tensors: &Tensors<'_, '_>) -> Ve
     features.map(norm).collect()
 }
 
-fn squared_norms(matrix: &Matrix<'_>) -> Vec<f64> {
-    // Features of a block lie in one cache line of every column-major row.
-    const BLOCK: usize = 32;
-    let kernels = Kernels::best();
-    let (ty, width) = (matrix.weight_type(), matrix.width());
-    let mut rows = vec![0.0; width * BLOCK];
-    let mut line = [0.0; BLOCK];
-    let mut squares = Vec::with_capacity(matrix.features());
-    for first in (0..matrix.features()).step_by(BLOCK) {
-        let count = BLOCK.min(matrix.features() - first);
-        match matrix.layout() {
-            Layout::Rows => {
-                for (i, row) in rows.chunks_exact_mut(width.max(1)).take(count).enumerate() {
-                    kernels.widen(ty, matrix.row(first + i).unwrap_or(&[]), row);
-                }
-            }
-            Layout::Columns => {
-                let weights = matrix.bytes_from(first);
-                let Some(line) = line.get_mut(..count) else {
-                    continue;
-                };
-                for column in 0..width {
-                    let start = column * matrix.stride_bytes();
-                    let bytes = weights.get(start..start + count * ty.size());
-                    kernels.widen(ty, bytes.unwrap_or(&[]), line);
-                    for (i, &weight) in line.iter().enumerate() {
-                        if let Some(to) = rows.get_mut(i * width + column) {
-                            *to = weight;
-                        }
-                    }
-                }
-            }
-        }
-        let rows = rows.chunks_exact(width.max(1)).take(count);
-        squares.extend(rows.map(|row| kernels.sum_squares_about(row, 0.0)));
-    }
-    squares
-}
-
 /// Whether norms differ from 1 by more than the rounding of 8-bit mantissas (BF16) explains.
 pub(super) fn not_unit(norms: &[f64]) -> Option<(f64, f64)> {
     const SLACK: f64 = 0.02;
     let least = norms.iter().copied().fold(f64::INFINITY, f64::min);
     let most = norms.iter().copied().fold(0.0, f64::max);
     (least < 1.0 - SLACK || most > 1.0 + SLACK).then_some((least, most))
-}
-
-/// Thresholds of a gate on `pre * norm > threshold` whose value is `pre`: each divided by its
-/// norm. A row of zeros never passes a threshold that is not negative.
-pub(super) fn thresholds_by_norm(thresholds: &[f64], norms: &[f64]) -> Vec<f32> {
-    let quotient = |(&threshold, &norm): (&f64, &f64)| match norm > 0.0 {
-        true => (threshold / norm) as f32,
-        false if threshold < 0.0 => f32::MIN,
-        false => f32::INFINITY,
-    };
-    thresholds.iter().zip(norms).map(quotient).collect()
 }
 
 /// A factor for every feature, on top of those that are there.
@@ -247,8 +195,46 @@ pub(super) fn two_layers<'a>(
     let [d_out, _] = tensors.shape_2d(w_dec)?;
     let encoder = tensors.matrix(w_enc, FeatureAxis::First, d_sae, d_in)?;
     let decoder = tensors.matrix(w_dec, FeatureAxis::Second, d_sae, d_out)?;
-    let mut parts = plain(encoder, decoder, Activation::Relu);
+    let mut parts = Parts::new(encoder, Activation::Relu, decoder);
     parts.bias = Some(tensors.vector(b_enc, d_sae)?);
     parts.decoder_bias = Some(tensors.vector(b_dec, d_out)?);
     Ok(parts)
+}
+
+/// A tensor `[a, features, b]` as rows of `a * b` weights, one for each feature: gathered into
+/// memory, in the format it has.
+pub(super) fn side_by_side(
+    tensors: &Tensors<'_, '_>,
+    name: &str,
+) -> Result<Matrix<'static>, Error> {
+    let tensor = tensors.weights(name)?;
+    let (&[parts, features, width], true) = (tensor.shape(), tensor.is_row_major()) else {
+        return Err(tensors.dimensions(name, 3, tensor.shape()));
+    };
+    let ty = match tensor.dtype() {
+        Dtype::F32 => WeightType::F32,
+        Dtype::F16 => WeightType::F16,
+        Dtype::BF16 => WeightType::BF16,
+        other => {
+            return Err(Error::UnsupportedDtype {
+                tensor: name.into(),
+                found: other.name().into(),
+            });
+        }
+    };
+    let weights = tensor.bytes().as_slice();
+    let row = width * ty.size();
+    let mut rows: Vec<u8> = Vec::new();
+    rows.try_reserve_exact(weights.len())
+        .map_err(|_| Error::OutOfMemory {
+            what: "one row for each feature",
+            bytes: weights.len() as u64,
+        })?;
+    for feature in 0..features {
+        for part in 0..parts {
+            let start = (part * features + feature) * row;
+            rows.extend_from_slice(weights.get(start..start + row).unwrap_or(&[]));
+        }
+    }
+    Ok(Matrix::from_rows(name, rows, ty, features, parts * width))
 }

@@ -18,12 +18,12 @@
 //! and BatchTopK have the same tensors: only the config tells them apart, else `class=..` must.
 
 use super::common::{
-    about, has_all, jump_relu, k, only, owned, plain, scalar_jump_relu, shape, the_archive,
+    about, has_all, jump_relu, k, only, owned, scalar_jump_relu, shape, the_archive, top_k,
 };
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::container::Archive;
 use crate::error::Error;
-use crate::model::{Activation, FeatureAxis, Parts, Rank};
+use crate::model::{Activation, FeatureAxis, Parts};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -144,7 +144,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     let (d_sae, d_in) = (encoder.features(), encoder.width());
     trainer.check_size("activation_dim", d_in)?;
     trainer.check_size("dict_size", d_sae)?;
-    let mut parts = plain(encoder, decoder, Activation::Relu);
+    let mut parts = Parts::new(encoder, Activation::Relu, decoder);
 
     let output_bias = match class {
         Class::AutoEncoder => "bias",
@@ -181,11 +181,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             } else {
                 // Stored, but unused by default.
                 tensors.skip("threshold");
-                parts.activation = Activation::TopK {
-                    k,
-                    rank: Rank::Value,
-                    relu: true,
-                };
+                parts.activation = top_k(k, true);
                 "topk"
             }
         }

@@ -82,7 +82,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         &tensors,
         [ENCODER, "encoder.0.bias", "decoder.weight", "decoder.bias"],
     )?;
-    let norms = norms(&parts.decoder, &tensors);
+    let norms = norms(&parts.decoder, &tensors)?;
     let inverse = |norm: f64| 1.0 / norm.max(LEAST_NORM);
     parts.decoder_scale = Some(norms.into_iter().map(inverse).collect());
     let model = config.text("tlens_model_name")?.map(ToString::to_string);

@@ -16,7 +16,7 @@
 //! side by side: they are not summed over the targets, as SAELens does. Its `b_dec` and skip
 //! belong to its own layer, so that the sum of all files' reconstructions is the model's.
 
-use super::common::{about, has_all, jump_relu, only, owned, plain, shape, the_archive};
+use super::common::{about, has_all, jump_relu, only, owned, shape, the_archive};
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
 use crate::model::{FeatureAxis, Parts, Site};
@@ -72,7 +72,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     tensors.check_shape("b_dec", &[d_out])?;
     let encoder = tensors.matrix("w_enc", FeatureAxis::Second, d_sae, d_in)?;
     let threshold = tensors.thresholds("threshold", d_sae)?;
-    let mut parts = plain(encoder, decoder, jump_relu(threshold));
+    let mut parts = Parts::new(encoder, jump_relu(threshold), decoder);
     parts.bias = Some(tensors.vector("b_enc", d_sae)?);
     let b_dec = tensors.vector("b_dec", d_out)?;
 

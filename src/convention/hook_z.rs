@@ -12,7 +12,7 @@
 //! `[heads * d_head]`. These four tensors alone would fit other publishers too: the config's
 //! `act_size` and `act_name` tell.
 
-use super::common::{about, has_all, only, owned, plain, the_archive};
+use super::common::{about, has_all, only, owned, the_archive};
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
 use crate::model::{Activation, FeatureAxis, Parts};
@@ -52,7 +52,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     config.check_size("dict_size", d_sae)?;
     let encoder = tensors.matrix("W_enc", FeatureAxis::Second, d_sae, d_in)?;
     let decoder = tensors.matrix("W_dec", FeatureAxis::First, d_sae, d_in)?;
-    let mut parts = plain(encoder, decoder, Activation::Relu);
+    let mut parts = Parts::new(encoder, Activation::Relu, decoder);
     parts.bias = Some(tensors.vector("b_enc", d_sae)?);
     let b_dec = tensors.vector("b_dec", d_in)?;
     parts.center = Some(b_dec.clone());

@@ -19,7 +19,7 @@
 //! of them has not, `inspect` says so.
 
 use super::common::{
-    about, has_all, norms, not_unit, only, owned, plain, positive, sample_norms, scalar_jump_relu,
+    about, has_all, norms, not_unit, only, owned, positive, sample_norms, scalar_jump_relu,
     the_archive,
 };
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
@@ -93,10 +93,10 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
                      fire; units=raw follows the original code"
                 ));
             }
-            let mut parts = plain(
+            let mut parts = Parts::new(
                 encoder,
-                decoder,
                 scalar_jump_relu((threshold * s_in) as f32),
+                decoder,
             );
             parts.scale = Some(vec![s_in; d_sae]);
             parts.decoder_scale = Some(vec![1.0 / s_out; d_sae]);
@@ -109,7 +109,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             let mut scale = vec![s_in / s_out; d_sae];
             let mut inverse = vec![1.0; d_sae];
             if include_norm {
-                let norms = norms(&decoder, &tensors);
+                let norms = norms(&decoder, &tensors)?;
                 for ((scale, inverse), norm) in scale.iter_mut().zip(&mut inverse).zip(&norms) {
                     *scale *= norm;
                     // A column of zeros never fires, so its inverse is never used.
@@ -123,7 +123,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             for (bias, scale) in bias.iter_mut().zip(&scale) {
                 *bias *= scale / s_in;
             }
-            let mut parts = plain(encoder, decoder, scalar_jump_relu(threshold as f32));
+            let mut parts = Parts::new(encoder, scalar_jump_relu(threshold as f32), decoder);
             parts.scale = Some(scale);
             parts.decoder_scale = Some(inverse);
             notes.push("features in raw units, as the original code reports them".into());

@@ -15,8 +15,7 @@
 //! the original code is followed and `inspect` says so.
 
 use super::common::{
-    about, fold_factor, has_all, jump_relu, norms, not_unit, only, plain, positive, shape,
-    the_archive, thresholds_by_norm,
+    about, fold_factor, has_all, jump_relu, norms, not_unit, only, positive, shape, the_archive,
 };
 use super::llama_scope::hooks;
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
@@ -78,15 +77,16 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     let decoder = tensors.matrix("decoder.weight", FeatureAxis::Second, d_sae, d_out)?;
     let log = tensors.vector(tensors.either(LOG_THRESHOLD), d_sae)?;
     let thresholds: Vec<f64> = log.into_iter().map(libm::exp).collect();
-    let mut gate = thresholds.iter().map(|&value| value as f32).collect();
+    let gate = thresholds.iter().map(|&value| value as f32).collect();
+    let mut rank_weight = None;
     if config
         .flag("sparsity_include_decoder_norm")?
         .unwrap_or(true)
     {
-        let norms = norms(&decoder, &tensors);
+        let norms = norms(&decoder, &tensors)?;
         notes.push("decoder norms were computed at open".into());
         if let Some((least, most)) = not_unit(&norms) {
-            gate = thresholds_by_norm(&thresholds, &norms);
+            rank_weight = Some(norms);
             notes.push(alloc::format!(
                 "decoder columns have norms from {least:.3} to {most:.3}, not 1: features are \
                  gated on pre * norm as in the original code, not as in SAELens"
@@ -94,7 +94,8 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         }
     }
     let factor = factor(&config, &tensors, settings, d_in)?;
-    let mut parts = plain(encoder, decoder, jump_relu(gate));
+    let mut parts = Parts::new(encoder, jump_relu(gate), decoder);
+    parts.rank_weight = rank_weight;
     parts.bias = Some(tensors.vector("encoder.bias", d_sae)?);
     parts.decoder_bias = Some(tensors.vector("decoder.bias", d_out)?);
     parts.about.notes = notes;

@@ -13,10 +13,10 @@
 //! `y = (D f + bias) * std + mean`. The repositories `-tfm` hold a transformer too and prefix
 //! these with `autoencoder.`.
 
-use super::common::{about, has_all, k, only, plain, the_archive};
+use super::common::{about, has_all, k, only, the_archive, top_k};
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Rank};
+use crate::model::{FeatureAxis, InputNorm, Parts};
 use alloc::vec::Vec;
 
 pub(super) const CONVENTION: Convention = Convention {
@@ -60,14 +60,10 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             architecture: "mlsae with a tuned lens".into(),
         });
     }
-    let activation = Activation::TopK {
-        k,
-        rank: Rank::Value,
-        relu: true,
-    };
+    let activation = top_k(k, true);
     let encoder = tensors.matrix("encoder.weight", FeatureAxis::First, d_sae, d_in)?;
     let decoder = tensors.matrix("decoder.weight", FeatureAxis::Second, d_sae, d_in)?;
-    let mut parts = plain(encoder, decoder, activation);
+    let mut parts = Parts::new(encoder, activation, decoder);
     let bias = tensors.vector("pre_encoder_bias", d_in)?;
     parts.center = Some(bias.clone());
     parts.decoder_bias = Some(bias);

@@ -5,8 +5,11 @@
 //! that names it, never a default: unknown floating-point tensors, unknown values of known keys,
 //! unknown architectures. What nobody reads at inference is ignored, and listed.
 
+mod bussmann;
 mod common;
 mod config;
+mod cross_layer;
+mod crosscoder;
 mod deepseek_r1;
 mod dictionary_learning;
 mod e2e;
@@ -17,11 +20,16 @@ mod hook_z;
 mod llama_scope;
 mod llama_scope_r1;
 mod mlsae;
+mod msae;
 mod openai;
 mod openmoss;
+mod overcomplete;
+mod patchsae;
+mod prisma;
 mod qwen_scope;
 mod saelens;
 mod sparsify;
+mod temporal;
 mod tensors;
 mod transcoder_set;
 
@@ -193,6 +201,11 @@ const CONVENTIONS: &[Convention] = &[
     gemma_scope_1::CONVENTION,
     gemma_scope_2::CONVENTION,
     goodfire::CONVENTION,
+    cross_layer::CONVENTION,
+    crosscoder::CONVENTION,
+    overcomplete::CONVENTION,
+    msae::CONVENTION,
+    temporal::CONVENTION,
     mlsae::CONVENTION,
     openai::CONVENTION,
     openmoss::CONVENTION,
@@ -202,12 +215,16 @@ const CONVENTIONS: &[Convention] = &[
     // By what a config says, too.
     llama_scope::CONVENTION,
     hook_z::CONVENTION,
+    bussmann::CONVENTION,
+    prisma::CONVENTION,
     dictionary_learning::CONVENTION,
     // By shapes.
     qwen_scope::CONVENTION,
     transcoder_set::CONVENTION,
     saelens::CONVENTION,
     deepseek_r1::CONVENTION,
+    // Only when the caller says so.
+    patchsae::CONVENTION,
 ];
 
 /// Recognises the publisher and brings the checkpoint into canonical form.
@@ -221,12 +238,74 @@ pub fn open<'a>(
     strict: bool,
 ) -> Result<Parts<'a>, Error> {
     let settings = Settings::new(set, strict);
-    let Some(convention) = CONVENTIONS.iter().find(|found| (found.detect)(checkpoint)) else {
-        return Err(unknown(checkpoint));
-    };
-    let parts = (convention.open)(checkpoint, &settings)?;
+    let unwrapped = unwrap(checkpoint);
+    let checkpoint = unwrapped.as_ref().unwrap_or(checkpoint);
+    let parts = (choose(checkpoint, &settings)?.open)(checkpoint, &settings)?;
     settings.finish()?;
     Ok(parts)
+}
+
+/// The convention that the caller names, or that recognises the checkpoint.
+fn choose(
+    checkpoint: &Checkpoint<'_>,
+    settings: &Settings<'_>,
+) -> Result<&'static Convention, Error> {
+    if let Some(name) = settings.text("convention") {
+        let named = CONVENTIONS.iter().find(|known| known.name == name);
+        return named.ok_or_else(|| Error::InvalidValue {
+            key: "convention".into(),
+            expected: CONVENTIONS
+                .iter()
+                .map(|known| known.name)
+                .collect::<Vec<_>>()
+                .join(", "),
+            found: name.into(),
+        });
+    }
+    if let Some(found) = CONVENTIONS.iter().find(|known| (known.detect)(checkpoint)) {
+        return Ok(found);
+    }
+    let bare = ["W_enc", "W_dec", "b_enc", "b_dec"];
+    match common::only(checkpoint) {
+        Some(archive) if archive.container == "torch" && common::has_all(archive, &bare) => {
+            Err(Error::MissingKey {
+                key: "convention".into(),
+                hint: "several publishers store these four tensors, and there is no config that \
+                       tells them apart; give convention=patchsae, say"
+                    .into(),
+            })
+        }
+        _ => Err(unknown(checkpoint)),
+    }
+}
+
+/// Names under which training scripts put a whole state dict beside other things.
+const WRAPPERS: &[&str] = &[
+    "state_dict.",
+    "model_state_dict.",
+    "sae.",
+    "autoencoder.state_dict.",
+];
+
+/// The checkpoint without such a wrapper, if it has one.
+fn unwrap<'a>(checkpoint: &Checkpoint<'a>) -> Option<Checkpoint<'a>> {
+    let archive = common::only(checkpoint)?;
+    let under = |prefix: &&&str| {
+        archive
+            .entries
+            .iter()
+            .any(|e| e.name().starts_with(**prefix))
+    };
+    let prefix = WRAPPERS.iter().find(under)?;
+    let mut archive = archive.clone();
+    for entry in &mut archive.entries {
+        if let Some(name) = entry.name().strip_prefix(prefix) {
+            *entry = entry.clone().renamed(name.to_string());
+        }
+    }
+    let mut unwrapped = checkpoint.clone();
+    unwrapped.archives.first_mut()?.1 = archive;
+    Some(unwrapped)
 }
 
 fn unknown(checkpoint: &Checkpoint<'_>) -> Error {

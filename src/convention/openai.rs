@@ -15,10 +15,10 @@
 //! TopK implies the layer norm of the input, which the output undoes. `postact_fn` Identity keeps
 //! negative values among the k largest. sdxl-unbox has k in its config, no layer norm, and ReLU.
 
-use super::common::{about, has_all, k, only, plain, the_archive};
+use super::common::{about, has_all, k, only, the_archive, top_k};
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Rank};
+use crate::model::{Activation, FeatureAxis, InputNorm, Parts};
 use alloc::vec::Vec;
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             (top_k(k, true), "topk", InputNorm::None)
         }
     };
-    let mut parts = plain(encoder, decoder, activation);
+    let mut parts = Parts::new(encoder, activation, decoder);
     parts.input_norm = input_norm;
     parts.bias = Some(tensors.vector("latent_bias", d_sae)?);
     let pre_bias = tensors.vector("pre_bias", d_in)?;
@@ -113,12 +113,4 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             .push("the decoder is the encoder (tied)".into());
     }
     Ok(parts)
-}
-
-fn top_k(k: usize, relu: bool) -> Activation {
-    Activation::TopK {
-        k,
-        rank: Rank::Value,
-        relu,
-    }
 }

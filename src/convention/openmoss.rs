@@ -11,17 +11,15 @@
 //! | `dataset_average_activation_norm.<hook>` | 0-dim | may be uninitialised memory: read only if `norm_activation` is dataset-wise |
 //!
 //! `p = W_E^T (s x) + b_E`; nothing is subtracted. With `sparsity_include_decoder_norm` (on by
-//! default) the gate looks at `p |d_i|` and the value is p: a JumpReLU threshold is divided by
-//! the norm, a ReLU is not changed. Top-k is taken of positive values.
+//! default) the gate looks at `p |d_i|` and the value is p: the norms are the weights of the
+//! ranks. Top-k is taken of positive values.
 
-use super::common::{
-    about, fold_factor, has_all, k, norms, only, plain, shape, the_archive, thresholds_by_norm,
-};
+use super::common::{about, fold_factor, has_all, k, norms, only, shape, the_archive, top_k};
 use super::llama_scope::hooks;
 use super::llama_scope_r1::factor;
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Rank, Thresholds};
+use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Thresholds};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -79,38 +77,19 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         .flag("sparsity_include_decoder_norm")?
         .unwrap_or(true);
     let architecture = config.text("act_fn")?;
-    let top_k = config.count("top_k")?;
+    let stated_k = config.count("top_k")?;
     let activation = match architecture {
         Some("relu") => Activation::Relu,
         Some("jumprelu") => {
             let log = tensors.vector(LOG_THRESHOLD, d_sae)?;
-            let thresholds: Vec<f64> = log.into_iter().map(libm::exp).collect();
-            let thresholds = match by_norm {
-                true => {
-                    notes.push("decoder norms were computed at open".into());
-                    thresholds_by_norm(&thresholds, &norms(&decoder, &tensors))
-                }
-                false => thresholds.iter().map(|&value| value as f32).collect(),
-            };
+            let thresholds = log.into_iter().map(|log| libm::exp(log) as f32).collect();
             Activation::JumpRelu {
                 threshold: Thresholds::PerFeature(thresholds),
                 relu: false,
                 inclusive: false,
             }
         }
-        Some("topk") => {
-            let k = k(settings, top_k, CONFIG, &mut notes)?;
-            if by_norm {
-                return Err(Error::UnsupportedArchitecture {
-                    architecture: "topk ranked by decoder norm".into(),
-                });
-            }
-            Activation::TopK {
-                k,
-                rank: Rank::Value,
-                relu: true,
-            }
-        }
+        Some("topk") => top_k(k(settings, stated_k, CONFIG, &mut notes)?, true),
         Some(other @ ("batchtopk" | "layertopk" | "batchlayertopk")) => {
             return Err(Error::UnsupportedArchitecture {
                 architecture: alloc::format!("{other}, which selects over a whole batch"),
@@ -121,7 +100,11 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             return Err(config.invalid("act_fn", expected, &other.unwrap_or("nothing").into()));
         }
     };
-    let mut parts = plain(encoder, decoder, activation);
+    let mut parts = Parts::new(encoder, activation, decoder);
+    if by_norm && !matches!(parts.activation, Activation::Relu) {
+        parts.rank_weight = Some(norms(&parts.decoder, &tensors)?);
+        notes.push("decoder norms were computed at open".into());
+    }
     parts.bias = Some(tensors.vector("b_E", d_sae)?);
     parts.decoder_bias = Some(match config.flag("use_decoder_bias")? {
         Some(false) if !tensors.has("b_D") => vec![0.0; d_out],

@@ -12,10 +12,10 @@
 //! (`SAE-Res-Qwen3-1.7B-Base-W32K-L0_100`: d_sae is 32 * 1024, k is 100), which is looked for
 //! among the folders; else the caller gives it.
 
-use super::common::{about, has_all, only, plain, shape, the_archive};
+use super::common::{about, has_all, only, shape, the_archive, top_k};
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::model::{Activation, FeatureAxis, Parts, Rank};
+use crate::model::{FeatureAxis, Parts};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -68,14 +68,10 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             });
         }
     };
-    let activation = Activation::TopK {
-        k,
-        rank: Rank::Value,
-        relu: true,
-    };
+    let activation = top_k(k, true);
     let encoder = tensors.matrix("W_enc", FeatureAxis::First, d_sae, d_in)?;
     let decoder = tensors.matrix("W_dec", FeatureAxis::Second, d_sae, d_in)?;
-    let mut parts = plain(encoder, decoder, activation);
+    let mut parts = Parts::new(encoder, activation, decoder);
     parts.bias = Some(tensors.vector("b_enc", d_sae)?);
     parts.decoder_bias = Some(tensors.vector("b_dec", d_in)?);
     parts.about = about(

@@ -13,14 +13,18 @@
 //! | `b_dec` | `[d_out]` | subtracted from the input if `apply_b_dec_to_input` |
 //! | `W_skip` | `[d_out, d_in]` | skip transcoders, on the raw row |
 //!
+//! Training checkpoints (`batchtopk`, `matryoshka_batchtopk`) hold a 0-dim `topk_threshold`, and
+//! older ones a `log_threshold`; they open as what SAELens exports: a jumprelu, here with the
+//! decoder norms as scales per feature instead of folded into the matrices.
+//!
 //! Order: flatten heads, normalise, subtract `b_dec`, encode; decode, undo the normalisation
 //! (not for transcoders), add the skip.
 
+use super::common::{about, fold_factor, jump_relu, k, norms, scalar_jump_relu};
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::model::{About, Activation, FeatureAxis, InputNorm, Parts, Rank, Site, Thresholds};
+use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Rank, Site, Thresholds};
 use alloc::string::ToString;
-use alloc::vec;
 use alloc::vec::Vec;
 use serde_json::Value;
 
@@ -31,6 +35,7 @@ pub(super) const CONVENTION: Convention = Convention {
 };
 
 const CONFIG: &str = "cfg.json";
+const RESCALE: &str = "rescale_acts_by_decoder_norm";
 
 /// Keys that say nothing about the maths of inference.
 const INFORMATIONAL: &[&str] = &[
@@ -50,6 +55,22 @@ const INFORMATIONAL: &[&str] = &[
     "exclude_special_tokens",
     "seqpos_slice",
     "decoder_init_norm",
+    "use_sparse_activations",
+    "aux_loss_coefficient",
+    "topk_threshold_lr",
+    "use_matryoshka_aux_loss",
+    "jumprelu_init_threshold",
+    "jumprelu_bandwidth",
+    "jumprelu_sparsity_loss_mode",
+    "jumprelu_tanh_scale",
+    "jumprelu_ste_to_input",
+    "l0_coefficient",
+    "l0_warm_up_steps",
+    "l1_coefficient",
+    "l1_warm_up_steps",
+    "lp_norm",
+    "pre_act_loss_coefficient",
+    "target_l0",
 ];
 
 fn detect(checkpoint: &Checkpoint<'_>) -> bool {
@@ -74,6 +95,7 @@ enum Rule {
     Gated,
     JumpRelu,
     TopK(Rank),
+    BatchTopK,
 }
 
 fn architecture(name: &str) -> Option<Architecture> {
@@ -83,6 +105,8 @@ fn architecture(name: &str) -> Option<Architecture> {
         "jumprelu" => (Rule::JumpRelu, false, false),
         "topk" => (Rule::TopK(Rank::Value), false, false),
         "abstopk" => (Rule::TopK(Rank::Magnitude), false, false),
+        // Training checkpoints; the export is a jumprelu.
+        "batchtopk" | "matryoshka_batchtopk" => (Rule::BatchTopK, false, false),
         "transcoder" => (Rule::Standard, true, false),
         "skip_transcoder" => (Rule::Standard, true, true),
         "jumprelu_transcoder" => (Rule::JumpRelu, true, false),
@@ -136,119 +160,75 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     config.check_size("d_out", d_out)?;
     let encoder = tensors.matrix("W_enc", FeatureAxis::Second, d_sae, d_in)?;
     let decoder = tensors.matrix("W_dec", FeatureAxis::First, d_sae, d_out)?;
+    let mut parts = Parts::new(encoder, Activation::Relu, decoder);
     let b_dec = tensors.vector("b_dec", d_out)?;
 
-    let mut scale = None;
-    let mut decoder_scale = None;
     let mut notes = Vec::new();
-    let mut rescaled = false;
-    let (mut activation, mut bias) = match architecture.rule {
+    let bias = match architecture.rule {
+        Rule::Gated => "b_mag",
+        _ => "b_enc",
+    };
+    parts.bias = Some(tensors.vector(bias, d_sae)?);
+    match architecture.rule {
         Rule::Gated => {
             expect_relu(&config, activation_fn)?;
             let r_mag = tensors.vector("r_mag", d_sae)?;
-            scale = Some(r_mag.into_iter().map(libm::exp).collect());
+            parts.scale = Some(r_mag.into_iter().map(libm::exp).collect());
             let gate_bias = tensors.vector("b_gate", d_sae)?;
-            (
-                Activation::Gated { gate_bias },
-                tensors.vector("b_mag", d_sae)?,
-            )
+            parts.activation = Activation::Gated { gate_bias };
         }
         Rule::JumpRelu => {
             expect_relu(&config, activation_fn)?;
-            let threshold = Thresholds::PerFeature(tensors.thresholds("threshold", d_sae)?);
-            let rule = Activation::JumpRelu {
-                threshold,
-                relu: true,
-                inclusive: false,
-            };
-            (rule, tensors.vector("b_enc", d_sae)?)
+            parts.activation = jump_relu(thresholds(&tensors, d_sae)?);
         }
-        Rule::Standard => {
-            let rule = match activation_fn {
-                Some("tanh-relu") => Activation::TanhRelu,
-                other => {
-                    expect_relu(&config, other)?;
-                    Activation::Relu
-                }
-            };
-            (rule, tensors.vector("b_enc", d_sae)?)
+        Rule::Standard if activation_fn == Some("tanh-relu") => {
+            parts.activation = Activation::TanhRelu;
         }
+        Rule::Standard => expect_relu(&config, activation_fn)?,
         Rule::TopK(rank) => {
             let stated = match config.count("k")? {
                 Some(k) => Some(k),
                 None => kwargs.count("k")?,
             };
-            let k = match (settings.count("k")?, stated) {
-                (Some(k), Some(stated)) if k != stated => {
-                    notes.push(alloc::format!("k is {k} as given; the file says {stated}"));
-                    k
-                }
-                (Some(k), _) | (None, Some(k)) => k,
-                (None, None) => {
-                    return Err(Error::MissingKey {
-                        key: "k".into(),
-                        hint: "cfg.json does not say it; give it as k=32, say".into(),
-                    });
-                }
+            let k = k(settings, stated, CONFIG, &mut notes)?;
+            parts.activation = Activation::TopK {
+                k,
+                rank,
+                relu: rank == Rank::Value,
             };
-            let mut bias = tensors.vector("b_enc", d_sae)?;
-            if config
-                .flag("rescale_acts_by_decoder_norm")?
-                .unwrap_or(false)
-            {
-                let norms = decoder_norms(&decoder);
-                for (bias, norm) in bias.iter_mut().zip(&norms) {
-                    *bias *= norm;
-                }
-                // A zero row never fires (its rank is 0), so its scale is never used.
-                let inverse = |norm: &f64| if *norm > 0.0 { 1.0 / norm } else { 0.0 };
-                decoder_scale = Some(norms.iter().map(inverse).collect());
-                scale = Some(norms);
-                rescaled = true;
-                notes.push("decoder norms were computed at open".into());
-            }
-            (
-                Activation::TopK {
-                    k,
-                    rank,
-                    relu: rank == Rank::Value,
-                },
-                bias,
-            )
         }
+        Rule::BatchTopK => {
+            // k served in training only.
+            let _ = config.count("k")?;
+            config.informational(&["matryoshka_widths"]);
+            let threshold = tensors.scalar("topk_threshold")?;
+            let threshold = threshold.ok_or_else(|| tensors.missing("topk_threshold"))?;
+            parts.activation = scalar_jump_relu(threshold as f32);
+        }
+    }
+    let rescaled = match architecture.rule {
+        Rule::TopK(_) => config.flag(RESCALE)?.unwrap_or(false),
+        // On by default in training.
+        Rule::BatchTopK => config.flag(RESCALE)?.unwrap_or(true),
+        _ => false,
     };
     kwargs.ignored(settings.strict)?;
 
     let subtract = config.flag("apply_b_dec_to_input")?.unwrap_or(true) && !architecture.transcoder;
-    let mut center = subtract.then(|| b_dec.clone());
-    let mut decoder_bias = b_dec;
+    parts.center = subtract.then(|| b_dec.clone());
+    parts.decoder_bias = Some(b_dec);
     let (input_norm, factor) = normalization(&config, settings)?;
-    if let Some(factor) = factor {
-        // As SAELens folds it: W_enc *= s, W_dec /= s, b_dec /= s.
-        let times = |values: Option<Vec<f64>>, by: f64| match values {
-            Some(values) => values.into_iter().map(|value| value * by).collect(),
-            None => vec![by; d_sae],
-        };
-        if rescaled {
-            // SAELens then takes the norms of W_dec / s: s and 1 / s cancel, but not in the bias.
-            bias.iter_mut().for_each(|value| *value /= factor);
-        } else {
-            scale = Some(times(scale, factor));
-            decoder_scale = Some(times(decoder_scale, 1.0 / factor));
-        }
-        if let Activation::Gated { gate_bias } = &mut activation {
-            // s S + b > 0 where S + b / s > 0.
-            gate_bias.iter_mut().for_each(|value| *value /= factor);
-        }
-        decoder_bias.iter_mut().for_each(|value| *value /= factor);
-        center
-            .iter_mut()
-            .flatten()
-            .for_each(|value| *value /= factor);
-        notes.push(alloc::format!("folded activation norm factor {factor}"));
+    parts.input_norm = input_norm;
+    parts.undo_norm = !architecture.transcoder;
+    if rescaled {
+        let norms = norms(&parts.decoder, &tensors)?;
+        notes.push("decoder norms were computed at open".into());
+        rescale(&mut parts, norms, factor);
+    } else if let Some(factor) = factor {
+        fold_factor(&mut parts, factor);
     }
     if let Some(factors) = finetuning_factors(&config, &tensors, d_sae)? {
-        decoder_scale = Some(match decoder_scale {
+        parts.decoder_scale = Some(match &parts.decoder_scale {
             Some(scale) => scale
                 .iter()
                 .zip(&factors)
@@ -258,11 +238,11 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         });
         notes.push("finetuning_scaling_factor multiplies values before decoding only".into());
     }
-    let skip = match architecture.skip {
-        true => Some(tensors.matrix("W_skip", FeatureAxis::First, d_out, d_in)?),
-        false => None,
-    };
-    let site = site(&config)?;
+    if architecture.skip {
+        parts.skip = Some(tensors.matrix("W_skip", FeatureAxis::First, d_out, d_in)?);
+    }
+    let mut site = site(&config)?;
+    site.mean_center |= settings.flag("center_writing_weights")?.unwrap_or(false);
     if site.mean_center {
         notes.push(
             "the model's weights were processed with center_writing_weights: \
@@ -271,28 +251,51 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         );
     }
 
-    Ok(Parts {
-        input_norm,
-        center,
-        scale,
-        bias: Some(bias),
-        decoder_scale,
-        decoder_bias: Some(decoder_bias),
-        undo_norm: !architecture.transcoder,
-        skip,
-        about: About {
-            publisher: "SAELens".into(),
-            convention: "saelens".into(),
-            architecture: name.to_string(),
-            site,
-            ignored_keys: config.ignored(settings.strict)?,
-            ignored_tensors: tensors.ignored()?,
-            notes,
-            bytes_read: tensors.bytes_read(),
-            files: Vec::new(),
-        },
-        ..Parts::new(encoder, activation, decoder)
-    })
+    notes.append(&mut parts.about.notes);
+    parts.about = about(
+        "SAELens",
+        CONVENTION.name,
+        name,
+        &[&tensors],
+        &[&config],
+        settings,
+    )?;
+    parts.about.site = site;
+    parts.about.notes = notes;
+    Ok(parts)
+}
+
+/// Thresholds of a file: those of older training checkpoints are stored as logarithms.
+fn thresholds(tensors: &Tensors<'_, '_>, d_sae: usize) -> Result<Vec<f32>, Error> {
+    const LOG: &str = "log_threshold";
+    if tensors.has(LOG) && !tensors.has("threshold") {
+        let log = tensors.vector(LOG, d_sae)?;
+        return Ok(log.into_iter().map(|log| libm::exp(log) as f32).collect());
+    }
+    tensors.thresholds("threshold", d_sae)
+}
+
+/// Values in units of decoder length: `pre |d_i|`, divided by `|d_i|` again before decoding. With
+/// a factor s of the input, the norms are those of `W_dec / s`: s cancels but in the bias and in
+/// a threshold.
+fn rescale(parts: &mut Parts<'_>, norms: Vec<f64>, factor: Option<f64>) {
+    let factor = factor.unwrap_or(1.0);
+    for (bias, norm) in parts.bias.iter_mut().flatten().zip(&norms) {
+        *bias = *bias * norm / factor;
+    }
+    if let Activation::JumpRelu { threshold, .. } = &mut parts.activation
+        && let Thresholds::Scalar(value) = threshold
+    {
+        *value = (f64::from(*value) / factor) as f32;
+    }
+    let biases = [&mut parts.decoder_bias, &mut parts.center];
+    for value in biases.into_iter().flatten().flatten() {
+        *value /= factor;
+    }
+    // A zero row never fires (its rank is 0), so its scale is never used.
+    let inverse = |norm: &f64| if *norm > 0.0 { 1.0 / norm } else { 0.0 };
+    parts.decoder_scale = Some(norms.iter().map(inverse).collect());
+    parts.scale = Some(norms);
 }
 
 fn expect_relu(config: &Config<'_>, activation_fn: Option<&str>) -> Result<(), Error> {
@@ -300,18 +303,6 @@ fn expect_relu(config: &Config<'_>, activation_fn: Option<&str>) -> Result<(), E
         None | Some("relu") => Ok(()),
         Some(other) => Err(config.invalid("activation_fn", "relu", &Value::from(other))),
     }
-}
-
-/// Norms of the decoder's rows: square roots of the sums of squares, in f64.
-fn decoder_norms(decoder: &crate::model::Matrix<'_>) -> Vec<f64> {
-    let kernels = crate::kernels::Kernels::best();
-    let mut row = vec![0.0; decoder.width()];
-    let ty = decoder.weight_type();
-    let norm = |feature| {
-        kernels.widen(ty, decoder.row(feature).unwrap_or(&[]), &mut row);
-        libm::sqrt(kernels.sum_squares_about(&row, 0.0))
-    };
-    (0..decoder.features()).map(norm).collect()
 }
 
 /// The normalisation, and the factor of `expected_average_only_in`.

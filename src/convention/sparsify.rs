@@ -17,7 +17,7 @@
 //! `num_latents` 0 means `d_in * expansion_factor`. Code before 12 February 2025 subtracted
 //! `b_dec` for transcoders too: `apply_b_dec_to_input=true` opens such a file.
 
-use super::common::{about, has_all, k, only, plain, shape, the_archive};
+use super::common::{about, has_all, k, only, shape, the_archive};
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
 use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Rank};
@@ -73,20 +73,16 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     let k = k(settings, config.count("k")?, CONFIG, &mut notes)?;
     let signed = config.flag("signed")?.unwrap_or(false);
     let (activation, architecture) = match (config.text("activation")?, signed) {
-        (None | Some("topk"), false) => (top_k(k, Rank::Value), "topk"),
-        (None | Some("topk"), true) => (top_k(k, Rank::Magnitude), "abstopk"),
-        (Some("groupmax"), false) => {
-            return Err(Error::UnsupportedArchitecture {
-                architecture: "groupmax".into(),
-            });
-        }
+        (None | Some("topk"), false) => (ranked(k, Rank::Value), "topk"),
+        (None | Some("topk"), true) => (ranked(k, Rank::Magnitude), "abstopk"),
+        (Some("groupmax"), false) => (Activation::group_max(k), "groupmax"),
         (Some(other), _) => {
             return Err(config.invalid("activation", "topk or groupmax", &other.into()));
         }
     };
     let encoder = tensors.matrix("encoder.weight", FeatureAxis::First, d_sae, d_in)?;
     let decoder = tensors.matrix("W_dec", FeatureAxis::First, d_sae, d_out)?;
-    let mut parts = plain(encoder, decoder, activation);
+    let mut parts = Parts::new(encoder, activation, decoder);
     parts.bias = Some(tensors.vector("encoder.bias", d_sae)?);
     let b_dec = tensors.vector("b_dec", d_out)?;
     let transcode = config.flag("transcode")?.unwrap_or(false);
@@ -132,7 +128,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     Ok(parts)
 }
 
-fn top_k(k: usize, rank: Rank) -> Activation {
+fn ranked(k: usize, rank: Rank) -> Activation {
     Activation::TopK {
         k,
         rank,

@@ -15,7 +15,7 @@
 //! A threshold under another name (`log_thresholds`) is refused as an unknown tensor, as
 //! circuit-tracer refuses it.
 
-use super::common::{about, has_all, only, owned, plain, shape, the_archive};
+use super::common::{about, has_all, only, owned, shape, the_archive};
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
 use crate::model::{Activation, FeatureAxis, Parts, Site, Thresholds};
@@ -68,7 +68,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         },
         false => Activation::Relu,
     };
-    let mut parts = plain(encoder, decoder, activation);
+    let mut parts = Parts::new(encoder, activation, decoder);
     parts.bias = Some(tensors.vector("b_enc", d_sae)?);
     parts.decoder_bias = Some(tensors.vector("b_dec", d_out)?);
     let skip = tensors.has("W_skip");
