@@ -6,11 +6,10 @@
 //! y_c = sum_c + b_dec_c ; undo the normalisation ; + (W_skip x)_c ; rounded once to f32
 //! ```
 
-use crate::encode::{RowNorm, check_width, load_row, products};
+use crate::encode::{RowNorm, check_width, features_at_once, load_row, products};
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
-use crate::kernels::Kernels;
-use crate::model::{InputNorm, Layout, Sae};
+use crate::model::{InputNorm, Layout, Matrix, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
 
@@ -135,8 +134,20 @@ impl Sae<'_> {
 
     /// `work.output = sum_i a_i d_i`.
     fn add_decoder_rows(&self, features: FeaturesRow<'_>, work: &mut Work<'_>) {
-        let decoder = &self.parts.decoder;
         work.output.fill(0.0);
+        self.add_decoder_part(&self.parts.decoder, 0, features, work.sums, work.output);
+    }
+
+    /// `output += sum_i a_i d_i` over the features that `decoder` covers, which is the whole
+    /// decoder or a block of it; its first feature is the model's feature `offset`.
+    pub(crate) fn add_decoder_part(
+        &self,
+        decoder: &Matrix<'_>,
+        offset: usize,
+        features: FeaturesRow<'_>,
+        sums: &mut [f64],
+        output: &mut [f64],
+    ) {
         let amount = |feature: usize, value: f32| match &self.parts.decoder_scale {
             Some(scale) => f64::from(value) * scale.get(feature).copied().unwrap_or(0.0),
             None => f64::from(value),
@@ -144,27 +155,49 @@ impl Sae<'_> {
         match decoder.layout() {
             Layout::Rows => {
                 let (ty, stride) = (decoder.weight_type(), decoder.stride_bytes());
+                let mut places = [0u32; ROW_BLOCK];
                 let blocks = features
                     .indices
                     .chunks(ROW_BLOCK)
                     .zip(features.values.chunks(ROW_BLOCK));
                 for (indices, values) in blocks {
-                    let Some(amounts) = work.sums.get_mut(..indices.len()) else {
+                    let (Some(amounts), Some(places)) = (
+                        sums.get_mut(..indices.len()),
+                        places.get_mut(..indices.len()),
+                    ) else {
                         return;
                     };
-                    for ((to, &index), &value) in amounts.iter_mut().zip(indices).zip(values) {
-                        *to = amount(index as usize, value);
+                    let pairs = indices.iter().zip(values);
+                    let to = amounts.iter_mut().zip(places.iter_mut());
+                    for ((amount_of, place), (&index, &value)) in to.zip(pairs) {
+                        *amount_of = amount(index as usize, value);
+                        *place = index.wrapping_sub(offset as u32);
                     }
                     let bytes = decoder.bytes();
                     self.kernels
-                        .add_scaled_rows(ty, bytes, stride, indices, amounts, work.output);
+                        .add_scaled_rows(ty, bytes, stride, places, amounts, output);
                 }
             }
             Layout::Columns => {
-                for (column, sum) in work.output.iter_mut().enumerate() {
+                for (column, sum) in output.iter_mut().enumerate() {
                     for (&index, &value) in features.indices.iter().zip(features.values) {
                         let feature = index as usize;
-                        *sum += amount(feature, value) * decoder.weight(feature, column);
+                        *sum += amount(feature, value) * decoder.weight(feature - offset, column);
+                    }
+                }
+            }
+            // Blocks are sorted by feature, so every column still adds in ascending order.
+            Layout::Blocks => {
+                for block in decoder.blocks() {
+                    let part = features.within(block.features());
+                    if let Some(output) = output.get_mut(block.columns()) {
+                        self.add_decoder_part(
+                            &block.matrix,
+                            block.first_feature,
+                            part,
+                            sums,
+                            output,
+                        );
                     }
                 }
             }
@@ -174,10 +207,7 @@ impl Sae<'_> {
     /// Adds `W_skip x` of the raw row in `work.input`.
     fn add_skip(&self, work: &mut Work<'_>) {
         let Some(skip) = &self.parts.skip else { return };
-        let block = match skip.layout() {
-            Layout::Rows => ROW_BLOCK,
-            Layout::Columns => Kernels::COLUMN_TILE,
-        };
+        let block = features_at_once(skip);
         for first in (0..skip.features()).step_by(block) {
             let count = block.min(skip.features() - first);
             let Some(sums) = work.sums.get_mut(..count) else {

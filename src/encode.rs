@@ -97,10 +97,7 @@ impl Sae<'_> {
         let norm = || libm::sqrt(self.kernels.sum_squares_about(input, 0.0));
         let mut selector = Selector::new(&self.parts, candidates, norm);
         let encoder = &self.parts.encoder;
-        let block = match encoder.layout() {
-            Layout::Rows => ROW_BLOCK,
-            Layout::Columns => Kernels::COLUMN_TILE,
-        };
+        let block = features_at_once(encoder);
         for first in (0..self.d_sae()).step_by(block) {
             let count = block.min(self.d_sae() - first);
             let Some(sums) = sums.get_mut(..count) else {
@@ -192,7 +189,16 @@ fn row_type(dtype: Dtype) -> WeightType {
     }
 }
 
-/// `sums[i] = S_(first + i)`, for rows or columns. `lanes` is used for columns only.
+/// How many features are best asked of [`products`] at once.
+pub(crate) fn features_at_once(matrix: &Matrix<'_>) -> usize {
+    match matrix.column_bytes() {
+        0 => ROW_BLOCK,
+        _ => Kernels::COLUMN_TILE,
+    }
+}
+
+/// `sums[i] = S_(first + i)`, whatever the layout. `lanes` is used for columns only. A feature of
+/// a block meets the part of the input that its block covers, and no other.
 pub(crate) fn products(
     kernels: &Kernels,
     matrix: &Matrix<'_>,
@@ -209,6 +215,20 @@ pub(crate) fn products(
     match matrix.layout() {
         Layout::Rows => kernels.dot_rows(ty, bytes, stride, input, sums),
         Layout::Columns => kernels.dot_columns(ty, bytes, stride, input, lanes, sums),
+        Layout::Blocks => {
+            for block in matrix.blocks() {
+                let features = block.features();
+                let start = features.start.max(first);
+                let end = features.end.min(first + sums.len());
+                let sums = sums.get_mut(start.saturating_sub(first)..end.saturating_sub(first));
+                if let (true, Some(sums), Some(input)) =
+                    (start < end, sums, input.get(block.columns()))
+                {
+                    let start = start - block.first_feature;
+                    products(kernels, &block.matrix, start, input, lanes, sums);
+                }
+            }
+        }
     }
 }
 

@@ -41,6 +41,23 @@ pub struct FeaturesRow<'f> {
     pub status: RowStatus,
 }
 
+impl<'f> FeaturesRow<'f> {
+    /// Those whose index is in this range.
+    #[must_use]
+    pub fn within(self, range: core::ops::Range<usize>) -> Self {
+        let place = |end: usize| {
+            self.indices
+                .partition_point(|&index| (index as usize) < end)
+        };
+        let range = place(range.start)..place(range.end).max(place(range.start));
+        FeaturesRow {
+            indices: self.indices.get(range.clone()).unwrap_or(&[]),
+            values: self.values.get(range).unwrap_or(&[]),
+            status: self.status,
+        }
+    }
+}
+
 impl Features {
     /// No rows yet.
     pub fn new() -> Self {

@@ -7,11 +7,12 @@
 use crate::encode::check_width;
 use crate::error::Error;
 use crate::features::RowStatus;
-use crate::model::{Activation, Matrix, Sae};
+use crate::model::{Activation, Layout, Matrix, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
 use crate::select::{Chosen, Fate, judge};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// Features compiled for readout: a watch list. Any order, duplicates allowed.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct FeatureSet {
     features: Vec<u32>,
     /// The gathered encoder vectors, in the order of `features`; none under TopK.
     encoder: Option<Matrix<'static>>,
+    /// Where an encoder is made of blocks: which inputs each vector meets.
+    inputs: Vec<Range<usize>>,
     identity: usize,
 }
 
@@ -58,9 +61,14 @@ impl Sae<'_> {
             true => None,
             false => Some(gather(&self.parts.encoder, features)?),
         };
+        let inputs = match self.parts.encoder.layout() {
+            Layout::Blocks => self.inputs_of(features),
+            Layout::Rows | Layout::Columns => Vec::new(),
+        };
         Ok(FeatureSet {
             features: features.to_vec(),
             encoder,
+            inputs,
             identity: self.identity,
         })
     }
@@ -99,7 +107,7 @@ impl Sae<'_> {
             *status = match self.prepare_row(rows, row, work.input) {
                 None => RowStatus::NonFinite,
                 Some(_) => match &set.encoder {
-                    Some(encoder) => self.read_rows(encoder, &set.features, &mut work, values),
+                    Some(encoder) => self.read_rows(encoder, set, &mut work, values),
                     None => self.read_chosen(&set.features, &mut work, values)?,
                 },
             };
@@ -128,11 +136,14 @@ impl Sae<'_> {
         self.check_features(&[feature])?;
         let mut work = scratch.split(self)?;
         self.check_readout(rows, 1, values, status)?;
-        let encoder = &self.parts.encoder;
         let all = self.reads_all_for_one();
-        let in_place = encoder.row(feature as usize);
+        let Some((encoder, place, start)) = self.parts.encoder.place(feature as usize) else {
+            return Ok(());
+        };
+        let inputs = start..start + encoder.width();
+        let in_place = encoder.row(place);
         if in_place.is_none() && !all {
-            encoder.gather(feature as usize, gather_room(work.gather, encoder));
+            encoder.gather(place, gather_room(work.gather, encoder));
         }
         for (row, (value, status)) in values.iter_mut().zip(status).enumerate() {
             *value = 0.0;
@@ -148,8 +159,8 @@ impl Sae<'_> {
                     };
                     let mut sum = [0.0];
                     let (ty, stride) = (encoder.weight_type(), weights.len());
-                    self.kernels
-                        .dot_rows(ty, weights, stride, work.input, &mut sum);
+                    let input = work.input.get(inputs.clone()).unwrap_or(&[]);
+                    self.kernels.dot_rows(ty, weights, stride, input, &mut sum);
                     self.report(feature, sum[0], value)
                 }
             };
@@ -169,6 +180,15 @@ impl Sae<'_> {
             | Activation::JumpRelu { .. }
             | Activation::Gated { .. } => false,
         }
+    }
+
+    /// Which inputs the encoder vectors of these features meet.
+    fn inputs_of(&self, features: &[u32]) -> Vec<Range<usize>> {
+        let inputs = |&feature: &u32| match self.parts.encoder.place(feature as usize) {
+            Some((matrix, _, start)) => start..start + matrix.width(),
+            None => 0..0,
+        };
+        features.iter().map(inputs).collect()
     }
 
     fn check_features(&self, features: &[u32]) -> Result<(), Error> {
@@ -217,12 +237,26 @@ impl Sae<'_> {
     fn read_rows(
         &self,
         encoder: &Matrix<'_>,
-        features: &[u32],
+        set: &FeatureSet,
         work: &mut Work<'_>,
         values: &mut [f32],
     ) -> RowStatus {
         let mut status = RowStatus::Ok;
         let stride = encoder.stride_bytes();
+        for (at, (inputs, value)) in set.inputs.iter().zip(values.iter_mut()).enumerate() {
+            let input = work.input.get(inputs.clone()).unwrap_or(&[]);
+            let mut sum = [0.0];
+            let (ty, weights) = (encoder.weight_type(), encoder.bytes_from(at));
+            self.kernels.dot_rows(ty, weights, stride, input, &mut sum);
+            let feature = set.features.get(at).copied().unwrap_or(0);
+            if self.report(feature, sum[0], value) != RowStatus::Ok {
+                status = RowStatus::NanPreActivation;
+            }
+        }
+        if !set.inputs.is_empty() {
+            return status;
+        }
+        let features = &set.features;
         let blocks = features.chunks(ROW_BLOCK).zip(values.chunks_mut(ROW_BLOCK));
         for (block, (features, values)) in blocks.enumerate() {
             let Some(sums) = work.sums.get_mut(..features.len()) else {
@@ -275,10 +309,14 @@ impl Sae<'_> {
     }
 }
 
-/// The vectors of these features, one row each.
+/// The vectors of these features, one row each; of blocks, each vector's own block.
 fn gather(matrix: &Matrix<'_>, features: &[u32]) -> Result<Matrix<'static>, Error> {
-    let stride = matrix.width() * matrix.weight_type().size();
-    let bytes = features.len().saturating_mul(stride);
+    let place = |feature: u32| matrix.place(feature as usize);
+    let widths = features.iter().filter_map(|&feature| place(feature));
+    let width = widths.map(|(matrix, ..)| matrix.width()).max();
+    let width = width.unwrap_or(matrix.width());
+    let size = matrix.weight_type().size();
+    let bytes = features.len().saturating_mul(width * size);
     let mut rows: Vec<u8> = Vec::new();
     rows.try_reserve_exact(bytes)
         .map_err(|_| Error::OutOfMemory {
@@ -286,15 +324,19 @@ fn gather(matrix: &Matrix<'_>, features: &[u32]) -> Result<Matrix<'static>, Erro
             bytes: bytes as u64,
         })?;
     rows.resize(bytes, 0);
-    for (row, &feature) in rows.chunks_exact_mut(stride).zip(features) {
-        matrix.gather(feature as usize, row);
+    for (row, &feature) in rows.chunks_exact_mut(width * size).zip(features) {
+        if let Some((matrix, feature, _)) = place(feature)
+            && let Some(row) = row.get_mut(..matrix.width() * size)
+        {
+            matrix.gather(feature, row);
+        }
     }
     Ok(Matrix::from_rows(
         matrix.tensor(),
         rows,
         matrix.weight_type(),
         features.len(),
-        matrix.width(),
+        width,
     ))
 }
 

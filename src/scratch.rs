@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::kernels::Kernels;
-use crate::model::{Layout, Sae};
+use crate::model::Sae;
 use crate::pursuit;
 use crate::select::candidate_room;
 use alloc::vec::Vec;
@@ -40,12 +40,9 @@ impl Sizes {
     pub(crate) fn of(sae: &Sae<'_>) -> Sizes {
         let parts = &sae.parts;
         let (d_in, d_out) = (sae.d_in(), sae.d_out());
-        let columns = |layout| layout == Layout::Columns;
-        let encoder = columns(parts.encoder.layout());
-        let skip = parts
-            .skip
-            .as_ref()
-            .is_some_and(|skip| columns(skip.layout()));
+        let encoder = parts.encoder.column_bytes() > 0;
+        let skip = parts.skip.as_ref();
+        let skip = skip.is_some_and(|skip| skip.column_bytes() > 0);
         let block = if encoder || skip {
             Kernels::COLUMN_TILE.max(ROW_BLOCK)
         } else {

@@ -143,6 +143,18 @@ impl<'a> Tensor<'a> {
         self
     }
 
+    /// The part of the tensor with this index along its first dimension, in place.
+    pub fn at(&self, index: usize) -> Option<Self> {
+        let (&count, shape) = self.shape.split_first()?;
+        let (&step, strides) = self.strides.split_first()?;
+        let start = index.checked_mul(step)?.checked_mul(self.dtype.size())?;
+        if index >= count {
+            return None;
+        }
+        let bytes = self.bytes.slice(start..self.bytes.len())?;
+        Tensor::with_strides(self.name.clone(), self.dtype, shape, strides, bytes).ok()
+    }
+
     /// Whether the elements lie row-major without gaps.
     pub fn is_row_major(&self) -> bool {
         let mut step = 1;

@@ -6,12 +6,12 @@
 mod library;
 mod reference;
 
-use library::parts::{self, Stored, dense, matrix};
+use library::parts::{self, Stored, dense, matrix, tensor};
 use reference::arrays::{Case, norms, rows_of};
 use reference::model::{absolute_dot, dot};
 use reference::read::Array;
 use reference::{pursuit, rules};
-use sae::model::{Activation, Parts, Pursuit, Rank, Thresholds, ValueMap};
+use sae::model::{Activation, Block, Matrix, Parts, Pursuit, Rank, Thresholds, ValueMap};
 use sae::{Error, Features, Sae};
 
 const TWO_24: f64 = 1.0 / (1u64 << 24) as f64;
@@ -224,4 +224,154 @@ fn signed_matching_pursuit_is_itda_s() {
     let atoms = rows_of(&case.torch("atoms.pt", "data/0", &[256, 64]));
     let rule = Pursuit::matching_signed(8);
     check_pursuit(&case, &atoms, None, &rule, |x| pursuit::itda(&atoms, x, 8));
+}
+
+#[test]
+fn crosscoders_read_three_dimensional_tensors_in_place() {
+    for (name, threshold) in [("crosscoder_relu", false), ("crosscoder_batchtopk", true)] {
+        let case = Case::new(name);
+        let tensors = case.safetensors("model.safetensors");
+        let &[layers, d, n] = &tensors["encoder.weight"].shape[..] else {
+            panic!()
+        };
+        let flat = |name: &str, shape: &[usize]| Array {
+            shape: shape.to_vec(),
+            values: tensors[name].values.clone(),
+        };
+        let part =
+            |layer: usize, i: usize| &tensors["decoder.weight"].values[(layer * n + i) * d..][..d];
+        let rows = (0..n).map(|i| {
+            (0..layers)
+                .flat_map(|layer| part(layer, i).to_vec())
+                .collect()
+        });
+        let norm = |i: usize| (0..layers).map(|layer| pursuit::norm(part(layer, i))).sum();
+        let model = Affine {
+            encoder: transposed(&flat("encoder.weight", &[layers * d, n])),
+            bias: tensors["encoder.bias"].values.clone(),
+            center: None,
+            decoder: rows.collect(),
+            decoder_bias: tensors["decoder.bias"].values.clone(),
+        };
+        let activation = match threshold {
+            false => Activation::Relu,
+            true => Activation::JumpRelu {
+                threshold: Thresholds::Scalar(tensors["threshold"].values[0] as f32),
+                relu: true,
+                inclusive: false,
+            },
+        };
+        let weight: Vec<f64> = (0..n).map(norm).collect();
+        model.check(&case, |stored| {
+            let mut parts = model.parts(activation.clone(), stored);
+            if stored == Stored::Columns {
+                // As the file has them.
+                let values = |name: &str| tensors[name].values.clone();
+                let decoder = tensor("decoder", &[layers, n, d], values("decoder.weight"));
+                parts.decoder = Matrix::side_by_side(&decoder, n, d).unwrap();
+                assert!(parts.decoder.is_mapped());
+            }
+            parts.rank_weight = threshold.then(|| weight.clone());
+            parts
+        });
+    }
+}
+
+/// A cross-layer transcoder of circuit-tracer: block l of the encoder reads layer l, and its
+/// features write to the layers from l on.
+struct CrossLayer {
+    layers: usize,
+    d: usize,
+    n: usize,
+    encoders: Vec<Vec<Vec<f64>>>,
+    decoders: Vec<Vec<Vec<f64>>>,
+    bias: Vec<f64>,
+    decoder_bias: Vec<f64>,
+    threshold: Option<Vec<f32>>,
+}
+
+impl CrossLayer {
+    fn of(case: &Case) -> Self {
+        let (layers, d, n) = (3, 64, 200);
+        let mut this = CrossLayer {
+            layers,
+            d,
+            n,
+            encoders: vec![],
+            decoders: vec![],
+            bias: vec![],
+            decoder_bias: vec![],
+            threshold: None,
+        };
+        for layer in 0..layers {
+            let file = case.safetensors(&format!("W_enc_{layer}.safetensors"));
+            this.encoders
+                .push(rows_of(&file[&format!("W_enc_{layer}")]));
+            this.bias.extend(&file[&format!("b_enc_{layer}")].values);
+            this.decoder_bias
+                .extend(&file[&format!("b_dec_{layer}")].values);
+            if let Some(theta) = file.get(&format!("threshold_{layer}")) {
+                let all = this.threshold.get_or_insert_default();
+                all.extend(theta.f32_values());
+            }
+            let file = case.safetensors(&format!("W_dec_{layer}.safetensors"));
+            let decoder = &file[&format!("W_dec_{layer}")];
+            assert_eq!(decoder.shape, [n, layers - layer, d]);
+            let width = (layers - layer) * d;
+            this.decoders
+                .push(decoder.values.chunks_exact(width).map(Vec::from).collect());
+        }
+        this
+    }
+
+    fn parts(&self, stored: Stored) -> Parts<'static> {
+        let (d_in, d_sae) = (self.layers * self.d, self.layers * self.n);
+        let blocks = |name: &str, matrices: &[Vec<Vec<f64>>]| {
+            let blocks = matrices.iter().enumerate().map(|(layer, vectors)| Block {
+                first_feature: layer * self.n,
+                first_column: layer * self.d,
+                matrix: matrix(name, vectors, stored),
+            });
+            Matrix::from_blocks(name, d_sae, d_in, blocks.collect()).unwrap()
+        };
+        let activation = match &self.threshold {
+            None => Activation::Relu,
+            Some(theta) => Activation::JumpRelu {
+                threshold: Thresholds::PerFeature(theta.clone()),
+                relu: true,
+                inclusive: false,
+            },
+        };
+        let encoder = blocks("W_enc", &self.encoders);
+        Parts {
+            bias: Some(self.bias.clone()),
+            decoder_bias: Some(self.decoder_bias.clone()),
+            ..Parts::new(encoder, activation, blocks("W_dec", &self.decoders))
+        }
+    }
+}
+
+#[test]
+fn cross_layer_transcoders_are_one_model_in_blocks() {
+    for name in ["circuit_tracer_clt", "circuit_tracer_clt_jump"] {
+        let case = Case::new(name);
+        let model = CrossLayer::of(&case);
+        let inputs = case.rows.f32_values();
+        let make = |stored| model.parts(stored);
+        let (features, y) = parts::run(make, &inputs, case.rows.shape[1]);
+        let (golden, recon) = (case.golden("features64"), case.golden("recon64"));
+        for (row, found) in dense(&features, model.layers * model.n).iter().enumerate() {
+            let place = format!("{name}, row {row}");
+            let bound = |i: usize| {
+                let (layer, place) = (i / model.n, i % model.n);
+                let x = &case.row(row)[layer * model.d..][..model.d];
+                1e-12 * absolute_dot(&model.encoders[layer][place], x)
+            };
+            assert_values(found, &golden[row], bound, &place);
+            for (c, expected) in recon[row].iter().enumerate() {
+                let error = (f64::from(y[row * recon[row].len() + c]) - expected).abs();
+                assert!(error <= 1e-5, "{place}, column {c}: {error}");
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What is checked when a model is made, so that nothing of it can fail at encode.
 
-use super::{Activation, Parts, Pick, Pursuit, Refit, Thresholds, ValueMap};
+use super::{Activation, Matrix, Parts, Pick, Pursuit, Refit, Thresholds, ValueMap};
 use crate::error::Error;
 use alloc::string::ToString;
 
@@ -10,6 +10,17 @@ pub(super) fn vector(name: &str, values: &[f64], length: usize) -> Result<(), Er
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(index) => Err(bad_value(name, index, values[index])),
+    }
+}
+
+/// Whether a matrix that meets input rows has every vector in one piece.
+pub(super) fn one_block_per_feature(matrix: &Matrix<'_>) -> Result<(), Error> {
+    match matrix.has_one_block_per_feature() {
+        true => Ok(()),
+        false => {
+            let key = alloc::format!("blocks of `{}`", matrix.tensor());
+            Err(invalid(&key, "exactly one for each feature", "others"))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What `inspect` tells about a model.
 
-use super::{Activation, Layout, Matrix, Parts};
+use super::{Activation, Matrix, Parts};
 use crate::kernels::Level;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -56,7 +56,7 @@ pub struct MatrixInfo {
     pub tensor: String,
     /// Format of its weights as they are read.
     pub dtype: &'static str,
-    /// `rows` or `columns` (per feature).
+    /// `rows`, `columns` (per feature) or `blocks`.
     pub layout: &'static str,
     /// Bytes of its weights.
     pub bytes: u64,
@@ -95,10 +95,7 @@ pub struct PrepareCost {
 
 impl PrepareCost {
     pub(crate) fn new(parts: &Parts<'_>) -> Self {
-        let columns = |matrix: &Matrix<'_>| match matrix.layout() {
-            Layout::Columns => matrix.size_bytes() as u64,
-            Layout::Rows => 0,
-        };
+        let columns = |matrix: &Matrix<'_>| matrix.column_bytes() as u64;
         let bytes = match parts.activation {
             Activation::Pursuit(_) => columns(&parts.decoder),
             _ => columns(&parts.encoder) + columns(&parts.decoder),
@@ -223,10 +220,14 @@ impl Description {
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let matrix = |info: &MatrixInfo| {
             alloc::format!(
-                "`{}` {}, one {} per feature, {} bytes, {}",
+                "`{}` {}, {}, {} bytes, {}",
                 info.tensor,
                 info.dtype,
-                info.layout.trim_end_matches('s'),
+                match info.layout {
+                    "rows" => "one row per feature",
+                    "columns" => "one column per feature",
+                    _ => "in blocks",
+                },
                 info.bytes,
                 if info.mapped { "mapped" } else { "in memory" }
             )

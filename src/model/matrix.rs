@@ -1,5 +1,6 @@
 //! A weight matrix as it is stored: one vector per feature, in rows or in columns.
 
+use super::Block;
 use crate::bytes::Bytes;
 use crate::dtype::Dtype;
 use crate::error::Error;
@@ -15,14 +16,17 @@ pub enum Layout {
     Rows,
     /// `[width, features]`: the vector of a feature is a column.
     Columns,
+    /// Blocks in rows or columns, and zeros between them.
+    Blocks,
 }
 
 impl Layout {
-    /// `rows` or `columns`.
+    /// `rows`, `columns` or `blocks`.
     pub const fn name(self) -> &'static str {
         match self {
             Layout::Rows => "rows",
             Layout::Columns => "columns",
+            Layout::Blocks => "blocks",
         }
     }
 }
@@ -40,6 +44,8 @@ pub struct Matrix<'a> {
     width: usize,
     stride_bytes: usize,
     mapped: bool,
+    /// With [`Layout::Blocks`]: what it is made of, by first feature, then first column.
+    blocks: Vec<Block<'a>>,
 }
 
 /// Where the vectors of features are in a two-dimensional tensor.
@@ -114,6 +120,7 @@ impl<'a> Matrix<'a> {
             width,
             stride_bytes: stride * ty.size(),
             mapped: true,
+            blocks: Vec::new(),
         })
     }
 
@@ -176,6 +183,28 @@ impl<'a> Matrix<'a> {
             width,
             stride_bytes: width * ty.size(),
             mapped: false,
+            blocks: Vec::new(),
+        }
+    }
+
+    /// Blocks that were checked.
+    pub(super) fn made_of(
+        tensor: &str,
+        features: usize,
+        width: usize,
+        ty: WeightType,
+        blocks: Vec<Block<'a>>,
+    ) -> Self {
+        Matrix {
+            tensor: tensor.into(),
+            bytes: Bytes::owned(Vec::new()),
+            ty,
+            layout: Layout::Blocks,
+            features,
+            width,
+            stride_bytes: 0,
+            mapped: blocks.iter().all(|block| block.matrix.mapped),
+            blocks,
         }
     }
 
@@ -189,9 +218,14 @@ impl<'a> Matrix<'a> {
         self.ty
     }
 
-    /// Rows or columns.
+    /// Rows, columns or blocks.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// With [`Layout::Blocks`] the blocks, by first feature, then first column; else none.
+    pub fn blocks(&self) -> &[Block<'a>] {
+        &self.blocks
     }
 
     /// Number of vectors.
@@ -216,10 +250,28 @@ impl<'a> Matrix<'a> {
 
     /// Bytes of all weights.
     pub fn size_bytes(&self) -> usize {
-        self.features * self.width * self.ty.size()
+        match self.layout {
+            Layout::Rows | Layout::Columns => self.features * self.width * self.ty.size(),
+            Layout::Blocks => {
+                let sizes = self.blocks.iter().map(|block| block.matrix.size_bytes());
+                sizes.sum()
+            }
+        }
     }
 
-    /// The bytes from the first weight on.
+    /// Bytes of the weights that are stored as columns, of blocks too.
+    pub(crate) fn column_bytes(&self) -> usize {
+        match self.layout {
+            Layout::Rows => 0,
+            Layout::Columns => self.size_bytes(),
+            Layout::Blocks => {
+                let sizes = self.blocks.iter().map(|block| block.matrix.column_bytes());
+                sizes.sum()
+            }
+        }
+    }
+
+    /// The bytes from the first weight on; none with blocks.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
@@ -233,11 +285,13 @@ impl<'a> Matrix<'a> {
         self.bytes().get(start..start + self.width * self.ty.size())
     }
 
-    /// The bytes from feature `first` on: of its row, or of its column's first weight.
+    /// The bytes from feature `first` on: of its row, or of its column's first weight. None with
+    /// blocks.
     pub(crate) fn bytes_from(&self, first: usize) -> &[u8] {
         let step = match self.layout {
             Layout::Rows => self.stride_bytes,
             Layout::Columns => self.ty.size(),
+            Layout::Blocks => return &[],
         };
         self.bytes().get(first * step..).unwrap_or(&[])
     }
@@ -251,6 +305,17 @@ impl<'a> Matrix<'a> {
             return;
         }
         let size = self.ty.size();
+        if self.layout == Layout::Blocks {
+            row.fill(0);
+            for block in &self.blocks {
+                let columns = block.columns();
+                let part = row.get_mut(columns.start * size..columns.end * size);
+                if let (true, Some(part)) = (block.features().contains(&feature), part) {
+                    block.matrix.gather(feature - block.first_feature, part);
+                }
+            }
+            return;
+        }
         let column = self.bytes_from(feature);
         for (j, to) in row.chunks_exact_mut(size).enumerate() {
             let start = j * self.stride_bytes;
@@ -266,18 +331,45 @@ impl<'a> Matrix<'a> {
         let at = match self.layout {
             Layout::Rows => feature * self.stride_bytes + column * size,
             Layout::Columns => column * self.stride_bytes + feature * size,
+            Layout::Blocks => {
+                let mut blocks = self.blocks.iter();
+                let found = blocks.find(|block| {
+                    block.features().contains(&feature) && block.columns().contains(&column)
+                });
+                return found.map_or(0.0, |block| {
+                    let (feature, column) =
+                        (feature - block.first_feature, column - block.first_column);
+                    block.matrix.weight(feature, column)
+                });
+            }
         };
         self.bytes()
             .get(at..at + size)
             .map_or(0.0, |bytes| widen(self.ty, bytes))
     }
 
-    /// A copy with one contiguous row per feature, in one pass over the weights, with no memory
-    /// beyond the result.
+    /// The same matrix with one contiguous row per feature: a copy, in one pass over the weights,
+    /// with no memory beyond the result. Of blocks, those in columns are copied.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub(crate) fn to_rows(&self) -> Result<Matrix<'static>, Error> {
+    pub(crate) fn to_rows(&self) -> Result<Matrix<'a>, Error> {
+        if self.layout == Layout::Blocks {
+            let mut blocks = self.blocks.clone();
+            for block in &mut blocks {
+                if block.matrix.layout == Layout::Columns {
+                    block.matrix = block.matrix.to_rows()?;
+                }
+            }
+            let (features, width) = (self.features, self.width);
+            return Ok(Self::made_of(
+                &self.tensor,
+                features,
+                width,
+                self.ty,
+                blocks,
+            ));
+        }
         let bytes = self.size_bytes();
         let mut rows: Vec<u8> = Vec::new();
         rows.try_reserve_exact(bytes)
@@ -288,7 +380,7 @@ impl<'a> Matrix<'a> {
         rows.resize(bytes, 0);
         let size = self.ty.size();
         match self.layout {
-            Layout::Rows => {
+            Layout::Rows | Layout::Blocks => {
                 for (feature, row) in rows.chunks_exact_mut(self.width * size).enumerate() {
                     self.gather(feature, row);
                 }
@@ -333,10 +425,12 @@ impl<'a> Matrix<'a> {
         let kernels = Kernels::best();
         let mut norms = zeros(self.features, "norms of vectors")?;
         match self.layout {
-            Layout::Rows => {
+            Layout::Rows | Layout::Blocks => {
                 let mut row = zeros(self.width, "norms of vectors")?;
+                let mut bytes = alloc::vec![0; self.width * self.ty.size()];
                 for (feature, norm) in norms.iter_mut().enumerate() {
-                    kernels.widen(self.ty, self.row(feature).unwrap_or(&[]), &mut row);
+                    self.gather(feature, &mut bytes);
+                    kernels.widen(self.ty, &bytes, &mut row);
                     *norm = libm::sqrt(kernels.sum_squares_about(&row, 0.0));
                 }
             }
@@ -368,27 +462,35 @@ impl<'a> Matrix<'a> {
         Ok(norms)
     }
 
-    /// The first weight that is NaN or infinite: (feature, position in its vector, value).
-    pub(crate) fn first_non_finite(&self) -> Option<(usize, usize, f64)> {
+    /// Looks for a weight that is NaN or infinite.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`] with its position in the tensor, row-major.
+    pub(crate) fn check_finite(&self) -> Result<(), Error> {
         let (outer, inner) = match self.layout {
             Layout::Rows => (self.features, self.width),
             Layout::Columns => (self.width, self.features),
+            Layout::Blocks => {
+                let mut blocks = self.blocks.iter();
+                return blocks.try_for_each(|block| block.matrix.check_finite());
+            }
         };
         let size = self.ty.size();
         for i in 0..outer {
             let start = i * self.stride_bytes;
             let line = self.bytes().get(start..start + inner * size).unwrap_or(&[]);
             for (j, bytes) in line.chunks_exact(size).enumerate() {
-                let value = widen(self.ty, bytes);
-                if !value.is_finite() {
-                    return Some(match self.layout {
-                        Layout::Rows => (i, j, value),
-                        Layout::Columns => (j, i, value),
+                let found = widen(self.ty, bytes);
+                if !found.is_finite() {
+                    return Err(Error::BadValue {
+                        tensor: self.tensor.clone(),
+                        index: (i * inner + j) as u64,
+                        found,
                     });
                 }
             }
         }
-        None
+        Ok(())
     }
 }
 

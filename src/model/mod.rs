@@ -12,11 +12,13 @@
 //! stay vectors: no matrix is ever multiplied out.
 
 mod activation;
+mod blocks;
 mod check;
 mod description;
 mod matrix;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
+pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 
@@ -182,8 +184,10 @@ impl<'a> Sae<'a> {
             })
         };
         matrix(&parts.decoder, d_sae, d_out)?;
+        check::one_block_per_feature(&parts.encoder)?;
         if let Some(skip) = &parts.skip {
             matrix(skip, d_out, d_in)?;
+            check::one_block_per_feature(skip)?;
         }
         let finite = |name: &str, values: &Option<Vec<f64>>, length: usize| {
             values
@@ -285,9 +289,9 @@ impl<'a> Sae<'a> {
     /// # Errors
     /// [`Error::OutOfMemory`]; the model is as it was then.
     pub fn prepare_in_place(&mut self) -> Result<(), Error> {
-        let rows = |matrix: &Matrix<'a>| match matrix.layout() {
-            Layout::Columns => matrix.to_rows().map(Some),
-            Layout::Rows => Ok(None),
+        let rows = |matrix: &Matrix<'a>| match matrix.column_bytes() {
+            0 => Ok(None),
+            _ => matrix.to_rows().map(Some),
         };
         let decoder = rows(&self.parts.decoder)?;
         let encoder = match self.parts.activation {
@@ -326,17 +330,7 @@ impl<'a> Sae<'a> {
             self.parts.skip.as_ref(),
         ];
         for matrix in matrices.into_iter().flatten() {
-            if let Some((feature, column, found)) = matrix.first_non_finite() {
-                let index = match matrix.layout() {
-                    Layout::Rows => feature * matrix.width() + column,
-                    Layout::Columns => column * matrix.features() + feature,
-                };
-                return Err(Error::BadValue {
-                    tensor: matrix.tensor().into(),
-                    index: index as u64,
-                    found,
-                });
-            }
+            matrix.check_finite()?;
         }
         Ok(())
     }

@@ -23,11 +23,11 @@
 
 mod least_squares;
 
-use crate::encode::products;
+use crate::encode::{features_at_once, products};
 use crate::features::RowStatus;
 use crate::kernels::Kernels;
-use crate::model::{Activation, Layout, Matrix, Parts, Pick, Pursuit, Refit, Sae};
-use crate::scratch::{ROW_BLOCK, Work};
+use crate::model::{Activation, Matrix, Parts, Pick, Pursuit, Refit, Sae};
+use crate::scratch::Work;
 use crate::select::{Chosen, pre_f64};
 use least_squares::LeastSquares;
 
@@ -270,10 +270,7 @@ impl Run<'_, '_> {
     /// The first atom of the highest rank and its `p`, or `None` if none may be picked.
     fn best(&mut self, found: &Found<'_>) -> Option<(u32, f64)> {
         let dictionary = &self.parts.encoder;
-        let block = match dictionary.layout() {
-            Layout::Rows => ROW_BLOCK,
-            Layout::Columns => Kernels::COLUMN_TILE,
-        };
+        let block = features_at_once(dictionary);
         let once = self.pursuit.refit == Refit::LeastSquares;
         let mut highest = match self.pursuit.pick {
             Pick::Any => None,
