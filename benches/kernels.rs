@@ -30,7 +30,7 @@ fn main() {
     for ty in WeightType::ALL {
         fill(&mut buffer, ty, &mut random);
         for (d_in, d_sae) in SHAPES {
-            let x: Vec<f64> = (0..d_in).map(|_| f64::from(random.value() * 3.0)).collect();
+            let x: Vec<f32> = (0..d_in).map(|_| random.value() * 3.0).collect();
             let mut bench = Bench {
                 criterion: &mut criterion,
                 records: &mut records,
@@ -86,7 +86,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Encode, one row of weights per feature.
-    fn rows(&mut self, buffer: &[u8], x: &[f64], d_sae: usize) {
+    fn rows(&mut self, buffer: &[u8], x: &[f32], d_sae: usize) {
         let ty = self.ty;
         let (stride, bytes) = (x.len() * ty.size(), x.len() * ty.size() * d_sae);
         let name = format!("rows {}x{d_sae}", x.len());
@@ -96,14 +96,14 @@ impl Bench<'_> {
     }
 
     /// Encode, one row of weights per input, in tiles.
-    fn columns(&mut self, buffer: &[u8], x: &[f64], d_sae: usize) {
+    fn columns(&mut self, buffer: &[u8], x: &[f32], d_sae: usize) {
         let ty = self.ty;
         let (stride, bytes) = (d_sae * ty.size(), x.len() * ty.size() * d_sae);
         let tile_width = std::env::var("TILE")
             .ok()
             .and_then(|v| v.parse().ok())
             .unwrap_or(Kernels::COLUMN_TILE);
-        let mut lanes = vec![0.0; 16 * tile_width];
+        let mut lanes = vec![0.0; Kernels::COLUMN_LANES * tile_width];
         let name = format!("columns {}x{d_sae}", x.len());
         self.levels(&name, buffer, bytes, d_sae, |kernels, copy, out| {
             let weights = matrix(buffer, copy, bytes);

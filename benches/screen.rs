@@ -97,12 +97,18 @@ fn main() {
         None => parts.decoder_bias.as_deref(),
     };
 
+    // As f32, which they are.
+    let narrow: Vec<Vec<f32>> = inputs
+        .iter()
+        .map(|x| x.iter().map(|&x| x as f32).collect())
+        .collect();
+
     // Dense truth and time.
     let kernels = Kernels::best();
     let mut dense = vec![0f64; n];
     let mut pre: Vec<Vec<f64>> = Vec::new();
     let mut times = Vec::new();
-    for x in &inputs {
+    for x in &narrow {
         let start = Instant::now();
         let m = &parts.encoder;
         kernels.dot_rows(m.weight_type(), m.bytes(), m.stride_bytes(), x, &mut dense);
@@ -188,7 +194,7 @@ fn main() {
                     };
                     let take = if level == Level::Scalar { 8 } else { 128 };
                     for _ in 0..rounds {
-                        for x in inputs.iter().take(take) {
+                        for (x, narrow) in inputs.iter().zip(&narrow).take(take) {
                             let start = Instant::now();
                             let bounds = screen.bounds(kernels, x, false, &mut work);
                             times.push(start.elapsed().as_secs_f64());
@@ -199,7 +205,7 @@ fn main() {
                                     parts.encoder.weight_type(),
                                     parts.encoder.row(i).unwrap(),
                                     0,
-                                    x,
+                                    narrow,
                                     &mut out,
                                 );
                                 let p = parts.scale.as_ref().map_or(out[0], |s| s[i] * out[0])

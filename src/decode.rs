@@ -101,9 +101,9 @@ impl Sae<'_> {
             scale: 1.0,
         };
         if let Some(rows) = inputs {
-            ok &= load_row(self.kernels, rows, row, work.input);
+            ok &= load_row(self.kernels, rows, row, work.raw);
             if ok && self.undoes_norm() {
-                norm = self.row_norm(work.input);
+                norm = self.row_norm(work.raw);
             }
         }
         if !ok {
@@ -204,9 +204,12 @@ impl Sae<'_> {
         }
     }
 
-    /// Adds `W_skip x` of the raw row in `work.input`.
+    /// Adds `W_skip x` of the raw row in `work.raw`.
     fn add_skip(&self, work: &mut Work<'_>) {
         let Some(skip) = &self.parts.skip else { return };
+        for (input, &value) in work.input.iter_mut().zip(work.raw.iter()) {
+            *input = value as f32; // exact: rows hold no wider values
+        }
         let block = features_at_once(skip);
         for first in (0..skip.features()).step_by(block) {
             let count = block.min(skip.features() - first);

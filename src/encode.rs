@@ -56,7 +56,7 @@ impl Sae<'_> {
         check_width(rows, self.d_in())?;
         let mut work = scratch.split(self)?;
         for row in 0..rows.rows() {
-            let status = match self.prepare_row(rows, row, work.input) {
+            let status = match self.prepare_row(rows, row, &mut work) {
                 None => RowStatus::NonFinite,
                 Some(_) => self.encode_row(&mut work, features)?,
             };
@@ -88,13 +88,14 @@ impl Sae<'_> {
         features: &mut Features,
     ) -> Result<Selector<'w>, Error> {
         let Work {
+            raw,
             input,
             sums,
             lanes,
             candidates,
             ..
         } = work;
-        let norm = || libm::sqrt(self.kernels.sum_squares_about(input, 0.0));
+        let norm = || libm::sqrt(self.kernels.sum_squares_about(raw, 0.0));
         let mut selector = Selector::new(&self.parts, candidates, norm);
         let encoder = &self.parts.encoder;
         let block = features_at_once(encoder);
@@ -109,39 +110,41 @@ impl Sae<'_> {
         Ok(selector)
     }
 
-    /// Writes `x'` of row `row` into `input`, or returns `None` if the row is not finite, or
+    /// Writes `x'` of row `row` into `work.input`, or returns `None` if the row is not finite, or
     /// becomes so when it is centred and normalised.
     pub(crate) fn prepare_row(
         &self,
         rows: Rows<'_>,
         row: usize,
-        input: &mut [f64],
+        work: &mut Work<'_>,
     ) -> Option<RowNorm> {
         let kernels = self.kernels;
-        let norm = load_row(kernels, rows, row, input).then(|| self.row_norm(input))?;
+        let Work { raw, input, .. } = work;
+        let norm = load_row(kernels, rows, row, raw).then(|| self.row_norm(raw))?;
         match self.parts.input_norm {
             InputNorm::None => {}
             InputNorm::LayerNorm => {
                 let divisor = norm.scale + 1e-5;
-                for value in input.iter_mut() {
+                for value in raw.iter_mut() {
                     *value = (*value - norm.mean) / divisor;
                 }
             }
             InputNorm::ConstantNorm => {
-                for value in input.iter_mut() {
+                for value in raw.iter_mut() {
                     *value *= norm.scale;
                 }
             }
         }
         if let Some(center) = &self.parts.center {
-            for (value, center) in input.iter_mut().zip(center) {
+            for (value, center) in raw.iter_mut().zip(center) {
                 *value -= center;
             }
         }
         let mut finite = true;
-        for value in input.iter_mut() {
-            *value = f64::from(*value as f32);
-            finite &= value.is_finite();
+        for (input, value) in input.iter_mut().zip(raw.iter_mut()) {
+            *input = *value as f32;
+            *value = f64::from(*input);
+            finite &= input.is_finite();
         }
         finite.then_some(norm)
     }
@@ -173,11 +176,11 @@ impl Sae<'_> {
     }
 }
 
-/// Widens row `row` into `input` and says whether every value is finite.
-pub(crate) fn load_row(kernels: &Kernels, rows: Rows<'_>, row: usize, input: &mut [f64]) -> bool {
+/// Widens row `row` into `raw` and says whether every value is finite.
+pub(crate) fn load_row(kernels: &Kernels, rows: Rows<'_>, row: usize, raw: &mut [f64]) -> bool {
     let bytes = rows.row_bytes(row);
-    kernels.widen(row_type(rows.dtype()), bytes, input);
-    input.iter().all(|value| value.is_finite())
+    kernels.widen(row_type(rows.dtype()), bytes, raw);
+    raw.iter().all(|value| value.is_finite())
 }
 
 /// The weight type that rows of this dtype are read with ([`Rows`] admits no others).
@@ -203,7 +206,7 @@ pub(crate) fn products(
     kernels: &Kernels,
     matrix: &Matrix<'_>,
     first: usize,
-    input: &[f64],
+    input: &[f32],
     lanes: &mut [f64],
     sums: &mut [f64],
 ) {

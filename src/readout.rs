@@ -104,7 +104,7 @@ impl Sae<'_> {
                 .get_mut(row * set.len()..(row + 1) * set.len())
                 .unwrap_or(&mut []);
             values.fill(0.0);
-            *status = match self.prepare_row(rows, row, work.input) {
+            *status = match self.prepare_row(rows, row, &mut work) {
                 None => RowStatus::NonFinite,
                 Some(_) => match &set.encoder {
                     Some(encoder) => self.read_rows(encoder, set, &mut work, values),
@@ -147,7 +147,7 @@ impl Sae<'_> {
         }
         for (row, (value, status)) in values.iter_mut().zip(status).enumerate() {
             *value = 0.0;
-            *status = match self.prepare_row(rows, row, work.input) {
+            *status = match self.prepare_row(rows, row, &mut work) {
                 None => RowStatus::NonFinite,
                 Some(_) if all => {
                     self.read_chosen(&[feature], &mut work, core::slice::from_mut(value))?

@@ -27,6 +27,7 @@ enum Memory<'m> {
 /// Sizes of the parts, in f64 units.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
+    raw: usize,
     input: usize,
     sums: usize,
     lanes: usize,
@@ -50,10 +51,11 @@ impl Sizes {
         };
         let pursuit = pursuit::Sizes::of(parts);
         Sizes {
-            input: d_in,
+            raw: d_in,
+            input: d_in.div_ceil(2),
             sums: block,
             lanes: if encoder || skip {
-                16 * Kernels::COLUMN_TILE
+                Kernels::COLUMN_LANES * Kernels::COLUMN_TILE
             } else {
                 0
             },
@@ -70,6 +72,7 @@ impl Sizes {
 
     fn total(self) -> usize {
         let parts = [
+            self.raw,
             self.input,
             self.sums,
             self.lanes,
@@ -84,11 +87,13 @@ impl Sizes {
 
 /// The scratch, cut up for one call.
 pub(crate) struct Work<'s> {
-    /// The prepared input row, f32 values widened, `[d_in]`.
-    pub(crate) input: &'s mut [f64],
+    /// The row as read, then the prepared row, widened, `[d_in]`.
+    pub(crate) raw: &'s mut [f64],
+    /// The prepared row, which meets the weights, `[d_in]`.
+    pub(crate) input: &'s mut [f32],
     /// Products of a block of features.
     pub(crate) sums: &'s mut [f64],
-    /// Lanes of the column kernel, `[16, Kernels::COLUMN_TILE]`, or empty.
+    /// Lanes of the column kernel, `[Kernels::COLUMN_LANES, Kernels::COLUMN_TILE]`, or empty.
     pub(crate) lanes: &'s mut [f64],
     /// Candidates of TopK: rank and value bits.
     pub(crate) candidates: &'s mut [[u64; 2]],
@@ -176,8 +181,11 @@ impl<'m> Scratch<'m> {
             rest = tail;
             Ok(part)
         };
+        let raw = take(sizes.raw)?;
+        let input: &mut [f32] = bytemuck::cast_slice_mut(take(sizes.input)?);
         Ok(Work {
-            input: take(sizes.input)?,
+            raw,
+            input: input.get_mut(..sae.d_in()).unwrap_or(&mut []),
             sums: take(sizes.sums)?,
             lanes: take(sizes.lanes)?,
             candidates: bytemuck::cast_slice_mut(take(sizes.candidates)?),

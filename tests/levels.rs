@@ -94,8 +94,12 @@ fn values_of(ty: WeightType, bytes: &[u8]) -> Vec<f64> {
         .collect()
 }
 
-fn products(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a * b).collect()
+fn products(weights: &[f64], x: &[f32]) -> Vec<f64> {
+    weights
+        .iter()
+        .zip(x)
+        .map(|(weight, &x)| weight * f64::from(x))
+        .collect()
 }
 
 // -- levels --------------------------------------------------------------------------------------
@@ -268,16 +272,14 @@ fn stride(random: &mut Random, ty: WeightType, n: usize) -> usize {
     n * ty.size() + random.below(2) * (1 + random.below(9))
 }
 
-/// `n` f32 values, widened.
-fn input(random: &mut Random, kind: Kind, n: usize) -> Vec<f64> {
+/// `n` f32 values.
+fn input(random: &mut Random, kind: Kind, n: usize) -> Vec<f32> {
     let bits = patterns(random, WeightType::F32, kind, n);
-    bits.into_iter()
-        .map(|bits| f64::from(f32::from_bits(bits)))
-        .collect()
+    bits.into_iter().map(f32::from_bits).collect()
 }
 
 /// The input that goes with weights of some kind: one NaN is enough.
-fn input_beside(random: &mut Random, kind: Kind, n: usize) -> Vec<f64> {
+fn input_beside(random: &mut Random, kind: Kind, n: usize) -> Vec<f32> {
     input(
         random,
         if kind == Kind::OneNan {
@@ -291,7 +293,7 @@ fn input_beside(random: &mut Random, kind: Kind, n: usize) -> Vec<f64> {
 
 /// `n` f64 values that use all 53 bits; for the odd kinds, also the ends of the range.
 fn wide_input(random: &mut Random, kind: Kind, n: usize) -> Vec<f64> {
-    let mut values = input(random, kind, n);
+    let mut values: Vec<f64> = input(random, kind, n).into_iter().map(f64::from).collect();
     for value in &mut values {
         let drawn = random.next();
         match kind {
@@ -362,7 +364,8 @@ fn check_dot_columns(
         })
         .collect();
     for kernels in tables() {
-        let mut lanes = vec![STALE; 16 * width + 3];
+        let needed = Kernels::COLUMN_LANES * width;
+        let mut lanes = vec![STALE; needed + 3];
         let mut out = vec![STALE; width];
         kernels.dot_columns(ty, weights, stride, &x, &mut lanes, &mut out);
         let level = kernels.level();
@@ -370,7 +373,7 @@ fn check_dot_columns(
             format!("dot_columns {level} {ty:?} {kind:?} {n} x {width} offset {offset}")
         });
         assert!(
-            lanes[16 * width..]
+            lanes[needed..]
                 .iter()
                 .all(|lane| lane.to_bits() == STALE.to_bits())
         );
@@ -548,7 +551,7 @@ fn column_tiles_equal_rows() {
             kernels.dot_rows(ty, &rows, d_in * size, &x, &mut by_rows);
             for tile_width in [Kernels::COLUMN_TILE, 500] {
                 let mut by_columns = vec![0.0; d_sae];
-                let mut lanes = vec![0.0; 16 * tile_width];
+                let mut lanes = vec![0.0; Kernels::COLUMN_LANES * tile_width];
                 for (tile, out) in by_columns.chunks_mut(tile_width).enumerate() {
                     let weights = &columns[tile * tile_width * size..];
                     kernels.dot_columns(ty, weights, d_sae * size, &x, &mut lanes, out);
@@ -594,7 +597,7 @@ fn every_half_precision_value_widens_exactly() {
                 .collect();
             kernels.dot_rows(ty, &bytes, 2, &[1.0], &mut out);
             assert_bits(&dots, &out, &|| format!("dot_rows {level} {ty:?}"));
-            let mut lanes = vec![STALE; 16 * out.len()];
+            let mut lanes = vec![STALE; Kernels::COLUMN_LANES * out.len()];
             kernels.dot_columns(ty, &bytes, 0, &[1.0], &mut lanes, &mut out);
             assert_bits(&dots, &out, &|| format!("dot_columns {level} {ty:?}"));
         }
@@ -655,7 +658,7 @@ fn lengths_outside_the_contract() {
             outcome(|| kernels.dot_rows(ty, &weights, stride, &x, &mut out));
             assert!(untouched_in_debug(&out));
         }
-        for (stride, width, lanes) in [(4, 3, 48), (5, 1, 16), (usize::MAX, 1, 16), (2, 1, 15)] {
+        for (stride, width, lanes) in [(4, 3, 15), (5, 1, 5), (usize::MAX, 1, 5), (2, 1, 4)] {
             let (mut out, mut lanes) = (vec![1.0; width], vec![0.0; lanes]);
             outcome(|| kernels.dot_columns(ty, &weights, stride, &x, &mut lanes, &mut out));
             assert!(untouched_in_debug(&out));
@@ -684,7 +687,7 @@ fn lengths_outside_the_contract() {
         kernels.dot_rows(ty, &[], 0, &[], &mut out);
         assert_eq!(out, [0.0; 3]);
         out = [1.0; 3];
-        kernels.dot_columns(ty, &[], 0, &[], &mut [0.0; 48], &mut out);
+        kernels.dot_columns(ty, &[], 0, &[], &mut [0.0; 15], &mut out);
         assert_eq!(out, [0.0; 3]);
     }
 }

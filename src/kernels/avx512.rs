@@ -5,7 +5,11 @@ use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 
-use super::{BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, canonical, row_bytes, scalar};
+use super::walk::{self, PASS_ROWS, Pass};
+use super::{
+    BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, at_or_next, block, block_mut, canonical,
+    padded, row_bytes, scalar,
+};
 
 pub(super) static KERNELS: Kernels = Kernels {
     level: Level::Avx512,
@@ -29,69 +33,68 @@ pub(super) static KERNELS: Kernels = Kernels {
     sum_squares_about,
 };
 
-/// Rows that share each load of `x` in [`dot_rows`].
-const DOT_ROWS: usize = 4;
-/// Rows of one lane that share each load and store of that lane in [`dot_columns`].
-const COLUMN_ROWS: usize = 8;
-/// Bytes between a column being read and the one being fetched in [`dot_columns`].
-const COLUMN_AHEAD: usize = 1024;
-/// Rows that share each load and store of a sum in [`add_scaled_rows`].
-const SCALED_ROWS: usize = 4;
+/// Runs of rows that [`dot_rows`] reads side by side.
+const DOT_RUNS: usize = 4;
+/// Rows that [`add_scaled_rows`] reads side by side, while that many are left.
+const SCALED_ROWS: usize = 16;
+/// Bytes that are being fetched ahead of those being read, over all rows read side by side.
+const IN_FLIGHT: usize = 8192;
 
-// `EIGHT` is the size in bytes of eight weights: `8 * TYPE.size()`.
+// In what follows `EIGHT` is the size in bytes of eight weights, and a block is 16 weights.
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn dot_rows<const TYPE: u8, const EIGHT: usize>(
     weights: &[u8],
     stride: usize,
-    x: &[f64],
+    x: &[f32],
     out: &mut [f64],
 ) {
     let bytes = x.len() * (EIGHT / 8);
-    let (groups, rest) = out.as_chunks_mut::<DOT_ROWS>();
-    let grouped = groups.len() * DOT_ROWS;
-    for (group, out) in groups.iter_mut().enumerate() {
-        let first = group * DOT_ROWS;
-        let rows = core::array::from_fn(|r| row_bytes(weights, first + r, stride, bytes));
-        *out = dot_group::<TYPE, EIGHT, DOT_ROWS>(rows, DOT_ROWS * stride, x);
+    let run = out.len() / DOT_RUNS;
+    for first in 0..run {
+        let rows = core::array::from_fn(|r| row_bytes(weights, first + r * run, stride, bytes));
+        let dots = dot_group::<TYPE, EIGHT, DOT_RUNS, true>(rows, x);
+        for (out, dot) in out.iter_mut().skip(first).step_by(run).zip(dots) {
+            *out = dot;
+        }
     }
-    for (r, out) in rest.iter_mut().enumerate() {
-        let row = row_bytes(weights, grouped + r, stride, bytes);
-        [*out] = dot_group::<TYPE, EIGHT, 1>([row], stride, x);
+    for (row, out) in out.iter_mut().enumerate().skip(run * DOT_RUNS) {
+        [*out] = dot_group::<TYPE, EIGHT, 1, false>([row_bytes(weights, row, stride, bytes)], x);
     }
 }
 
-/// The dot products of `ROWS` rows, fetching the bytes `ahead` of those it reads.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+/// The dot products of `ROWS` rows with `x`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
-fn dot_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
+fn dot_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FETCH: bool>(
     rows: [&[u8]; ROWS],
-    ahead: usize,
-    x: &[f64],
+    x: &[f32],
 ) -> [f64; ROWS] {
-    let (x_blocks, x_tail) = x.as_chunks::<8>().0.as_chunks::<2>();
-    let _ = x_tail;
-    let x_tail = x.as_chunks::<LANES>().1;
+    let x_blocks = x.as_chunks::<8>().0.as_chunks::<2>().0;
     let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
 
     let mut sums = [[_mm512_setzero_pd(); 2]; ROWS];
     for (i, [x_low, x_high]) in x_blocks.iter().enumerate() {
-        let (x_low, x_high) = (load(x_low), load(x_high));
+        let (x_low, x_high) = (load_input(x_low), load_input(x_high));
         for (sums, blocks) in sums.iter_mut().zip(&blocks) {
             let Some([low, high]) = blocks.get(i) else {
                 break;
             };
-            prefetch(low.as_ptr().wrapping_add(ahead));
+            if FETCH {
+                prefetch(low.as_ptr().wrapping_add(IN_FLIGHT / ROWS));
+            }
             sums[0] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(low), x_low, sums[0]);
             sums[1] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(high), x_high, sums[1]);
         }
     }
+    let x_tail = x.as_chunks::<LANES>().1;
     if !x_tail.is_empty() {
-        let [x_low, x_high] = padded::<f64, 8>(x_tail);
-        let (x_low, x_high) = (load(&x_low), load(&x_high));
+        // padded with zeros: 0 * 0 added to a lane changes nothing
+        let [x_low, x_high] = padded::<f32, 8>(x_tail);
+        let (x_low, x_high) = (load_input(&x_low), load_input(&x_high));
         for (sums, row) in sums.iter_mut().zip(rows) {
-            let start = row.len() - row.len() % (2 * EIGHT);
-            let [low, high] = padded::<u8, EIGHT>(&row[start..]);
+            let tail = row.get(x_blocks.len() * 2 * EIGHT..).unwrap_or(&[]);
+            let [low, high] = padded::<u8, EIGHT>(tail);
             sums[0] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(&low), x_low, sums[0]);
             sums[1] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(&high), x_high, sums[1]);
         }
@@ -103,136 +106,128 @@ fn dot_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
     out
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn dot_columns<const TYPE: u8, const EIGHT: usize>(
     weights: &[u8],
     stride: usize,
-    x: &[f64],
+    x: &[f32],
     lanes: &mut [f64],
     out: &mut [f64],
 ) {
-    let width = out.len();
-    if width == 0 {
-        return;
-    }
-    let bytes = width * (EIGHT / 8);
-    for (lane, lane_values) in lanes.chunks_exact_mut(width).enumerate() {
-        lane_values.fill(0.0);
-        let mut first = lane;
-        while first < x.len() {
-            let after = first + COLUMN_ROWS * LANES;
-            if after - LANES < x.len() {
-                let row = |r: usize| row_bytes(weights, first + r * LANES, stride, bytes);
-                let next = if after + COLUMN_ROWS * LANES - LANES < x.len() {
-                    after
-                } else {
-                    lane + 1
-                };
-                let next_row = |r: usize| {
-                    weights
-                        .as_ptr()
-                        .wrapping_add((next + r * LANES).wrapping_mul(stride))
-                };
-                add_columns::<TYPE, EIGHT, COLUMN_ROWS>(
-                    core::array::from_fn(row),
-                    core::array::from_fn(next_row),
-                    core::array::from_fn(|r| x[first + r * LANES]),
-                    lane_values,
-                );
-                first = after;
-            } else {
-                let row = row_bytes(weights, first, stride, bytes);
-                let next_row = weights
-                    .as_ptr()
-                    .wrapping_add((first + LANES).wrapping_mul(stride));
-                add_columns::<TYPE, EIGHT, 1>([row], [next_row], [x[first]], lane_values);
-                first += LANES;
-            }
+    let mut columns = Columns {
+        weights,
+        stride,
+        x,
+        lanes,
+        width: out.len(),
+    };
+    let mut passes = walk::passes(x.len()).peekable();
+    while let Some(pass) = passes.next() {
+        let next = passes.peek().map_or(pass.first, |next| next.first);
+        match pass.rows {
+            PASS_ROWS => add_columns::<TYPE, EIGHT, PASS_ROWS>(&mut columns, pass, next),
+            1 => add_columns::<TYPE, EIGHT, 1>(&mut columns, pass, next),
+            _ => add_columns::<TYPE, EIGHT, 0>(&mut columns, pass, next),
         }
     }
-    reduce_columns(lanes, out);
+    for (out, &sum) in out.iter_mut().zip(columns.lanes.iter()) {
+        *out = canonical(sum);
+    }
 }
 
-/// `lane[c] += rows[r][c] * x[r]` for each column `c`, and for each `r` in order.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+/// What the passes of one call of [`dot_columns`] share.
+struct Columns<'a> {
+    weights: &'a [u8],
+    stride: usize,
+    x: &'a [f32],
+    lanes: &'a mut [f64],
+    width: usize,
+}
+
+/// One pass: `lane[c] += weight[r][c] * x[r]` for each column `c`, and for each of `ROWS` inputs
+/// `r` in order; then the folds. Fetches the rows of the pass that starts at input `next`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
 fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
-    rows: [&[u8]; ROWS],
-    next_rows: [*const u8; ROWS],
-    x: [f64; ROWS],
-    lane: &mut [f64],
+    columns: &mut Columns<'_>,
+    pass: Pass,
+    next: usize,
 ) {
+    let Columns {
+        weights,
+        stride,
+        x,
+        ref mut lanes,
+        width,
+    } = *columns;
+    let bytes = width * (EIGHT / 8);
+    let input = |r: usize| x.get(pass.first + r * LANES).map_or(0.0, |&x| f64::from(x));
+    let x: [f64; ROWS] = core::array::from_fn(input);
+    let rows: [&[u8]; ROWS] =
+        core::array::from_fn(|r| row_bytes(weights, pass.first + r * LANES, stride, bytes));
+    let next_rows: [*const u8; ROWS] = core::array::from_fn(|r| {
+        weights
+            .as_ptr()
+            .wrapping_add((next + r * LANES).wrapping_mul(stride))
+    });
     let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
     let mut x_all = [_mm512_setzero_pd(); ROWS];
     for (x_all, x) in x_all.iter_mut().zip(x) {
         *x_all = _mm512_set1_pd(x);
     }
-    let bytes = lane.len() * (EIGHT / 8);
-    let (lane_blocks, lane_tail) = lane.as_chunks_mut::<LANES>();
-    for (i, lane) in lane_blocks.iter_mut().enumerate() {
-        let ([lane_low, lane_high], _) = lane.as_chunks_mut::<8>() else {
-            break;
-        };
-        let (mut low_sums, mut high_sums) = (load(lane_low), load(lane_high));
-        let at = i * 2 * EIGHT + COLUMN_AHEAD;
+
+    let at = pass.slot * width;
+    let to = (pass.slot - pass.folds) * width;
+    for i in 0..width / LANES {
+        let mut low_sums = _mm512_setzero_pd();
+        let mut high_sums = _mm512_setzero_pd();
+        if !pass.fresh
+            && let Some([low, high]) = block(lanes, at + i * LANES)
+        {
+            (low_sums, high_sums) = (load(low), load(high));
+        }
         for r in 0..ROWS {
             let Some([low, high]) = blocks[r].get(i) else {
                 break;
             };
-            if at < bytes {
-                prefetch(low.as_ptr().wrapping_add(COLUMN_AHEAD));
-            } else {
-                prefetch(next_rows[r].wrapping_add(at - bytes));
-            }
+            prefetch(at_or_next(
+                rows[r],
+                next_rows[r],
+                i * 2 * EIGHT + IN_FLIGHT / ROWS,
+            ));
             low_sums = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(low), x_all[r], low_sums);
             high_sums = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(high), x_all[r], high_sums);
         }
-        store(lane_low, low_sums);
-        store(lane_high, high_sums);
-    }
-    let done = lane_blocks.len() * 2 * EIGHT;
-    for (row, x) in rows.iter().zip(x) {
-        let tail = row.get(done..).unwrap_or(&[]);
-        for (lane, weight) in lane_tail.iter_mut().zip(scalar::values::<TYPE>(tail)) {
-            *lane += weight * x;
+        for fold in 1..=pass.folds {
+            let Some([low, high]) = block(lanes, at - fold * width + i * LANES) else {
+                break;
+            };
+            (low_sums, high_sums) = (
+                _mm512_add_pd(load(low), low_sums),
+                _mm512_add_pd(load(high), high_sums),
+            );
         }
+        if let Some([low, high]) = block_mut(lanes, to + i * LANES) {
+            store(low, low_sums);
+            store(high, high_sums);
+        }
+    }
+    for c in width - width % LANES..width {
+        let mut sum = if pass.fresh { 0.0 } else { lanes[at + c] };
+        for (row, x) in rows.iter().zip(x) {
+            let weight = row.get(c * (EIGHT / 8)..).unwrap_or(&[]);
+            sum += scalar::values::<TYPE>(weight)
+                .next()
+                .map_or(0.0, |weight| weight * x);
+        }
+        for fold in 1..=pass.folds {
+            sum += lanes[at - fold * width + c];
+        }
+        lanes[to + c] = sum;
     }
 }
 
-/// The tree over 16 lanes of `out.len()` columns each.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
-#[inline]
-fn reduce_columns(lanes: &[f64], out: &mut [f64]) {
-    let width = out.len();
-    let (blocks, tail) = out.as_chunks_mut::<8>();
-    let tail_start = blocks.len() * 8;
-    for (i, out) in blocks.iter_mut().enumerate() {
-        let mut sums = [_mm512_setzero_pd(); LANES];
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            if let Some(values) = lanes
-                .get(lane * width + i * 8..)
-                .and_then(<[f64]>::first_chunk)
-            {
-                *sum = load(values);
-            }
-        }
-        let mut half = LANES / 2;
-        while half > 0 {
-            for lane in 0..half {
-                sums[lane] = _mm512_add_pd(sums[lane], sums[lane + half]);
-            }
-            half /= 2;
-        }
-        store(out, canonical_all(sums[0]));
-    }
-    for (f, out) in tail.iter_mut().enumerate() {
-        *out = scalar::reduce(core::array::from_fn(|lane| {
-            lanes[lane * width + tail_start + f]
-        }));
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn add_scaled_rows<const TYPE: u8, const EIGHT: usize>(
     matrix: &[u8],
     stride: usize,
@@ -240,28 +235,73 @@ fn add_scaled_rows<const TYPE: u8, const EIGHT: usize>(
     scales: &[f64],
     sums: &mut [f64],
 ) {
+    // the first rows are on their way before anything waits for them
     let bytes = sums.len() * (EIGHT / 8);
-    let (groups, rest) = indices.as_chunks::<SCALED_ROWS>();
-    let (scale_groups, rest_scales) = scales.as_chunks::<SCALED_ROWS>();
-    for (i, (group, &scales)) in groups.iter().zip(scale_groups).enumerate() {
-        let rows = group.map(|index| row_bytes(matrix, index as usize, stride, bytes));
-        let next = match groups.get(i + 1) {
-            Some(next) => *next,
-            None => core::array::from_fn(|r| rest.get(r).copied().unwrap_or(group[r])),
-        };
-        let next = next.map(|index| row_bytes(matrix, index as usize, stride, bytes).as_ptr());
-        add_scaled_group::<TYPE, EIGHT, SCALED_ROWS>(rows, next, scales, sums);
-    }
-    for (&index, &scale) in rest.iter().zip(rest_scales) {
+    for &index in indices.iter().take(SCALED_ROWS) {
         let row = row_bytes(matrix, index as usize, stride, bytes);
-        add_scaled_group::<TYPE, EIGHT, 1>([row], [row.as_ptr()], [scale], sums);
+        for line in row.chunks(64).take(IN_FLIGHT / SCALED_ROWS / 64) {
+            prefetch(line.as_ptr());
+        }
+    }
+    let rows = ScaledRows {
+        matrix,
+        stride,
+        indices,
+        scales,
+    };
+    let rows = add_groups::<TYPE, EIGHT, SCALED_ROWS>(rows, sums);
+    let rows = add_groups::<TYPE, EIGHT, 4>(rows, sums);
+    add_groups::<TYPE, EIGHT, 1>(rows, sums);
+}
+
+/// The rows that are still to be added.
+#[derive(Clone, Copy)]
+struct ScaledRows<'a> {
+    matrix: &'a [u8],
+    stride: usize,
+    indices: &'a [u32],
+    scales: &'a [f64],
+}
+
+/// `sums[c] += scale[r] * row[r][c]` for each column `c`, and for each `r` in order, in groups of
+/// `ROWS` rows. Returns the rows that are too few for a group.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+#[inline]
+fn add_groups<'a, const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
+    left: ScaledRows<'a>,
+    sums: &mut [f64],
+) -> ScaledRows<'a> {
+    let ScaledRows {
+        matrix,
+        stride,
+        indices,
+        scales,
+    } = left;
+    let bytes = sums.len() * (EIGHT / 8);
+    let row = |index: u32| row_bytes(matrix, index as usize, stride, bytes);
+    let (groups, other_indices) = indices.as_chunks::<ROWS>();
+    let (factors, other_scales) = scales.as_chunks::<ROWS>();
+    for (i, (group, &factors)) in groups.iter().zip(factors).enumerate() {
+        let rows = group.map(row);
+        let following = indices.get((i + 1) * ROWS..).unwrap_or(&[]);
+        let next_rows = core::array::from_fn(|r| {
+            following
+                .get(r)
+                .map_or(rows[r], |&index| row(index))
+                .as_ptr()
+        });
+        add_group::<TYPE, EIGHT, ROWS>(rows, next_rows, factors, sums);
+    }
+    ScaledRows {
+        indices: other_indices,
+        scales: other_scales,
+        ..left
     }
 }
 
-/// `sums[c] += scales[r] * rows[r][c]` for each column `c`, and for each `r` in order.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
-fn add_scaled_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
+fn add_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
     rows: [&[u8]; ROWS],
     next_rows: [*const u8; ROWS],
     scales: [f64; ROWS],
@@ -272,17 +312,18 @@ fn add_scaled_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
     for (scale_all, scale) in scale_all.iter_mut().zip(scales) {
         *scale_all = _mm512_set1_pd(scale);
     }
-    let (sum_blocks, sum_tail) = sums.as_chunks_mut::<LANES>();
-    for (i, sums) in sum_blocks.iter_mut().enumerate() {
-        let ([sums_low, sums_high], _) = sums.as_chunks_mut::<8>() else {
-            break;
-        };
+    let (sum_blocks, _) = sums.as_chunks_mut::<8>().0.as_chunks_mut::<2>();
+    for (i, [sums_low, sums_high]) in sum_blocks.iter_mut().enumerate() {
         let (mut low_sums, mut high_sums) = (load(sums_low), load(sums_high));
         for r in 0..ROWS {
             let Some([low, high]) = blocks[r].get(i) else {
                 break;
             };
-            prefetch(next_rows[r].wrapping_add(i * 2 * EIGHT));
+            prefetch(at_or_next(
+                rows[r],
+                next_rows[r],
+                i * 2 * EIGHT + IN_FLIGHT / ROWS,
+            ));
             let low_products = _mm512_mul_pd(load_weights::<TYPE, EIGHT>(low), scale_all[r]);
             let high_products = _mm512_mul_pd(load_weights::<TYPE, EIGHT>(high), scale_all[r]);
             low_sums = _mm512_add_pd(low_sums, low_products);
@@ -292,6 +333,7 @@ fn add_scaled_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
         store(sums_high, canonical_all(high_sums));
     }
     let done = sum_blocks.len() * 2 * EIGHT;
+    let (_, sum_tail) = sums.as_chunks_mut::<LANES>();
     for (row, scale) in rows.iter().zip(scales) {
         let tail = row.get(done..).unwrap_or(&[]);
         for (sum, weight) in sum_tail.iter_mut().zip(scalar::values::<TYPE>(tail)) {
@@ -301,7 +343,7 @@ fn add_scaled_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn widen<const TYPE: u8, const EIGHT: usize>(bytes: &[u8], out: &mut [f64]) {
     let (blocks, tail) = bytes.as_chunks::<EIGHT>();
     let (out_blocks, out_tail) = out.as_chunks_mut::<8>();
@@ -313,12 +355,10 @@ fn widen<const TYPE: u8, const EIGHT: usize>(bytes: &[u8], out: &mut [f64]) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn sum(x: &[f64]) -> f64 {
-    let (blocks, tail) = x.as_chunks::<8>().0.as_chunks::<2>();
-    let _ = tail;
     let mut sums = [_mm512_setzero_pd(); 2];
-    for [low, high] in blocks {
+    for [low, high] in x.as_chunks::<8>().0.as_chunks::<2>().0 {
         sums[0] = _mm512_add_pd(sums[0], load(low));
         sums[1] = _mm512_add_pd(sums[1], load(high));
     }
@@ -328,7 +368,7 @@ fn sum(x: &[f64]) -> f64 {
     reduce(sums)
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn sum_squares_about(x: &[f64], mean: f64) -> f64 {
     let mean_all = _mm512_set1_pd(mean);
     let mut sums = [_mm512_setzero_pd(); 2];
@@ -350,7 +390,7 @@ fn sum_squares_about(x: &[f64], mean: f64) -> f64 {
 }
 
 /// The tree over lanes 0..8 and 8..16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
 fn reduce([low, high]: [__m512d; 2]) -> f64 {
     let eight = _mm512_add_pd(low, high);
@@ -367,15 +407,23 @@ fn reduce([low, high]: [__m512d; 2]) -> f64 {
 }
 
 /// Each value, or the canonical NaN.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
 fn canonical_all(values: __m512d) -> __m512d {
     let nan = _mm512_cmp_pd_mask::<_CMP_UNORD_Q>(values, values);
     _mm512_mask_mov_pd(values, nan, _mm512_set1_pd(CANONICAL_NAN))
 }
 
+/// Eight values of the input, widened.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+#[inline]
+fn load_input(values: &[f32; 8]) -> __m512d {
+    // SAFETY: the array has the 32 bytes that are read; the load needs no alignment.
+    _mm512_cvtps_pd(unsafe { _mm256_loadu_ps(values.as_ptr()) })
+}
+
 /// Eight weights, widened exactly.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
 fn load_weights<const TYPE: u8, const EIGHT: usize>(bytes: &[u8; EIGHT]) -> __m512d {
     const { assert!(EIGHT == if TYPE == F32 { 32 } else { 16 }) };
@@ -394,14 +442,14 @@ fn load_weights<const TYPE: u8, const EIGHT: usize>(bytes: &[u8; EIGHT]) -> __m5
     _mm512_cvtps_pd(single)
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
 fn load(values: &[f64; 8]) -> __m512d {
     // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
     unsafe { _mm512_loadu_pd(values.as_ptr()) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
 fn store(to: &mut [f64; 8], values: __m512d) {
     // SAFETY: the array has the 64 bytes that are written; the store needs no alignment.
@@ -409,18 +457,8 @@ fn store(to: &mut [f64; 8], values: __m512d) {
 }
 
 /// Asks for the cache line at `address`, which may be anything: a prefetch never faults.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
 fn prefetch(address: *const u8) {
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
-}
-
-/// The ragged end of a row as a full block, the rest zeros: adding 0 * 0 changes no lane.
-#[inline]
-fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [[T; N]; 2] {
-    let mut block = [[T::default(); N]; 2];
-    for (to, &from) in block.as_flattened_mut().iter_mut().zip(tail) {
-        *to = from;
-    }
-    block
 }

@@ -15,7 +15,7 @@
 //! result = lane[0] + lane[1];   if it is NaN: the canonical quiet NaN 0x7ff8000000000000
 //! ```
 //!
-//! A weight is an F32, F16 or BF16 value and `x[i]` an f32 value held as f64, so their product
+//! A weight is an F32, F16 or BF16 value and `x[i]` an f32 value, so their product in f64
 //! has at most 48 bits and an exponent well inside f64: it is exact, never subnormal and never
 //! infinite unless an operand is. A fused multiply-add and a multiplication followed by an addition
 //! then round the same number once, which is why the width of a vector, and whether the machine
@@ -52,6 +52,8 @@ mod avx512;
 mod detect;
 mod scalar;
 pub mod screen;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+mod walk;
 
 /// An instruction set for which this crate has a table of kernels.
 ///
@@ -167,9 +169,9 @@ fn canonical(value: f64) -> f64 {
 }
 
 /// `(weights, row_stride_bytes, x, out)`
-type DotRows = unsafe fn(&[u8], usize, &[f64], &mut [f64]);
+type DotRows = unsafe fn(&[u8], usize, &[f32], &mut [f64]);
 /// `(weights, row_stride_bytes, x, lanes, out)`
-type DotColumns = unsafe fn(&[u8], usize, &[f64], &mut [f64], &mut [f64]);
+type DotColumns = unsafe fn(&[u8], usize, &[f32], &mut [f64], &mut [f64]);
 /// `(matrix, row_stride_bytes, indices, scales, sums)`
 type AddScaledRows = unsafe fn(&[u8], usize, &[u32], &[f64], &mut [f64]);
 /// `(bytes, out)`
@@ -206,9 +208,13 @@ impl core::fmt::Debug for Kernels {
 impl Kernels {
     /// The tile width (`out.len()`) at which [`Kernels::dot_columns`] is fastest.
     ///
-    /// Wide enough that the rows are read in long runs, narrow enough that the 16 lanes per output
-    /// (128 bytes each) stay in the second-level cache.
-    pub const COLUMN_TILE: usize = 1024;
+    /// Wide enough that the rows are read in long runs: each run starts on memory pages that the
+    /// one before did not touch, and finding those costs more than their bytes. Narrow enough
+    /// that the work space (320 kB) stays in the second-level cache.
+    pub const COLUMN_TILE: usize = 8192;
+
+    /// Values of work space that [`Kernels::dot_columns`] needs per output.
+    pub const COLUMN_LANES: usize = 5;
 
     /// The table of the preferred available level. Detected once per process.
     ///
@@ -247,13 +253,12 @@ impl Kernels {
     /// `out[r]` = the dot product of `x` and row `r`, whose `x.len()` weights start at byte
     /// `r * row_stride_bytes`.
     ///
-    /// Every `x[j]` must be an f32 value (else the products are not exact and levels may differ).
     pub fn dot_rows(
         &self,
         ty: WeightType,
         weights: &[u8],
         row_stride_bytes: usize,
-        x: &[f64],
+        x: &[f32],
         out: &mut [f64],
     ) {
         let held = extent(out.len(), row_stride_bytes, x.len(), ty);
@@ -269,23 +274,21 @@ impl Kernels {
     /// The same sums as [`Kernels::dot_rows`], for weights stored one row per *input*:
     /// the weight of input `j` and output `f` is at byte `j * row_stride_bytes + f * ty.size()`.
     ///
-    /// `lanes` is work space of at least `16 * out.len()` values; what it holds before does not
-    /// matter. To compute many outputs, call this for tiles of [`Kernels::COLUMN_TILE`] outputs,
+    /// `lanes` is work space of at least [`Kernels::COLUMN_LANES`] values per output; what it holds
+    /// before does not matter. To compute many outputs, call this for tiles of [`Kernels::COLUMN_TILE`] outputs,
     /// with `weights` starting at the tile's first column.
     pub fn dot_columns(
         &self,
         ty: WeightType,
         weights: &[u8],
         row_stride_bytes: usize,
-        x: &[f64],
+        x: &[f32],
         lanes: &mut [f64],
         out: &mut [f64],
     ) {
         let held = extent(x.len(), row_stride_bytes, out.len(), ty);
-        let lanes = out
-            .len()
-            .checked_mul(LANES)
-            .and_then(|needed| lanes.get_mut(..needed));
+        let needed = out.len().checked_mul(Self::COLUMN_LANES);
+        let lanes = needed.and_then(|needed| lanes.get_mut(..needed));
         let (Some(lanes), Some(..)) = (lanes, held.filter(|&bytes| bytes <= weights.len())) else {
             debug_assert!(false, "dot_columns: the weights or the lanes are too short");
             out.fill(0.0);
@@ -384,4 +387,47 @@ fn row_bytes(matrix: &[u8], row: usize, row_stride_bytes: usize, bytes: usize) -
         .get(start..)
         .and_then(|rest| rest.get(..bytes))
         .unwrap_or(&[])
+}
+
+// -- what the vector levels share ----------------------------------------------------------------
+
+/// The address `at` bytes after the start of `row`; past its end, that much after the start of
+/// the row that is read next. Only for prefetches.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[inline]
+fn at_or_next(row: &[u8], next_row: *const u8, at: usize) -> *const u8 {
+    if at < row.len() {
+        row.as_ptr().wrapping_add(at)
+    } else {
+        next_row.wrapping_add(at - row.len())
+    }
+}
+
+/// The 16 values from `at` on.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[inline]
+fn block(values: &[f64], at: usize) -> Option<&[[f64; 8]; 2]> {
+    values.get(at..)?.as_chunks::<8>().0.first_chunk()
+}
+
+/// The 16 values from `at` on, to be written.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[inline]
+fn block_mut(values: &mut [f64], at: usize) -> Option<&mut [[f64; 8]; 2]> {
+    values
+        .get_mut(at..)?
+        .as_chunks_mut::<8>()
+        .0
+        .first_chunk_mut()
+}
+
+/// The ragged end of a row as 16 values, the rest zeros.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[inline]
+fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [[T; N]; 2] {
+    let mut block = [[T::default(); N]; 2];
+    for (to, &from) in block.as_flattened_mut().iter_mut().zip(tail) {
+        *to = from;
+    }
+    block
 }

@@ -19,12 +19,12 @@ pub(super) static KERNELS: Kernels = Kernels {
     sum_squares_about,
 };
 
-fn dot_rows<const TYPE: u8>(weights: &[u8], stride: usize, x: &[f64], out: &mut [f64]) {
+fn dot_rows<const TYPE: u8>(weights: &[u8], stride: usize, x: &[f32], out: &mut [f64]) {
     for (row, out) in out.iter_mut().enumerate() {
         let row = row_bytes(weights, row, stride, x.len() * size(TYPE));
         let mut lanes = [0.0; LANES];
         for (i, (weight, x)) in values::<TYPE>(row).zip(x).enumerate() {
-            lanes[i % LANES] += weight * x;
+            lanes[i % LANES] += weight * f64::from(*x);
         }
         *out = reduce(lanes);
     }
@@ -33,21 +33,24 @@ fn dot_rows<const TYPE: u8>(weights: &[u8], stride: usize, x: &[f64], out: &mut 
 fn dot_columns<const TYPE: u8>(
     weights: &[u8],
     stride: usize,
-    x: &[f64],
-    lanes: &mut [f64],
+    x: &[f32],
+    _lanes: &mut [f64],
     out: &mut [f64],
 ) {
-    let width = out.len();
-    lanes.fill(0.0);
-    for (j, &x) in x.iter().enumerate() {
-        let row = row_bytes(weights, j, stride, width * size(TYPE));
-        let lane = lanes.iter_mut().skip(j % LANES * width);
-        for (lane, weight) in lane.zip(values::<TYPE>(row)) {
-            *lane += weight * x;
+    // a block of outputs at a time, so that a row's line of memory is used while it is at hand
+    for (block, out) in out.chunks_mut(16).enumerate() {
+        let start = block * 16 * size(TYPE);
+        let mut lanes = [[0.0; 16]; LANES];
+        for (j, &x) in x.iter().enumerate() {
+            let row = row_bytes(weights, j, stride, start + out.len() * size(TYPE));
+            let row = row.get(start..).unwrap_or(&[]);
+            for (lane, weight) in lanes[j % LANES].iter_mut().zip(values::<TYPE>(row)) {
+                *lane += weight * f64::from(x);
+            }
         }
-    }
-    for (f, out) in out.iter_mut().enumerate() {
-        *out = reduce(core::array::from_fn(|lane| lanes[lane * width + f]));
+        for (f, out) in out.iter_mut().enumerate() {
+            *out = reduce(lanes.map(|lane| lane[f]));
+        }
     }
 }
 
@@ -92,7 +95,7 @@ fn sum_squares_about(x: &[f64], mean: f64) -> f64 {
 }
 
 /// The tree: lane `l` += lane `l + 8`, then `+ 4`, `+ 2`, `+ 1`.
-pub(super) fn reduce(mut lanes: [f64; LANES]) -> f64 {
+fn reduce(mut lanes: [f64; LANES]) -> f64 {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {

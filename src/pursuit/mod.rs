@@ -167,6 +167,7 @@ impl Sae<'_> {
     ) -> (RowStatus, Chosen<'w>) {
         let sizes = Sizes::of(&self.parts);
         let Work {
+            raw,
             input,
             sums,
             lanes,
@@ -193,7 +194,7 @@ impl Sae<'_> {
                 copy_bytes: sizes.copy * 8,
                 nan: false,
             };
-            if !run.steps(&mut found) {
+            if !run.steps(raw, &mut found) {
                 found.count = 0;
                 run.nan = true;
             }
@@ -216,7 +217,7 @@ struct Run<'r, 's> {
     kernels: &'static Kernels,
     pursuit: &'r Pursuit,
     /// The residual, rounded to f32.
-    input: &'r mut [f64],
+    input: &'r mut [f32],
     sums: &'r mut [f64],
     lanes: &'r mut [f64],
     gather: &'r mut [u8],
@@ -226,12 +227,12 @@ struct Run<'r, 's> {
 }
 
 impl Run<'_, '_> {
-    /// All steps; false if the residual overflowed.
-    fn steps(&mut self, found: &mut Found<'_>) -> bool {
-        self.space.residual.copy_from_slice(self.input);
+    /// All steps on the prepared row; false if the residual overflowed.
+    fn steps(&mut self, row: &[f64], found: &mut Found<'_>) -> bool {
+        self.space.residual.copy_from_slice(row);
         let mut solver = None;
         if self.pursuit.refit != Refit::Nothing {
-            self.space.target.copy_from_slice(self.input);
+            self.space.target.copy_from_slice(row);
             let words = core::mem::take(&mut self.space.matrices);
             solver = LeastSquares::new(words, self.space.amounts.len());
         }
@@ -249,7 +250,7 @@ impl Run<'_, '_> {
                 (Refit::LeastSquares, None) => false,
             };
             for (to, from) in self.input.iter_mut().zip(self.space.residual.iter()) {
-                *to = f64::from(*from as f32);
+                *to = *from as f32;
             }
             if !self.input.iter().all(|value| value.is_finite()) {
                 return false;
@@ -357,13 +358,17 @@ impl Run<'_, '_> {
     fn products_of_found(&mut self, count: usize, with: Row) {
         let ty = self.parts.decoder.weight_type();
         let row: &[f64] = match with {
-            Row::Residual => self.input,
+            Row::Residual => &[],
             Row::Target => self.space.target,
             Row::Other => self.space.row,
         };
+        // Exact, and in place of the residual, which is rounded anew at the end of the step.
+        for (to, &from) in self.input.iter_mut().zip(row) {
+            *to = from as f32;
+        }
         let products = self.space.products.get_mut(..count).unwrap_or(&mut []);
         self.kernels
-            .dot_rows(ty, self.space.copies, self.copy_bytes, row, products);
+            .dot_rows(ty, self.space.copies, self.copy_bytes, self.input, products);
     }
 
     /// `row += sum_j amount_j d_j` over the picked atoms, in the order in which they were picked.
