@@ -1,0 +1,107 @@
+//! What each fuzz target does with its input; `tests/corpus.rs` does the same with the corpus.
+//! Errors are fine. A panic, an allocation beyond the limits, or a tensor that differs from what
+//! its entry announced is a finding.
+
+use sae::bytes::Bytes;
+use sae::container::{self, Check};
+use sae::{OpenOptions, Sae};
+
+/// The targets, by the names of their files.
+#[allow(dead_code)] // for the replay
+pub(crate) const TARGETS: [&str; 9] = [
+    "safetensors",
+    "npz",
+    "npy",
+    "pickle",
+    "torch",
+    "gguf",
+    "gzip",
+    "yaml",
+    "open",
+];
+
+/// Entries that would take more memory than this are not loaded: a small file may announce what
+/// deflate could hold.
+const LOADED: u64 = 16 << 20;
+
+/// Runs one target.
+pub(crate) fn run(target: &str, data: &[u8]) {
+    match target {
+        "npy" => {
+            if let Ok(tensor) = container::npy::read_npy(&Bytes::borrowed(data)) {
+                values(&tensor);
+            }
+        }
+        "torch" => archive(&torch_zip(data)),
+        "yaml" => drop(container::yaml::read(data)),
+        "open" => open(data),
+        // The reader is found by the first bytes; the corpora differ.
+        _ => archive(data),
+    }
+}
+
+fn archive(data: &[u8]) {
+    let Ok(mut archive) = container::read(Bytes::borrowed(data), Check::Full) else {
+        return;
+    };
+    let entries = std::mem::take(&mut archive.entries);
+    for entry in entries.iter().filter(|entry| entry.load_bytes() <= LOADED) {
+        if let Ok(tensor) = entry.load() {
+            assert_eq!(
+                (tensor.dtype(), tensor.shape()),
+                (entry.dtype(), entry.shape())
+            );
+            values(&tensor);
+        }
+    }
+}
+
+fn values(tensor: &sae::tensor::Tensor<'_>) {
+    if tensor.len() as u64 * 8 <= LOADED {
+        let floats = tensor.to_f64().map_or(0, |values| values.len());
+        let integers = tensor.to_i64().map_or(0, |values| values.len());
+        assert!(floats + integers == tensor.len() || tensor.dtype() == sae::Dtype::U64);
+    }
+}
+
+/// A torch archive around this pickle, with the storages of the fixtures it started from.
+fn torch_zip(pickle: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut archive = rawzip::ZipArchiveWriter::new(Vec::new());
+    let zeros = [0; 3072];
+    let storages = [("0", 3072), ("1", 192), ("2", 3072), ("3", 64)];
+    let storages = storages.map(|(key, size)| (format!("ae/data/{key}"), &zeros[..size]));
+    for (name, bytes) in [("ae/data.pkl".into(), pickle)].into_iter().chain(storages) {
+        let (mut entry, config) = archive.new_file(name.as_str()).start().unwrap();
+        let mut writer = config.wrap(&mut entry);
+        writer.write_all(bytes).unwrap();
+        let (_, descriptor) = writer.finish().unwrap();
+        entry.finish(descriptor).unwrap();
+    }
+    archive.finish().unwrap()
+}
+
+/// A file name, a config and the file: `name index, length of the config (two bytes), config,
+/// file`.
+fn open(data: &[u8]) {
+    let [name, low, high, rest @ ..] = data else {
+        return;
+    };
+    let names = [
+        "sae_weights.safetensors",
+        "layer_3/width_16k/average_l0_20/params.npz",
+        "resid_post/layer_2_width_16k_l0_small/params.safetensors",
+        "Llama3_1-8B-Base-L3R-8x/checkpoints/final.safetensors",
+        "ae.pt",
+        "model.gguf",
+    ];
+    let name = names[usize::from(*name) % names.len()];
+    let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
+    let (config, file) = rest.split_at(length);
+    let config = std::str::from_utf8(config)
+        .ok()
+        .filter(|text| !text.is_empty());
+    if let Ok(model) = Sae::from_bytes(name, file, config, &OpenOptions::default()) {
+        assert!(!model.description().to_string().is_empty());
+    }
+}

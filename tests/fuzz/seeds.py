@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Fills tests/fuzz/work with first inputs made of the fixtures: pickles taken out of their
+archives, model files with their configs in front, gzip around small files, YAML side-cars.
+`run` adds the hostile files themselves."""
+
+import gzip
+import pathlib
+import zipfile
+
+FUZZ = pathlib.Path(__file__).resolve().parent
+DATA = FUZZ.parent / "data"
+NAMES = {"sae_weights.safetensors": 0, "params.npz": 1, "params.safetensors": 2, "final.safetensors": 3}
+
+
+def put(target, name, data):
+    folder = FUZZ / "work" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(data) <= 16384:
+        (folder / name).write_bytes(data)
+
+
+for file in sorted((DATA / "hostile").glob("*/*.pt")):
+    case = file.parent.name
+    try:
+        with zipfile.ZipFile(file) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            put("torch", case, archive.read(name))
+    except zipfile.BadZipFile:
+        pass
+for file in sorted((DATA / "hostile").glob("*/*.npz")):
+    data = file.read_bytes()
+    at = data.find(b"\x93NUMPY")
+    put("npy", file.parent.name, data[at : at + 3200])
+for case in ["st_odd_offsets", "torch_legacy_stream", "npz_deflate"]:
+    files = (DATA / "hostile" / case).iterdir()
+    (file,) = [f for f in files if f.name in ("sae_weights.safetensors", "ae.pt", "params.npz")]
+    put("gzip", case, gzip.compress(file.read_bytes(), mtime=0))
+for number, file in enumerate(sorted(DATA.glob("**/*.yaml"))):
+    put("yaml", f"{number}", file.read_bytes())
+for folder in sorted((DATA / "hostile").iterdir()):
+    for file in sorted(folder.iterdir()):
+        index = 4 if file.suffix == ".pt" else NAMES.get(file.name)
+        if index is None or folder.name.startswith("pickle"):
+            continue
+        configs = [f for f in folder.iterdir() if f.name in ("cfg.json", "config.json")]
+        config = configs[0].read_bytes() if configs else b""
+        head = bytes([index]) + len(config).to_bytes(2, "little")
+        put("open", folder.name, head + config + file.read_bytes())
