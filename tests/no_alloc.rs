@@ -78,8 +78,8 @@ fn check(name: &str, sae: &Sae<'_>, values: &[f32]) {
         count(|| sae.readout_one(1, rows, &mut scratch, &mut values[..n], &mut status));
     done.unwrap();
     assert_eq!(allocations, 0, "{name}: readout of one");
-    for row in 0..n {
-        assert_eq!(values[row], features_value(&features, row, 1), "{name}");
+    for (row, value) in values[..n].iter().enumerate() {
+        assert_eq!(*value, features_value(&features, row, 1), "{name}");
     }
 }
 
