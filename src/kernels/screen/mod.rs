@@ -188,8 +188,7 @@ impl ScreenKernels {
     ) {
         let words = blocks * (BLOCK_COLUMNS / 4);
         let count = panels.len() / format.panel_bytes(blocks);
-        let planes =
-            input.low.len() == words && (input.high.is_empty() || input.high.len() == words);
+        let planes = input.low.len() == words && (input.high.is_empty() || input.high.len() == words);
         let vectors = input.sums.len() == blocks
             && input.corrections.len() == blocks
             && (input.squares.is_empty() || input.squares.len() == blocks);
@@ -209,7 +208,13 @@ impl ScreenKernels {
 
     /// `out[r]` = the sum of `code * z` over the columns of the given 8-bit blocks of one panel
     /// (no header, no scales, codes 1 to 255). Exact.
-    pub fn dot_bytes(&self, codes: &[u8], high: &[i32], low: &[i32], out: &mut [i64; PANEL_ROWS]) {
+    pub fn dot_bytes(
+        &self,
+        codes: &[u8],
+        high: &[i32],
+        low: &[i32],
+        out: &mut [i64; PANEL_ROWS],
+    ) {
         let words = codes.len() / 64;
         if low.len() != words || high.len() != words || codes.len() % 64 != 0 {
             debug_assert!(false, "dot_bytes: lengths disagree");
@@ -218,6 +223,19 @@ impl ScreenKernels {
         }
         // SAFETY: a table is handed out only after its level was detected.
         unsafe { (self.dot_bytes)(codes, high, low, out) }
+    }
+
+    /// Asks for the cache lines of `bytes`, which are read soon.
+    #[inline]
+    pub fn prefetch(&self, bytes: &[u8]) {
+        #[cfg(target_arch = "x86_64")]
+        for line in bytes.chunks(64) {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: SSE is part of x86-64; a prefetch faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = bytes;
     }
 
     /// `c[i][j] -= sum over the rows r, in order, of a[r][i] * b[r][j]` for a tile of
@@ -244,30 +262,22 @@ pub const TILE_ROWS: usize = 8;
 /// Columns of those tiles.
 pub const TILE_COLUMNS: usize = 16;
 
-/// The body that each level compiles with its own instructions. Plain loops of fixed length, so
-/// that products are rounded before they are added and all levels agree.
-#[inline(always)]
-fn subtract_products_tile(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
-    let mut sums = [[0f64; TILE_COLUMNS]; TILE_ROWS];
-    for row in 0..a.rows.min(b.rows) {
-        let a = a
-            .values
-            .get(row * a.stride..)
-            .and_then(<[f64]>::first_chunk);
-        let b = b
-            .values
-            .get(row * b.stride..)
-            .and_then(<[f64]>::first_chunk);
-        let (Some(a), Some(b)): (Option<&[f64; TILE_ROWS]>, Option<&[f64; TILE_COLUMNS]>) = (a, b)
-        else {
-            break;
-        };
-        for (sums, &a) in sums.iter_mut().zip(a) {
-            for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum += a * b;
-            }
-        }
-    }
+/// The rows of two matrices that [`ScreenKernels::subtract_products`] multiplies.
+#[inline]
+fn row_pairs<'m>(
+    a: Matrix<'m>,
+    b: Matrix<'m>,
+) -> impl Iterator<Item = (&'m [f64; TILE_ROWS], &'m [f64; TILE_COLUMNS])> {
+    (0..a.rows.min(b.rows)).map_while(move |row| {
+        let a = a.values.get(row * a.stride..)?.first_chunk()?;
+        let b = b.values.get(row * b.stride..)?.first_chunk()?;
+        Some((a, b))
+    })
+}
+
+/// `c -= sums`, row by row.
+#[inline]
+fn subtract_tile(c: &mut [f64], stride: usize, sums: &[[f64; TILE_COLUMNS]; TILE_ROWS]) {
     for (row, sums) in sums.iter().enumerate() {
         if let Some(c) = c.get_mut(row * stride..) {
             for (c, sum) in c.iter_mut().zip(sums) {
