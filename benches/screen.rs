@@ -52,7 +52,10 @@ fn best_and_median(mut times: Vec<f64>) -> (f64, f64) {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
     let [model, rows, filter @ ..] = arguments.as_slice() else {
         println!("usage: MODEL ROWS.npy [variant]");
         return;
@@ -64,7 +67,9 @@ fn main() {
     let parts = sae.parts();
     let n = sae.d_sae();
     let threshold: Vec<f32> = match &parts.activation {
-        Activation::JumpRelu { threshold, .. } => (0..n).map(|i| threshold.of(i).max(0.0)).collect(),
+        Activation::JumpRelu { threshold, .. } => {
+            (0..n).map(|i| threshold.of(i).max(0.0)).collect()
+        }
         _ => vec![0.0; n],
     };
     let rules = Rules {
@@ -109,28 +114,50 @@ fn main() {
         pre.push(p.collect());
     }
     let fires = |p: &[f64]| -> usize {
-        p.iter().zip(&threshold).filter(|(p, t)| (**p as f32) > **t).count()
+        p.iter()
+            .zip(&threshold)
+            .filter(|(p, t)| (**p as f32) > **t)
+            .count()
     };
     let firing = pre.iter().map(|p| fires(p)).sum::<usize>() as f64 / pre.len() as f64;
     let (best, median) = best_and_median(times);
-    println!("{n} x {width}, {firing:.1} fire; dense D1 {:.1} us best, {:.1} median", best * 1e6, median * 1e6);
+    println!(
+        "{n} x {width}, {firing:.1} fire; dense D1 {:.1} us best, {:.1} median",
+        best * 1e6,
+        median * 1e6
+    );
 
     for certificate in [Certificate::Proven, Certificate::Dithered] {
         for format in CodeFormat::ALL {
             for whiten in [false, true] {
-                let name = format!("{certificate:?} {format:?}{}", if whiten { " gram" } else { "" });
+                let name = format!(
+                    "{certificate:?} {format:?}{}",
+                    if whiten { " gram" } else { "" }
+                );
                 if !name.contains(&filter) {
                     continue;
                 }
-                let options = Options { certificate, format, whiten, centre };
+                let options = Options {
+                    certificate,
+                    format,
+                    whiten,
+                    centre,
+                };
                 let build = Instant::now();
-                let screen = Screen::build(&encoder, &rules, &options, ScreenKernels::for_level(Level::best())).unwrap();
+                let screen = Screen::build(
+                    &encoder,
+                    &rules,
+                    &options,
+                    ScreenKernels::for_level(Level::best()),
+                )
+                .unwrap();
                 let build = build.elapsed().as_secs_f64();
                 let mut work = vec![0f64; screen.work_len()];
                 let mut survivors = Vec::new();
                 let (mut worst, mut missed) = (0f64, 0);
                 for (x, p) in inputs.iter().zip(&pre) {
-                    let bounds = screen.bounds(ScreenKernels::for_level(Level::best()), x, true, &mut work);
+                    let bounds =
+                        screen.bounds(ScreenKernels::for_level(Level::best()), x, true, &mut work);
                     let kept: Vec<usize> = bounds.kept().collect();
                     survivors.push(kept.len());
                     for (i, p) in p.iter().enumerate() {
@@ -143,12 +170,22 @@ fn main() {
                 }
                 let mean = survivors.iter().sum::<usize>() as f64 / survivors.len() as f64;
                 survivors.sort();
-                println!("{name}: build {build:.1} s, {:.2} MB, survivors mean {mean:.1} median {}, worst error/bound {worst:.4}, missed {missed}", screen.bytes_held() as f64 / 1e6, survivors[survivors.len() / 2]);
+                println!(
+                    "{name}: build {build:.1} s, {:.2} MB, survivors mean {mean:.1} median {}, worst error/bound {worst:.4}, missed {missed}",
+                    screen.bytes_held() as f64 / 1e6,
+                    survivors[survivors.len() / 2]
+                );
                 for level in Level::available() {
                     let kernels = ScreenKernels::for_level(level);
                     let exact = Kernels::for_level(level).unwrap();
                     let (mut times, mut exact_times) = (Vec::new(), Vec::new());
-                    let rounds = if level == Level::Scalar { 1 } else if n > 10000 { 4 } else { 20 };
+                    let rounds = if level == Level::Scalar {
+                        1
+                    } else if n > 10000 {
+                        4
+                    } else {
+                        20
+                    };
                     let take = if level == Level::Scalar { 8 } else { 128 };
                     for _ in 0..rounds {
                         for x in inputs.iter().take(take) {
@@ -165,8 +202,15 @@ fn main() {
                                 if let Some(next) = ahead.next() {
                                     kernels.prefetch(parts.encoder.row(next).unwrap());
                                 }
-                                exact.dot_rows(parts.encoder.weight_type(), parts.encoder.row(i).unwrap(), 0, x, &mut out);
-                                let p = parts.scale.as_ref().map_or(out[0], |s| s[i] * out[0]) + parts.bias.as_ref().map_or(0.0, |b| b[i]);
+                                exact.dot_rows(
+                                    parts.encoder.weight_type(),
+                                    parts.encoder.row(i).unwrap(),
+                                    0,
+                                    x,
+                                    &mut out,
+                                );
+                                let p = parts.scale.as_ref().map_or(out[0], |s| s[i] * out[0])
+                                    + parts.bias.as_ref().map_or(0.0, |b| b[i]);
                                 found += usize::from(p as f32 > threshold[i]);
                             }
                             std::hint::black_box(found);
@@ -175,7 +219,13 @@ fn main() {
                     }
                     let (sb, sm) = best_and_median(times);
                     let (eb, em) = best_and_median(exact_times);
-                    println!("    {level}: screen {:.1} us best {:.1} median; with exact rows {:.1} best {:.1} median", sb * 1e6, sm * 1e6, eb * 1e6, em * 1e6);
+                    println!(
+                        "    {level}: screen {:.1} us best {:.1} median; with exact rows {:.1} best {:.1} median",
+                        sb * 1e6,
+                        sm * 1e6,
+                        eb * 1e6,
+                        em * 1e6
+                    );
                 }
             }
         }

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::model::Sae;
 use crate::pursuit;
+use crate::screened;
 use crate::select::candidate_room;
 use alloc::vec::Vec;
 
@@ -34,6 +35,8 @@ pub(crate) struct Sizes {
     gather: usize,
     output: usize,
     pursuit: usize,
+    /// Optional: without it a row is encoded by the dense scan.
+    screen: [usize; 2],
 }
 
 impl Sizes {
@@ -65,6 +68,7 @@ impl Sizes {
             },
             output: d_out,
             pursuit: pursuit.total(),
+            screen: sae.screen_lengths(),
         }
     }
 
@@ -77,6 +81,8 @@ impl Sizes {
             self.gather,
             self.output,
             self.pursuit,
+            self.screen[0],
+            self.screen[1],
         ];
         parts.into_iter().fold(0, usize::saturating_add)
     }
@@ -98,6 +104,8 @@ pub(crate) struct Work<'s> {
     pub(crate) output: &'s mut [f64],
     /// What a pursuit needs besides.
     pub(crate) pursuit: &'s mut [f64],
+    /// What the screen needs, if the model has one and the scratch was made for it.
+    pub(crate) screen: Option<screened::Work<'s>>,
 }
 
 impl Scratch<'static> {
@@ -184,6 +192,13 @@ impl<'m> Scratch<'m> {
             gather: bytemuck::cast_slice_mut(take(sizes.gather)?),
             output: take(sizes.output)?,
             pursuit: take(sizes.pursuit)?,
+            screen: match (take(sizes.screen[0]), take(sizes.screen[1])) {
+                (Ok(bounds), Ok(order)) => Some(screened::Work {
+                    bounds,
+                    order: bytemuck::cast_slice_mut(order),
+                }),
+                _ => None,
+            },
         })
     }
 }

@@ -252,7 +252,11 @@ impl Grid {
             let mut errors = [0f64; BLOCK_COLUMNS];
             let mut values = [0f64; BLOCK_COLUMNS];
             for (i, (code, value)) in codes.iter_mut().zip(row).enumerate() {
-                let place = if *scale == 0 { self.lowest } else { value / step + shift[i] };
+                let place = if *scale == 0 {
+                    self.lowest
+                } else {
+                    value / step + shift[i]
+                };
                 let rounded = libm::rint(place).clamp(self.lowest, self.highest);
                 debug_assert!(!self.dithered || (rounded - place).abs() < 0.5 + 1e-9);
                 *code = rounded as u8;
@@ -303,7 +307,11 @@ fn column_powers(rows: &dyn EncoderRows, whiten: bool) -> Result<Vec<f64>, Error
         }
     }
     for power in &mut powers {
-        let exponent = if *power > 0.0 { -0.5 * libm::log2(*power) } else { 0.0 };
+        let exponent = if *power > 0.0 {
+            -0.5 * libm::log2(*power)
+        } else {
+            0.0
+        };
         *power = libm::exp2(libm::rint(exponent.clamp(-30.0, 30.0)));
     }
     Ok(powers)

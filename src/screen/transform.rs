@@ -52,7 +52,9 @@ impl Transform {
         factor(&mut matrix, width, kernels)?;
         let mut scale = zeros(width, "screen")?;
         let panels = width / PANEL_ROWS;
-        let bytes = (0..panels).map(|p| (width - first_column(p)) * PANEL_ROWS).sum();
+        let bytes = (0..panels)
+            .map(|p| (width - first_column(p)) * PANEL_ROWS)
+            .sum();
         let mut codes: Vec<u8> = reserve(bytes, "screen")?;
         for (panel, scales) in scale.chunks_exact_mut(PANEL_ROWS).enumerate() {
             for (r, scale) in scales.iter_mut().enumerate() {
@@ -76,7 +78,12 @@ impl Transform {
             }
         }
         let norm = norm_up(&matrix);
-        Ok(Transform { width, codes, scale, norm })
+        Ok(Transform {
+            width,
+            codes,
+            scale,
+            norm,
+        })
     }
 
     /// Bytes held, and read for each input.
@@ -127,8 +134,16 @@ impl Transform {
             let first = tile * TILE_ROWS;
             let (done, rest) = rows.split_at_mut(first * TILE_COLUMNS);
             kernels.subtract_products(
-                Matrix { values: columns, stride: TILE_ROWS, rows: first },
-                Matrix { values: done, stride: TILE_COLUMNS, rows: first },
+                Matrix {
+                    values: columns,
+                    stride: TILE_ROWS,
+                    rows: first,
+                },
+                Matrix {
+                    values: done,
+                    stride: TILE_COLUMNS,
+                    rows: first,
+                },
                 rest,
                 TILE_COLUMNS,
             );
@@ -227,18 +242,30 @@ fn gram(
             }
             let norm = norm_up(&line[..d]);
             // A zero row has no direction, a non-finite one no meaning.
-            let factor = if norm > 0.0 && norm.is_finite() { 1.0 / norm } else { 0.0 };
+            let factor = if norm > 0.0 && norm.is_finite() {
+                1.0 / norm
+            } else {
+                0.0
+            };
             let scale = |v: &mut f64| *v = if factor == 0.0 { 0.0 } else { *v * factor };
             line.iter_mut().for_each(scale);
         }
-        let whole = Matrix { values: &slab, stride: width, rows: chosen.len() };
+        let whole = Matrix {
+            values: &slab,
+            stride: width,
+            rows: chosen.len(),
+        };
         for i in (0..width).step_by(TILE_ROWS) {
             let tile = &mut tiles[i * DEPTH..][..DEPTH * TILE_ROWS];
             copy_columns::<TILE_ROWS>(whole, i, tile);
         }
         for j in (0..width).step_by(TILE_COLUMNS) {
             copy_columns::<TILE_COLUMNS>(whole, j, &mut wide);
-            let b = Matrix { values: &wide, stride: TILE_COLUMNS, rows: chosen.len() };
+            let b = Matrix {
+                values: &wide,
+                stride: TILE_COLUMNS,
+                rows: chosen.len(),
+            };
             for i in (0..j + TILE_COLUMNS).step_by(TILE_ROWS) {
                 let a = Matrix {
                     values: &tiles[i * DEPTH..],
@@ -251,7 +278,11 @@ fn gram(
     }
     matrix.iter_mut().for_each(|value| *value = -*value);
     let trace: f64 = (0..d).map(|i| matrix[i * width + i]).sum();
-    let ridge = if trace > 0.0 { RIDGE * trace / d as f64 } else { 1.0 };
+    let ridge = if trace > 0.0 {
+        RIDGE * trace / d as f64
+    } else {
+        1.0
+    };
     for i in 0..width {
         matrix[i * width + i] += if i < d { ridge } else { 1.0 };
     }
@@ -260,7 +291,13 @@ fn gram(
 
 /// The columns `first .. first + N` of a matrix, side by side.
 fn copy_columns<const N: usize>(from: Matrix<'_>, first: usize, to: &mut [f64]) {
-    for (row, to) in to.as_chunks_mut::<N>().0.iter_mut().enumerate().take(from.rows) {
+    for (row, to) in to
+        .as_chunks_mut::<N>()
+        .0
+        .iter_mut()
+        .enumerate()
+        .take(from.rows)
+    {
         if let Some(line) = from.values.get(row * from.stride + first..) {
             if let Some(line) = line.first_chunk() {
                 *to = *line;
@@ -275,15 +312,27 @@ fn factor(matrix: &mut [f64], width: usize, kernels: &ScreenKernels) -> Result<(
     let mut wide: Vec<f64> = zeros(width * TILE_COLUMNS, "screen")?;
     for first in (0..width).step_by(STEP) {
         let (done, rest) = matrix.split_at_mut(first * width);
-        let known = Matrix { values: done, stride: width, rows: first };
+        let known = Matrix {
+            values: done,
+            stride: width,
+            rows: first,
+        };
         for row in (0..STEP).step_by(TILE_ROWS) {
             copy_columns::<TILE_ROWS>(known, first + row, &mut narrow[row * width..]);
         }
         for column in (first..width).step_by(TILE_COLUMNS) {
             copy_columns::<TILE_COLUMNS>(known, column, &mut wide);
-            let b = Matrix { values: &wide, stride: TILE_COLUMNS, rows: first };
+            let b = Matrix {
+                values: &wide,
+                stride: TILE_COLUMNS,
+                rows: first,
+            };
             for row in (0..STEP).step_by(TILE_ROWS) {
-                let a = Matrix { values: &narrow[row * width..], stride: TILE_ROWS, rows: first };
+                let a = Matrix {
+                    values: &narrow[row * width..],
+                    stride: TILE_ROWS,
+                    rows: first,
+                };
                 kernels.subtract_products(a, b, &mut rest[row * width + column..], width);
             }
         }
@@ -299,7 +348,9 @@ fn factor(matrix: &mut [f64], width: usize, kernels: &ScreenKernels) -> Result<(
             // The ridge keeps pivots positive; rounding may not, and any positive pivot will do.
             let pivot = libm::sqrt(line[first + i].max(RIDGE * RIDGE));
             line[..first + i].fill(0.0);
-            line[first + i..].iter_mut().for_each(|value| *value /= pivot);
+            line[first + i..]
+                .iter_mut()
+                .for_each(|value| *value /= pivot);
             line[first + i] = pivot;
         }
     }

@@ -11,8 +11,8 @@ use core::arch::x86::*;
 use core::arch::x86_64::*;
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8, TILE_COLUMNS, TILE_ROWS, row_pairs, split_panel,
-    subtract_tile,
+    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
+    TILE_ROWS, U4, U6, U8, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
@@ -66,9 +66,8 @@ fn screen_all<const FORMAT: u8, const TWO: bool, const DITHERED: bool>(
             let sums = if TWO {
                 let Some(high) = high.get(b) else { break };
                 let [low_sums, high_sums] = block_sums::<FORMAT, 2>(codes, [low, high]);
-                let join = |i: usize| {
-                    _mm256_add_epi32(low_sums[i], _mm256_slli_epi32::<8>(high_sums[i]))
-                };
+                let join =
+                    |i: usize| _mm256_add_epi32(low_sums[i], _mm256_slli_epi32::<8>(high_sums[i]));
                 [join(0), join(1)]
             } else {
                 let [sums] = block_sums::<FORMAT, 1>(codes, [low]);

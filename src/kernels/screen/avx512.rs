@@ -6,8 +6,8 @@ use core::arch::x86::*;
 use core::arch::x86_64::*;
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8, TILE_COLUMNS, TILE_ROWS, row_pairs, split_panel,
-    subtract_tile,
+    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
+    TILE_ROWS, U4, U6, U8, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
@@ -77,7 +77,11 @@ fn screen_group<
     let mut headers: [&[[u8; 64]]; PANELS] = [&[]; PANELS];
     let mut scales: [&[[u8; 16]]; PANELS] = [&[]; PANELS];
     let mut codes: [&[[u8; BLOCK]]; PANELS] = [&[]; PANELS];
-    for (p, panel) in group.chunks_exact(format.panel_bytes(blocks)).take(PANELS).enumerate() {
+    for (p, panel) in group
+        .chunks_exact(format.panel_bytes(blocks))
+        .take(PANELS)
+        .enumerate()
+    {
         let parts = split_panel(panel, blocks);
         (headers[p], scales[p], codes[p]) = (parts.0, parts.1, parts.2.as_chunks().0);
     }
@@ -85,7 +89,11 @@ fn screen_group<
     let mut squares = [_mm512_setzero_ps(); PANELS];
     let zero = _mm512_setzero_si512();
     let lows = input.low.as_chunks::<16>().0;
-    let highs = if TWO { input.high.as_chunks::<16>().0 } else { lows };
+    let highs = if TWO {
+        input.high.as_chunks::<16>().0
+    } else {
+        lows
+    };
     let planes = lows.iter().zip(highs).zip(input.corrections).enumerate();
     for (b, ((low, high), &correction)) in planes {
         let mut sums = [_mm512_set1_epi32(correction); PANELS];
@@ -225,7 +233,12 @@ fn quarter_codes<const FORMAT: u8, const BLOCK: usize>(
         }
         _ => {
             let lines = &lines[quarter * 4..][..4];
-            [load(&lines[0]), load(&lines[1]), load(&lines[2]), load(&lines[3])]
+            [
+                load(&lines[0]),
+                load(&lines[1]),
+                load(&lines[2]),
+                load(&lines[3]),
+            ]
         }
     }
 }

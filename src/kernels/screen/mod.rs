@@ -188,7 +188,8 @@ impl ScreenKernels {
     ) {
         let words = blocks * (BLOCK_COLUMNS / 4);
         let count = panels.len() / format.panel_bytes(blocks);
-        let planes = input.low.len() == words && (input.high.is_empty() || input.high.len() == words);
+        let planes =
+            input.low.len() == words && (input.high.is_empty() || input.high.len() == words);
         let vectors = input.sums.len() == blocks
             && input.corrections.len() == blocks
             && (input.squares.is_empty() || input.squares.len() == blocks);
@@ -208,13 +209,7 @@ impl ScreenKernels {
 
     /// `out[r]` = the sum of `code * z` over the columns of the given 8-bit blocks of one panel
     /// (no header, no scales, codes 1 to 255). Exact.
-    pub fn dot_bytes(
-        &self,
-        codes: &[u8],
-        high: &[i32],
-        low: &[i32],
-        out: &mut [i64; PANEL_ROWS],
-    ) {
+    pub fn dot_bytes(&self, codes: &[u8], high: &[i32], low: &[i32], out: &mut [i64; PANEL_ROWS]) {
         let words = codes.len() / 64;
         if low.len() != words || high.len() != words || codes.len() % 64 != 0 {
             debug_assert!(false, "dot_bytes: lengths disagree");

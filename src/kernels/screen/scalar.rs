@@ -1,8 +1,8 @@
 //! What each screen kernel computes, in plain Rust.
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8, TILE_COLUMNS, TILE_ROWS, row_pairs, split_panel,
-    subtract_tile,
+    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
+    TILE_ROWS, U4, U6, U8, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
