@@ -81,7 +81,7 @@ fn main() {
     // Inputs as the encoder sees them.
     let inputs: Vec<Vec<f64>> = values
         .chunks_exact(width)
-        .step_by((values.len() / width / 128).max(1))
+        .step_by(((values.len() / width / 128) | 1).max(1))
         .take(128)
         .map(|row| {
             let centre = parts.center.as_deref().unwrap_or(&[]);
@@ -200,7 +200,14 @@ fn main() {
                             times.push(start.elapsed().as_secs_f64());
                             let mut out = [0f64];
                             let mut found = 0;
+                            let mut ahead = bounds.kept();
+                            for i in ahead.by_ref().take(4) {
+                                kernels.prefetch(parts.encoder.row(i).unwrap());
+                            }
                             for i in bounds.kept() {
+                                if let Some(next) = ahead.next() {
+                                    kernels.prefetch(parts.encoder.row(next).unwrap());
+                                }
                                 exact.dot_rows(
                                     parts.encoder.weight_type(),
                                     parts.encoder.row(i).unwrap(),

@@ -93,10 +93,15 @@ impl Sae<'_> {
             sums,
             lanes,
             candidates,
+            screen,
             ..
         } = work;
         let norm = || libm::sqrt(self.kernels.sum_squares_about(raw, 0.0));
         let mut selector = Selector::new(&self.parts, candidates, norm);
+        if let (Some(screen), Some(work)) = (&self.screen, screen) {
+            self.select_screened(screen, input, work, &mut selector, features)?;
+            return Ok(selector);
+        }
         let encoder = &self.parts.encoder;
         let block = features_at_once(encoder);
         for first in (0..self.d_sae()).step_by(block) {

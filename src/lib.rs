@@ -69,6 +69,7 @@ mod readout;
 pub mod rows;
 mod scratch;
 pub mod screen;
+mod screened;
 mod select;
 pub mod tensor;
 

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::model::Sae;
 use crate::pursuit;
+use crate::screened;
 use crate::select::candidate_room;
 use alloc::vec::Vec;
 
@@ -35,6 +36,8 @@ pub(crate) struct Sizes {
     gather: usize,
     output: usize,
     pursuit: usize,
+    /// Optional: without it a row is encoded by the dense scan.
+    screen: [usize; 2],
 }
 
 impl Sizes {
@@ -67,6 +70,7 @@ impl Sizes {
             },
             output: d_out,
             pursuit: pursuit.total(),
+            screen: sae.screen_lengths(),
         }
     }
 
@@ -80,6 +84,8 @@ impl Sizes {
             self.gather,
             self.output,
             self.pursuit,
+            self.screen[0],
+            self.screen[1],
         ];
         parts.into_iter().fold(0, usize::saturating_add)
     }
@@ -103,6 +109,8 @@ pub(crate) struct Work<'s> {
     pub(crate) output: &'s mut [f64],
     /// What a pursuit needs besides.
     pub(crate) pursuit: &'s mut [f64],
+    /// What the screen needs, if the model has one and the scratch was made for it.
+    pub(crate) screen: Option<screened::Work<'s>>,
 }
 
 impl Scratch<'static> {
@@ -192,6 +200,13 @@ impl<'m> Scratch<'m> {
             gather: bytemuck::cast_slice_mut(take(sizes.gather)?),
             output: take(sizes.output)?,
             pursuit: take(sizes.pursuit)?,
+            screen: match (take(sizes.screen[0]), take(sizes.screen[1])) {
+                (Ok(bounds), Ok(order)) => Some(screened::Work {
+                    bounds,
+                    order: bytemuck::cast_slice_mut(order),
+                }),
+                _ => None,
+            },
         })
     }
 }

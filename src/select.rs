@@ -236,6 +236,17 @@ impl<'s> Selector<'s> {
         self.count = k;
     }
 
+    /// TopK without groups: a feature of a lower rank than this cannot be selected any more.
+    pub(crate) fn least_rank(&mut self) -> f32 {
+        match self.mode {
+            Mode::Best { k, .. } if self.count >= k => {
+                self.cut(k);
+                rank_of(self.floor)
+            }
+            _ => f32::NEG_INFINITY,
+        }
+    }
+
     /// Makes the k best candidates of the group final.
     fn close_group(&mut self, k: usize) {
         self.cut(k);

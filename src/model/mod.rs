@@ -23,7 +23,10 @@ pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 
 use crate::error::Error;
+use crate::kernels::screen::ScreenKernels;
 use crate::kernels::{Kernels, Level};
+use crate::screen::{Certificate, Screen};
+use crate::screened;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -151,6 +154,8 @@ pub struct Sae<'a> {
     pub(crate) kernels: &'static Kernels,
     /// Tells models apart, so that a compiled set is not used with another model.
     pub(crate) identity: usize,
+    /// Names the features that a row can fire, if the model is prepared and its rule allows it.
+    pub(crate) screen: Option<Screen>,
     description: Description,
 }
 
@@ -217,6 +222,7 @@ impl<'a> Sae<'a> {
             parts,
             kernels,
             identity,
+            screen: None,
             description,
         })
     }
@@ -305,8 +311,13 @@ impl<'a> Sae<'a> {
             self.parts.decoder = decoder;
         }
         self.parts.tie();
+        self.screen = screened::build(&self.parts, Certificate::Proven, self.screen_kernels())?;
         self.description = Description::new(&self.parts, self.level());
         Ok(())
+    }
+
+    pub(crate) fn screen_kernels(&self) -> &'static ScreenKernels {
+        ScreenKernels::for_level(self.level())
     }
 
     /// Whether [`Sae::decode`] needs the input rows: the output undoes a normalisation, or a skip

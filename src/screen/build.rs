@@ -1,11 +1,17 @@
 //! From rows to panels: centre, change basis, quantise, and bound what that loses.
 
 use crate::error::Error;
-use crate::kernels::screen::{BLOCK_COLUMNS, CodeFormat, HEADER_BYTES, PANEL_ROWS, ScreenKernels};
+use crate::kernels::screen::{
+    BLOCK_COLUMNS, CodeFormat, HEADER_BYTES, PANEL_ROWS, ScreenKernels, TILE_COLUMNS,
+};
 use crate::screen::numbers::{norm_up, reserve, squares_up, up, zeros};
-use crate::screen::transform::{SLAB, Transform};
+use crate::screen::transform::Transform;
 use crate::screen::{Certificate, EncoderRows, Options, Rules, Screen, Weights};
 use alloc::vec::Vec;
+
+/// Rows that are solved for together: one panel.
+const SLAB: usize = TILE_COLUMNS;
+const _: () = assert!(SLAB == PANEL_ROWS);
 
 /// What the three kinds of small errors are worth beside each other (see `Screen::other`).
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +73,8 @@ pub(crate) fn build(
     let mut scales = zeros::<u8>(PANEL_ROWS * blocks, "screen")?;
     let mut quantised: Vec<QuantisedRow> = reserve(count * PANEL_ROWS, "screen")?;
     let mut constants: Vec<(f64, f64)> = reserve(count * PANEL_ROWS, "screen")?;
-    let dense = match &transform {
-        Some(transform) => Some(transform.dense()?),
+    let factor = match &transform {
+        Some(transform) => Some(transform.factor()?),
         None => None,
     };
 
@@ -89,32 +95,24 @@ pub(crate) fn build(
                 }
             }
         }
-        if let (Some(transform), Some(dense)) = (&transform, &dense) {
-            transform.solve(dense, &mut slab, kernels);
+        if let (Some(transform), Some(factor)) = (&transform, &factor) {
+            transform.solve(factor, &mut slab, kernels);
         }
-        for panel in 0..SLAB / PANEL_ROWS {
-            let at = first / PANEL_ROWS + panel;
-            if at >= count {
-                break;
+        for i in 0..PANEL_ROWS {
+            for (value, column) in line.iter_mut().zip(slab.chunks_exact(SLAB)) {
+                *value = column[i];
             }
-            for r in 0..PANEL_ROWS {
-                let i = panel * PANEL_ROWS + r;
-                for (column, value) in line.iter_mut().enumerate() {
-                    *value = slab[column * SLAB + i];
-                }
-                let (codes, scales) = (
-                    &mut codes[r * width..][..width],
-                    &mut scales[r * blocks..][..blocks],
-                );
-                let mut row = grid.quantise(&line, codes, scales);
-                row.row = row_norms[i];
-                quantised.push(row);
-                let centre_norm = if centre.is_empty() { 0.0 } else { offsets[i] };
-                constants.push((centre_norm, row_norms[i]));
-            }
-            let bytes = &mut panels.bytes_mut()[at * panel_bytes..][..panel_bytes];
-            pack(format, &codes, &scales, blocks, bytes);
+            let (codes, scales) = (
+                &mut codes[i * width..][..width],
+                &mut scales[i * blocks..][..blocks],
+            );
+            let mut row = grid.quantise(&line, codes, scales);
+            row.row = row_norms[i];
+            quantised.push(row);
+            constants.push((offsets[i], row_norms[i]));
         }
+        let bytes = &mut panels.bytes_mut()[first / PANEL_ROWS * panel_bytes..][..panel_bytes];
+        pack(format, &codes, &scales, blocks, bytes);
     }
 
     let balance = balance(&quantised);
@@ -185,7 +183,6 @@ const DITHER_FACTOR: f64 = 2.740_6;
 
 /// The lattice that codes stand for.
 struct Grid {
-    format: CodeFormat,
     /// The value of code `u` in column `j` is `step * (u - shift_j)`.
     shift: Vec<f64>,
     /// Values up to `reach * step` have a code.
@@ -213,7 +210,6 @@ impl Grid {
             }
         }
         Ok(Grid {
-            format,
             shift,
             reach,
             lowest,

@@ -20,7 +20,7 @@ pub struct Bounds<'w> {
 
 impl Bounds<'_> {
     /// The features whose upper bound is not below their threshold, ascending.
-    pub fn kept(&self) -> impl Iterator<Item = usize> {
+    pub fn kept(&self) -> impl Iterator<Item = usize> + Clone {
         let features = self.features;
         let panels = self.keep.iter().enumerate();
         panels
@@ -40,6 +40,7 @@ impl Bounds<'_> {
 }
 
 /// The positions of the ones.
+#[derive(Clone)]
 struct Bits(u16);
 
 impl Iterator for Bits {

@@ -19,8 +19,6 @@ use crate::screen::EncoderRows;
 use crate::screen::numbers::{norm_up, reserve, to_f32_precision, zeros};
 use alloc::vec::Vec;
 
-/// Rows that are transformed together.
-pub(crate) const SLAB: usize = 64;
 /// Rows of `R` that are factored, solved and packed together.
 const STEP: usize = 64;
 /// The Gram matrix is formed from at most this many rows for each input.
@@ -51,7 +49,7 @@ impl Transform {
     ) -> Result<Transform, Error> {
         let width = rows.width().next_multiple_of(STEP);
         let mut matrix = gram(rows, columns, width, kernels)?;
-        factor(&mut matrix, width, kernels);
+        factor(&mut matrix, width, kernels)?;
         let mut scale = zeros(width, "screen")?;
         let panels = width / PANEL_ROWS;
         let bytes = (0..panels)
@@ -86,11 +84,6 @@ impl Transform {
             scale,
             norm,
         })
-    }
-
-    /// Columns of the matrix: the inputs, padded to whole blocks.
-    pub(crate) fn width(&self) -> usize {
-        self.width
     }
 
     /// Bytes held, and read for each input.
@@ -134,64 +127,79 @@ impl Transform {
         }
     }
 
-    /// Replaces each of the [`SLAB`] columns of `rows` (`[width, SLAB]`) by the solution `w~` of
-    /// `R'^T w~ = w`, by substitution.
-    pub(crate) fn solve(&self, dense: &Dense, rows: &mut [f64], kernels: &ScreenKernels) {
-        let width = self.width;
-        for first in (0..width).step_by(TILE_ROWS) {
-            let (done, rest) = rows.split_at_mut(first * SLAB);
-            for column in (0..SLAB).step_by(TILE_COLUMNS) {
-                kernels.subtract_products(
-                    Matrix {
-                        values: &dense.values[first..],
-                        stride: width,
-                        rows: first,
-                    },
-                    Matrix {
-                        values: &done[column.min(done.len())..],
-                        stride: SLAB,
-                        rows: first,
-                    },
-                    &mut rest[column..],
-                    SLAB,
-                );
-            }
+    /// Replaces rows `w` by the solutions `w~` of `R'^T w~ = w`, by substitution. `rows` holds
+    /// [`TILE_COLUMNS`] of them: `[width, TILE_COLUMNS]`.
+    pub(crate) fn solve(&self, factor: &Factor, rows: &mut [f64], kernels: &ScreenKernels) {
+        for (tile, columns) in factor.tiles().enumerate() {
+            let first = tile * TILE_ROWS;
+            let (done, rest) = rows.split_at_mut(first * TILE_COLUMNS);
+            kernels.subtract_products(
+                Matrix {
+                    values: columns,
+                    stride: TILE_ROWS,
+                    rows: first,
+                },
+                Matrix {
+                    values: done,
+                    stride: TILE_COLUMNS,
+                    rows: first,
+                },
+                rest,
+                TILE_COLUMNS,
+            );
+            let corner = columns.get(first * TILE_ROWS..).unwrap_or(&[]);
             for i in 0..TILE_ROWS {
-                let (before, line) = rest.split_at_mut(i * SLAB);
-                let line = &mut line[..SLAB];
-                for (j, known) in before.chunks_exact(SLAB).enumerate() {
-                    let factor = dense.values[(first + j) * width + first + i];
+                let (before, line) = rest.split_at_mut(i * TILE_COLUMNS);
+                let line = &mut line[..TILE_COLUMNS];
+                for (j, known) in before.chunks_exact(TILE_COLUMNS).enumerate() {
+                    let factor = corner[j * TILE_ROWS + i];
                     for (value, known) in line.iter_mut().zip(known) {
                         *value -= factor * known;
                     }
                 }
-                let diagonal = dense.values[(first + i) * width + first + i];
+                let diagonal = corner[i * TILE_ROWS + i];
                 line.iter_mut().for_each(|value| *value /= diagonal);
             }
         }
     }
 
-    /// The matrix in f64, for [`Transform::solve`].
-    pub(crate) fn dense(&self) -> Result<Dense, Error> {
-        let mut values = zeros(self.width * self.width, "screen")?;
+    /// `R'` in f64, for [`Transform::solve`].
+    pub(crate) fn factor(&self) -> Result<Factor, Error> {
+        let tiles = self.width / TILE_ROWS;
+        let mut values = zeros(tiles * (tiles + 1) / 2 * TILE_ROWS * TILE_ROWS, "screen")?;
         let mut codes = self.codes.iter();
         for panel in 0..self.width / PANEL_ROWS {
             for word in (first_column(panel)..self.width).step_by(4) {
                 for row in panel * PANEL_ROWS..(panel + 1) * PANEL_ROWS {
                     for column in word..word + 4 {
                         let code = f64::from(codes.next().copied().unwrap_or(128)) - 128.0;
-                        values[row * self.width + column] = code * self.scale[row];
+                        let tile = column / TILE_ROWS;
+                        if row < (tile + 1) * TILE_ROWS {
+                            let at = Factor::start(tile) + row * TILE_ROWS + column % TILE_ROWS;
+                            values[at] = code * self.scale[row];
+                        }
                     }
                 }
             }
         }
-        Ok(Dense { values })
+        Ok(Factor { values, tiles })
     }
 }
 
-/// `R'` in f64.
-pub(crate) struct Dense {
+/// `R'` in f64: [`TILE_ROWS`] columns at a time, each such tile from the first row to its last.
+pub(crate) struct Factor {
     values: Vec<f64>,
+    tiles: usize,
+}
+
+impl Factor {
+    fn start(tile: usize) -> usize {
+        tile * (tile + 1) / 2 * TILE_ROWS * TILE_ROWS
+    }
+
+    fn tiles(&self) -> impl Iterator<Item = &[f64]> {
+        (0..self.tiles).map(|tile| &self.values[Self::start(tile)..Self::start(tile + 1)])
+    }
 }
 
 /// The first column that a panel of the triangle stores.
@@ -216,10 +224,12 @@ fn gram(
     kernels: &ScreenKernels,
 ) -> Result<Vec<f64>, Error> {
     /// Rows that are added at once.
-    const DEPTH: usize = 256;
+    const DEPTH: usize = 128;
     let d = rows.width();
     let mut matrix: Vec<f64> = zeros(width * width, "screen")?;
     let mut slab: Vec<f64> = zeros(DEPTH * width, "screen")?;
+    let mut tiles: Vec<f64> = zeros(DEPTH * width, "screen")?;
+    let mut wide = [0f64; DEPTH * TILE_COLUMNS];
     let wanted = (d * ROWS_PER_INPUT).min(rows.features());
     let stride = (rows.features() / wanted.max(1)).max(1);
     let chosen: Vec<usize> = (0..wanted).map(|i| i * stride).collect();
@@ -240,14 +250,29 @@ fn gram(
             let scale = |v: &mut f64| *v = if factor == 0.0 { 0.0 } else { *v * factor };
             line.iter_mut().for_each(scale);
         }
-        let side = |from: usize| Matrix {
-            values: &slab[from..],
+        let whole = Matrix {
+            values: &slab,
             stride: width,
             rows: chosen.len(),
         };
+        for i in (0..width).step_by(TILE_ROWS) {
+            let tile = &mut tiles[i * DEPTH..][..DEPTH * TILE_ROWS];
+            copy_columns::<TILE_ROWS>(whole, i, tile);
+        }
         for j in (0..width).step_by(TILE_COLUMNS) {
+            copy_columns::<TILE_COLUMNS>(whole, j, &mut wide);
+            let b = Matrix {
+                values: &wide,
+                stride: TILE_COLUMNS,
+                rows: chosen.len(),
+            };
             for i in (0..j + TILE_COLUMNS).step_by(TILE_ROWS) {
-                kernels.subtract_products(side(i), side(j), &mut matrix[i * width + j..], width);
+                let a = Matrix {
+                    values: &tiles[i * DEPTH..],
+                    stride: TILE_ROWS,
+                    rows: chosen.len(),
+                };
+                kernels.subtract_products(a, b, &mut matrix[i * width + j..], width);
             }
         }
     }
@@ -264,19 +289,51 @@ fn gram(
     Ok(matrix)
 }
 
+/// The columns `first .. first + N` of a matrix, side by side.
+fn copy_columns<const N: usize>(from: Matrix<'_>, first: usize, to: &mut [f64]) {
+    for (row, to) in to
+        .as_chunks_mut::<N>()
+        .0
+        .iter_mut()
+        .enumerate()
+        .take(from.rows)
+    {
+        if let Some(line) = from.values.get(row * from.stride + first..) {
+            if let Some(line) = line.first_chunk() {
+                *to = *line;
+            }
+        }
+    }
+}
+
 /// Cholesky: the upper triangle of `matrix = R^T R` becomes `R`, below it zeros.
-fn factor(matrix: &mut [f64], width: usize, kernels: &ScreenKernels) {
+fn factor(matrix: &mut [f64], width: usize, kernels: &ScreenKernels) -> Result<(), Error> {
+    let mut narrow: Vec<f64> = zeros(width * STEP, "screen")?;
+    let mut wide: Vec<f64> = zeros(width * TILE_COLUMNS, "screen")?;
     for first in (0..width).step_by(STEP) {
         let (done, rest) = matrix.split_at_mut(first * width);
+        let known = Matrix {
+            values: done,
+            stride: width,
+            rows: first,
+        };
         for row in (0..STEP).step_by(TILE_ROWS) {
-            for column in (first..width).step_by(TILE_COLUMNS) {
-                let side = |from: usize| Matrix {
-                    values: &done[from.min(done.len())..],
-                    stride: width,
+            copy_columns::<TILE_ROWS>(known, first + row, &mut narrow[row * width..]);
+        }
+        for column in (first..width).step_by(TILE_COLUMNS) {
+            copy_columns::<TILE_COLUMNS>(known, column, &mut wide);
+            let b = Matrix {
+                values: &wide,
+                stride: TILE_COLUMNS,
+                rows: first,
+            };
+            for row in (0..STEP).step_by(TILE_ROWS) {
+                let a = Matrix {
+                    values: &narrow[row * width..],
+                    stride: TILE_ROWS,
                     rows: first,
                 };
-                let tile = &mut rest[row * width + column..];
-                kernels.subtract_products(side(first + row), side(column), tile, width);
+                kernels.subtract_products(a, b, &mut rest[row * width + column..], width);
             }
         }
         for i in 0..STEP {
@@ -297,4 +354,5 @@ fn factor(matrix: &mut [f64], width: usize, kernels: &ScreenKernels) {
             line[first + i] = pivot;
         }
     }
+    Ok(())
 }

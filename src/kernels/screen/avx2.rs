@@ -11,8 +11,8 @@ use core::arch::x86::*;
 use core::arch::x86_64::*;
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8,
-    split_panel, subtract_products_tile,
+    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
+    TILE_ROWS, U4, U6, U8, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
@@ -286,5 +286,39 @@ fn store_ints(out: &mut [i32; 8], x: __m256i) {
 
 #[target_feature(enable = "avx2")]
 fn subtract_products(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
-    subtract_products_tile(a, b, c, stride);
+    let mut out = [[0f64; TILE_COLUMNS]; TILE_ROWS];
+    // Half of the columns at a time: sixteen registers.
+    for half in 0..2 {
+        let mut sums = [[_mm256_setzero_pd(); 2]; TILE_ROWS];
+        for (a, b) in row_pairs(a, b) {
+            let b = b.as_chunks::<4>().0;
+            let (low, high) = (load_doubles(&b[2 * half]), load_doubles(&b[2 * half + 1]));
+            for (sums, a) in sums.iter_mut().zip(a) {
+                let a = _mm256_set1_pd(*a);
+                sums[0] = _mm256_add_pd(sums[0], _mm256_mul_pd(a, low));
+                sums[1] = _mm256_add_pd(sums[1], _mm256_mul_pd(a, high));
+            }
+        }
+        for (out, sums) in out.iter_mut().zip(sums) {
+            let out = out.as_chunks_mut::<4>().0.iter_mut().skip(2 * half);
+            for (out, sum) in out.zip(sums) {
+                store_doubles(out, sum);
+            }
+        }
+    }
+    subtract_tile(c, stride, &out);
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load_doubles(values: &[f64; 4]) -> __m256d {
+    // SAFETY: the reference covers the 32 bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_pd(values.as_ptr()) }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn store_doubles(out: &mut [f64; 4], x: __m256d) {
+    // SAFETY: the reference covers the 32 bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_pd(out.as_mut_ptr(), x) }
 }

@@ -6,88 +6,145 @@ use core::arch::x86::*;
 use core::arch::x86_64::*;
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8,
-    split_panel, subtract_products_tile,
+    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
+    TILE_ROWS, U4, U6, U8, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
 pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     level: Level::Avx512,
-    screen: [screen::<U4>, screen::<U6>, screen::<U8>],
+    screen: [screen::<U4, 512>, screen::<U6, 768>, screen::<U8, 1024>],
     dot_bytes,
     subtract_products,
 };
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn screen<const FORMAT: u8>(
+fn screen<const FORMAT: u8, const BLOCK: usize>(
     panels: &[u8],
     blocks: usize,
     input: &ScreenInput<'_>,
     output: &mut ScreenOutput<'_>,
 ) {
     match (input.high.is_empty(), input.squares.is_empty()) {
-        (true, true) => screen_all::<FORMAT, false, false>(panels, blocks, input, output),
-        (true, false) => screen_all::<FORMAT, false, true>(panels, blocks, input, output),
-        (false, true) => screen_all::<FORMAT, true, false>(panels, blocks, input, output),
-        (false, false) => screen_all::<FORMAT, true, true>(panels, blocks, input, output),
+        (true, true) => screen_all::<FORMAT, BLOCK, false, false>(panels, blocks, input, output),
+        (true, false) => screen_all::<FORMAT, BLOCK, false, true>(panels, blocks, input, output),
+        (false, true) => screen_all::<FORMAT, BLOCK, true, false>(panels, blocks, input, output),
+        (false, false) => screen_all::<FORMAT, BLOCK, true, true>(panels, blocks, input, output),
     }
 }
 
+/// Panels that share each broadcast of the input.
+const GROUP: usize = 4;
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline]
-fn screen_all<const FORMAT: u8, const TWO: bool, const DITHERED: bool>(
+fn screen_all<const FORMAT: u8, const BLOCK: usize, const TWO: bool, const DITHERED: bool>(
     panels: &[u8],
     blocks: usize,
     input: &ScreenInput<'_>,
     output: &mut ScreenOutput<'_>,
 ) {
+    let bytes = CodeFormat::ALL[FORMAT as usize].panel_bytes(blocks);
+    let mut groups = panels.chunks_exact(GROUP * bytes);
+    let mut first = 0;
+    for group in &mut groups {
+        screen_group::<FORMAT, BLOCK, TWO, DITHERED, GROUP>(group, first, blocks, input, output);
+        first += GROUP;
+    }
+    for panel in groups.remainder().chunks_exact(bytes) {
+        screen_group::<FORMAT, BLOCK, TWO, DITHERED, 1>(panel, first, blocks, input, output);
+        first += 1;
+    }
+}
+
+/// The panels `first ..`, side by side.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[inline]
+fn screen_group<
+    const FORMAT: u8,
+    const BLOCK: usize,
+    const TWO: bool,
+    const DITHERED: bool,
+    const PANELS: usize,
+>(
+    group: &[u8],
+    first: usize,
+    blocks: usize,
+    input: &ScreenInput<'_>,
+    output: &mut ScreenOutput<'_>,
+) {
     let format = CodeFormat::ALL[FORMAT as usize];
-    let low = input.low.as_chunks::<16>().0;
-    let high = input.high.as_chunks::<16>().0;
-    let panels = panels.chunks_exact(format.panel_bytes(blocks));
-    for (p, (panel, keep)) in panels.zip(output.keep.iter_mut()).enumerate() {
-        let (header, scales, codes) = split_panel(panel, blocks);
-        let &[weight, offset, residual, other, threshold] = header else {
-            continue;
-        };
-        let mut total = _mm512_setzero_ps();
-        let mut square = _mm512_setzero_ps();
-        let codes = codes.chunks_exact(format.block_bytes());
-        for (b, (codes, scales)) in codes.zip(scales).enumerate() {
-            let (Some(low), Some(&correction)) = (low.get(b), input.corrections.get(b)) else {
-                break;
-            };
-            let mut sums = [_mm512_setzero_si512(); 4];
-            sums[0] = _mm512_set1_epi32(correction);
-            let mut high_sums = [_mm512_setzero_si512(); 4];
-            let high = if TWO { high.get(b) } else { None };
-            for quarter in 0..4 {
-                let codes = quarter_codes::<FORMAT>(codes, quarter);
-                for (i, codes) in codes.into_iter().enumerate() {
-                    let z = _mm512_set1_epi32(low[quarter * 4 + i]);
-                    sums[i] = _mm512_dpbusd_epi32(sums[i], codes, z);
-                    if let Some(high) = high {
-                        let z = _mm512_set1_epi32(high[quarter * 4 + i]);
-                        high_sums[i] = _mm512_dpbusd_epi32(high_sums[i], codes, z);
+    let mut headers: [&[[u8; 64]]; PANELS] = [&[]; PANELS];
+    let mut scales: [&[[u8; 16]]; PANELS] = [&[]; PANELS];
+    let mut codes: [&[[u8; BLOCK]]; PANELS] = [&[]; PANELS];
+    for (p, panel) in group
+        .chunks_exact(format.panel_bytes(blocks))
+        .take(PANELS)
+        .enumerate()
+    {
+        let parts = split_panel(panel, blocks);
+        (headers[p], scales[p], codes[p]) = (parts.0, parts.1, parts.2.as_chunks().0);
+    }
+    let mut totals = [_mm512_setzero_ps(); PANELS];
+    let mut squares = [_mm512_setzero_ps(); PANELS];
+    let zero = _mm512_setzero_si512();
+    let lows = input.low.as_chunks::<16>().0;
+    let highs = if TWO {
+        input.high.as_chunks::<16>().0
+    } else {
+        lows
+    };
+    let planes = lows.iter().zip(highs).zip(input.corrections).enumerate();
+    for (b, ((low, high), &correction)) in planes {
+        let mut sums = [_mm512_set1_epi32(correction); PANELS];
+        let mut high_sums = [zero; PANELS];
+        for quarter in 0..4 {
+            let mut low_z = [zero; 4];
+            let mut high_z = [zero; 4];
+            for i in 0..4 {
+                low_z[i] = _mm512_set1_epi32(low[quarter * 4 + i]);
+                if TWO {
+                    high_z[i] = _mm512_set1_epi32(high[quarter * 4 + i]);
+                }
+            }
+            for p in 0..PANELS {
+                let Some(block) = codes[p].get(b) else {
+                    return;
+                };
+                let codes = quarter_codes::<FORMAT, BLOCK>(block, quarter);
+                for i in 0..4 {
+                    sums[p] = _mm512_dpbusd_epi32(sums[p], codes[i], low_z[i]);
+                    if TWO {
+                        high_sums[p] = _mm512_dpbusd_epi32(high_sums[p], codes[i], high_z[i]);
                     }
                 }
             }
-            let mut sum = add4(sums);
+        }
+        for p in 0..PANELS {
+            let Some(scales) = scales[p].get(b) else {
+                return;
+            };
+            let mut sum = sums[p];
             if TWO {
-                sum = _mm512_add_epi32(sum, _mm512_slli_epi32::<8>(add4(high_sums)));
+                sum = _mm512_add_epi32(sum, _mm512_slli_epi32::<8>(high_sums[p]));
             }
             let scale = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load16(scales)));
-            total = _mm512_add_ps(total, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum)));
+            totals[p] = _mm512_add_ps(totals[p], _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum)));
             if DITHERED {
                 let by = _mm512_set1_ps(input.squares.get(b).copied().unwrap_or(f32::NAN));
                 let by = _mm512_mul_ps(scale, _mm512_mul_ps(scale, by));
-                square = _mm512_add_ps(square, by);
+                squares[p] = _mm512_add_ps(squares[p], by);
             }
         }
-        let t = _mm512_mul_ps(total, _mm512_set1_ps(input.step));
+    }
+    for p in 0..PANELS {
+        let &[weight, offset, residual, other, threshold] = headers[p] else {
+            return;
+        };
+        let t = _mm512_mul_ps(totals[p], _mm512_set1_ps(input.step));
         let centre = _mm512_add_ps(_mm512_mul_ps(floats(&weight), t), floats(&offset));
         let spread = if DITHERED {
-            _mm512_sqrt_ps(square)
+            _mm512_sqrt_ps(squares[p])
         } else {
             _mm512_set1_ps(input.spread)
         };
@@ -96,11 +153,13 @@ fn screen_all<const FORMAT: u8, const TWO: bool, const DITHERED: bool>(
             _mm512_mul_ps(floats(&other), _mm512_set1_ps(input.slack)),
         );
         let upper = _mm512_add_ps(centre, margin);
-        *keep = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(upper, floats(&threshold));
-        if let Some(out) = output.upper.as_chunks_mut().0.get_mut(p) {
+        if let Some(keep) = output.keep.get_mut(first + p) {
+            *keep = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(upper, floats(&threshold));
+        }
+        if let Some(out) = output.upper.as_chunks_mut().0.get_mut(first + p) {
             store(out, upper);
         }
-        if let Some(out) = output.lower.as_chunks_mut().0.get_mut(p) {
+        if let Some(out) = output.lower.as_chunks_mut().0.get_mut(first + p) {
             store(out, _mm512_sub_ps(centre, margin));
         }
     }
@@ -134,14 +193,15 @@ fn dot_bytes(codes: &[u8], high: &[i32], low: &[i32], out: &mut [i64; PANEL_ROWS
 /// byte.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline]
-fn quarter_codes<const FORMAT: u8>(codes: &[u8], quarter: usize) -> [__m512i; 4] {
-    let lines = codes.as_chunks::<64>().0;
+fn quarter_codes<const FORMAT: u8, const BLOCK: usize>(
+    block: &[u8; BLOCK],
+    quarter: usize,
+) -> [__m512i; 4] {
+    let lines = block.as_chunks::<64>().0;
     match FORMAT {
         U4 => {
-            let Some(&[ref a, ref b]) = lines.as_chunks::<2>().0.get(quarter) else {
-                return [_mm512_setzero_si512(); 4];
-            };
-            let (a, b, mask) = (load(a), load(b), _mm512_set1_epi8(15));
+            let (a, b) = (load(&lines[quarter * 2]), load(&lines[quarter * 2 + 1]));
+            let mask = _mm512_set1_epi8(15);
             [
                 _mm512_and_si512(a, mask),
                 _mm512_and_si512(_mm512_srli_epi16::<4>(a), mask),
@@ -150,10 +210,9 @@ fn quarter_codes<const FORMAT: u8>(codes: &[u8], quarter: usize) -> [__m512i; 4]
             ]
         }
         U6 => {
-            let Some(&[ref a, ref b, ref c]) = lines.as_chunks::<3>().0.get(quarter) else {
-                return [_mm512_setzero_si512(); 4];
-            };
-            let (a, b, c, mask) = (load(a), load(b), load(c), _mm512_set1_epi8(63));
+            let lines = &lines[quarter * 3..][..3];
+            let (a, b, c) = (load(&lines[0]), load(&lines[1]), load(&lines[2]));
+            let mask = _mm512_set1_epi8(63);
             // 0xca selects: bits of the second operand where the first has ones, else the third.
             let pair = _mm512_ternarylogic_epi32::<0xca>(
                 _mm512_set1_epi8(3),
@@ -173,10 +232,13 @@ fn quarter_codes<const FORMAT: u8>(codes: &[u8], quarter: usize) -> [__m512i; 4]
             ]
         }
         _ => {
-            let Some(&[ref a, ref b, ref c, ref d]) = lines.as_chunks::<4>().0.get(quarter) else {
-                return [_mm512_setzero_si512(); 4];
-            };
-            [load(a), load(b), load(c), load(d)]
+            let lines = &lines[quarter * 4..][..4];
+            [
+                load(&lines[0]),
+                load(&lines[1]),
+                load(&lines[2]),
+                load(&lines[3]),
+            ]
         }
     }
 }
@@ -233,5 +295,38 @@ fn store64(out: &mut [i64; 8], x: __m512i) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn subtract_products(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
-    subtract_products_tile(a, b, c, stride);
+    let mut sums = [[_mm512_setzero_pd(); 2]; TILE_ROWS];
+    for (a, b) in row_pairs(a, b) {
+        let (low, high) = (load_doubles(&b[..8]), load_doubles(&b[8..]));
+        for (sums, a) in sums.iter_mut().zip(a) {
+            let a = _mm512_set1_pd(*a);
+            sums[0] = _mm512_add_pd(sums[0], _mm512_mul_pd(a, low));
+            sums[1] = _mm512_add_pd(sums[1], _mm512_mul_pd(a, high));
+        }
+    }
+    let mut out = [[0f64; TILE_COLUMNS]; TILE_ROWS];
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.as_chunks_mut().0.iter_mut().zip(sums) {
+            store_doubles(out, sum);
+        }
+    }
+    subtract_tile(c, stride, &out);
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_doubles(values: &[f64]) -> __m512d {
+    debug_assert!(values.len() >= 8);
+    match values.first_chunk::<8>() {
+        // SAFETY: the reference covers the 64 bytes; the load needs no alignment.
+        Some(values) => unsafe { _mm512_loadu_pd(values.as_ptr()) },
+        None => _mm512_setzero_pd(),
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store_doubles(out: &mut [f64; 8], x: __m512d) {
+    // SAFETY: the reference covers the 64 bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_pd(out.as_mut_ptr(), x) }
 }

@@ -220,6 +220,19 @@ impl ScreenKernels {
         unsafe { (self.dot_bytes)(codes, high, low, out) }
     }
 
+    /// Asks for the cache lines of `bytes`, which are read soon.
+    #[inline]
+    pub fn prefetch(&self, bytes: &[u8]) {
+        #[cfg(target_arch = "x86_64")]
+        for line in bytes.chunks(64) {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: SSE is part of x86-64; a prefetch faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = bytes;
+    }
+
     /// `c[i][j] -= sum over the rows r, in order, of a[r][i] * b[r][j]` for a tile of
     /// [`TILE_ROWS`] by [`TILE_COLUMNS`]. Offline work: building transforms.
     pub fn subtract_products(&self, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
@@ -244,30 +257,22 @@ pub const TILE_ROWS: usize = 8;
 /// Columns of those tiles.
 pub const TILE_COLUMNS: usize = 16;
 
-/// The body that each level compiles with its own instructions. Plain loops of fixed length, so
-/// that products are rounded before they are added and all levels agree.
-#[inline(always)]
-fn subtract_products_tile(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
-    let mut sums = [[0f64; TILE_COLUMNS]; TILE_ROWS];
-    for row in 0..a.rows.min(b.rows) {
-        let a = a
-            .values
-            .get(row * a.stride..)
-            .and_then(<[f64]>::first_chunk);
-        let b = b
-            .values
-            .get(row * b.stride..)
-            .and_then(<[f64]>::first_chunk);
-        let (Some(a), Some(b)): (Option<&[f64; TILE_ROWS]>, Option<&[f64; TILE_COLUMNS]>) = (a, b)
-        else {
-            break;
-        };
-        for (sums, &a) in sums.iter_mut().zip(a) {
-            for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum += a * b;
-            }
-        }
-    }
+/// The rows of two matrices that [`ScreenKernels::subtract_products`] multiplies.
+#[inline]
+fn row_pairs<'m>(
+    a: Matrix<'m>,
+    b: Matrix<'m>,
+) -> impl Iterator<Item = (&'m [f64; TILE_ROWS], &'m [f64; TILE_COLUMNS])> {
+    (0..a.rows.min(b.rows)).map_while(move |row| {
+        let a = a.values.get(row * a.stride..)?.first_chunk()?;
+        let b = b.values.get(row * b.stride..)?.first_chunk()?;
+        Some((a, b))
+    })
+}
+
+/// `c -= sums`, row by row.
+#[inline]
+fn subtract_tile(c: &mut [f64], stride: usize, sums: &[[f64; TILE_COLUMNS]; TILE_ROWS]) {
     for (row, sums) in sums.iter().enumerate() {
         if let Some(c) = c.get_mut(row * stride..) {
             for (c, sum) in c.iter_mut().zip(sums) {

@@ -1,8 +1,8 @@
 //! What each screen kernel computes, in plain Rust.
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, U4, U6, U8,
-    split_panel, subtract_products_tile,
+    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
+    TILE_ROWS, U4, U6, U8, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
@@ -131,5 +131,13 @@ fn dot_bytes(codes: &[u8], high: &[i32], low: &[i32], out: &mut [i64; PANEL_ROWS
 }
 
 fn subtract_products(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
-    subtract_products_tile(a, b, c, stride);
+    let mut sums = [[0f64; TILE_COLUMNS]; TILE_ROWS];
+    for (a, b) in row_pairs(a, b) {
+        for (sums, a) in sums.iter_mut().zip(a) {
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum += a * b;
+            }
+        }
+    }
+    subtract_tile(c, stride, &sums);
 }

@@ -1,0 +1,355 @@
+//! Encoding through a screen: which features are computed exactly, and in which order.
+//!
+//! The screen's bounds are bounds on `rank_i` before it is rounded to f32. Rounding is monotone
+//! and thresholds are f32, so `rank_i > threshold` needs `p_i > threshold`, and `rank_i >=
+//! threshold` needs `p_i` above the f32 below the threshold.
+
+use crate::error::Error;
+use crate::features::Features;
+use crate::kernels::screen::ScreenKernels;
+use crate::model::{Activation, Matrix, Parts, Rank, Sae};
+use crate::screen::{Bounds, Certificate, EncoderRows, Options, Rules, Screen};
+use crate::select::Selector;
+use alloc::vec::Vec;
+
+/// Rows fetched ahead of the one being computed.
+const AHEAD: usize = 4;
+
+/// The vectors that a screen is built with.
+struct OwnedRules {
+    scale: Option<Vec<f64>>,
+    bias: Option<Vec<f64>>,
+    threshold: Option<Vec<f32>>,
+}
+
+/// Whether a rule has a screen: it must be possible to tell from a bound on one feature that the
+/// feature is not selected.
+fn rules(parts: &Parts<'_>) -> Option<OwnedRules> {
+    let features = parts.encoder.features();
+    let weight = |i: usize| parts.rank_weight.as_ref().map_or(1.0, |w| w[i]);
+    let bias = |i: usize| parts.bias.as_ref().map_or(0.0, |b| b[i]);
+    let scale = |i: usize| parts.scale.as_ref().map_or(1.0, |s| s[i]);
+    let ranked = OwnedRules {
+        scale: Some((0..features).map(|i| weight(i) * scale(i)).collect()),
+        bias: Some((0..features).map(|i| weight(i) * bias(i)).collect()),
+        threshold: None,
+    };
+    match &parts.activation {
+        Activation::Relu | Activation::TanhRelu => Some(OwnedRules {
+            scale: parts.scale.clone(),
+            bias: parts.bias.clone(),
+            threshold: Some((0..features).map(|_| 0.0).collect()),
+        }),
+        Activation::JumpRelu {
+            threshold,
+            relu,
+            inclusive,
+        } => {
+            let least = |i: usize| {
+                let threshold = match inclusive {
+                    true => threshold.of(i).next_down(),
+                    false => threshold.of(i),
+                };
+                // `pre > 0` and a positive weight make a rank above zero.
+                match *relu && weight(i) > 0.0 {
+                    true => threshold.max(0.0),
+                    false => threshold,
+                }
+            };
+            Some(OwnedRules {
+                threshold: Some((0..features).map(least).collect()),
+                ..ranked
+            })
+        }
+        Activation::Gated { gate_bias } => Some(OwnedRules {
+            // S > -gate_bias, and scale S > -bias.
+            scale: None,
+            bias: Some(
+                gate_bias
+                    .iter()
+                    .enumerate()
+                    .map(|(i, &gate)| match scale(i) > 0.0 {
+                        true => gate.min(bias(i) / scale(i)),
+                        false => gate,
+                    })
+                    .collect(),
+            ),
+            threshold: Some((0..features).map(|_| 0.0).collect()),
+        }),
+        Activation::TopK { .. } => Some(ranked),
+        Activation::GroupTopK { .. } | Activation::TopAfa | Activation::Pursuit(_) => None,
+    }
+}
+
+impl EncoderRows for Matrix<'_> {
+    fn features(&self) -> usize {
+        self.features()
+    }
+
+    fn width(&self) -> usize {
+        self.width()
+    }
+
+    fn row(&self, feature: usize, out: &mut [f64]) {
+        for (column, out) in out.iter_mut().enumerate() {
+            *out = self.weight(feature, column);
+        }
+    }
+}
+
+/// A screen for these parts, or `None` if their rule has none or the encoder is not in rows.
+pub(crate) fn build(
+    parts: &Parts<'_>,
+    certificate: Certificate,
+    kernels: &ScreenKernels,
+) -> Result<Option<Screen>, Error> {
+    if parts.encoder.row(0).is_none() {
+        return Ok(None);
+    }
+    let Some(rules) = rules(parts) else {
+        return Ok(None);
+    };
+    let rules = Rules {
+        scale: rules.scale.as_deref(),
+        bias: rules.bias.as_deref(),
+        threshold: rules.threshold.as_deref(),
+    };
+    let options = Options {
+        certificate,
+        format: crate::kernels::screen::CodeFormat::U6,
+        whiten: parts.encoder.width() >= 512,
+        centre: match parts.center {
+            Some(_) => None,
+            None => parts
+                .decoder_bias
+                .as_deref()
+                .filter(|bias| bias.len() == parts.encoder.width()),
+        },
+    };
+    Screen::build(&parts.encoder, &rules, &options, kernels).map(Some)
+}
+
+/// What [`select`] works in.
+pub(crate) struct Work<'w> {
+    /// [`Screen::work_len`] values.
+    pub(crate) bounds: &'w mut [f64],
+    /// For rules that rank: an entry for each feature; else empty.
+    pub(crate) order: &'w mut [u64],
+}
+
+impl Sae<'_> {
+    /// Length of the scratch that screened encoding needs, in f64 units: bounds and order.
+    pub(crate) fn screen_lengths(&self) -> [usize; 2] {
+        match &self.screen {
+            None => [0, 0],
+            Some(screen) => match self.parts.activation {
+                Activation::TopK { .. } => [screen.work_len(), screen.features()],
+                _ => [screen.work_len(), 0],
+            },
+        }
+    }
+
+    /// Selects from the features that the screen does not rule out.
+    pub(crate) fn select_screened(
+        &self,
+        screen: &Screen,
+        input: &[f64],
+        work: &mut Work<'_>,
+        selector: &mut Selector<'_>,
+        features: &mut Features,
+    ) -> Result<(), Error> {
+        let kernels = self.screen_kernels();
+        let ranked = match self.parts.activation {
+            Activation::TopK { k, rank, relu } => Some((k, rank, relu)),
+            _ => None,
+        };
+        let bounds = screen.bounds(kernels, input, ranked.is_some(), work.bounds);
+        match ranked {
+            None => self.exact(input, bounds.kept(), kernels, selector, features),
+            Some((k, rank, relu)) => {
+                let least = match relu && rank == Rank::Value {
+                    true => 0.0,
+                    false => f32::NEG_INFINITY,
+                };
+                let order = Order::new(&bounds, rank, least);
+                self.in_order(input, order, (work.order, k), kernels, selector, features)
+            }
+        }
+    }
+
+    /// Judges `chosen` by their exact products.
+    fn exact(
+        &self,
+        input: &[f64],
+        chosen: impl Iterator<Item = usize> + Clone,
+        kernels: &ScreenKernels,
+        selector: &mut Selector<'_>,
+        features: &mut Features,
+    ) -> Result<(), Error> {
+        let encoder = &self.parts.encoder;
+        let mut ahead = chosen.clone();
+        for feature in ahead.by_ref().take(AHEAD) {
+            kernels.prefetch(encoder.row(feature).unwrap_or(&[]));
+        }
+        for feature in chosen {
+            if let Some(next) = ahead.next() {
+                kernels.prefetch(encoder.row(next).unwrap_or(&[]));
+            }
+            let product = self.product(input, feature);
+            selector.block(feature, &[product], features)?;
+        }
+        Ok(())
+    }
+
+    /// The exact product of one feature, whose row is stored as one.
+    fn product(&self, input: &[f64], feature: usize) -> f64 {
+        let encoder = &self.parts.encoder;
+        let mut product = [0.0];
+        if let Some(row) = encoder.row(feature) {
+            self.kernels
+                .dot_rows(encoder.weight_type(), row, row.len(), input, &mut product);
+        }
+        let [product] = product;
+        product
+    }
+
+    /// TopK: the k features of the highest upper bounds first; then, in descending order, every
+    /// other one whose upper bound reaches the k-th rank found so far.
+    fn in_order(
+        &self,
+        input: &[f64],
+        order: Order<'_>,
+        (entries, k): (&mut [u64], usize),
+        kernels: &ScreenKernels,
+        selector: &mut Selector<'_>,
+        features: &mut Features,
+    ) -> Result<(), Error> {
+        let count = order.best(k, entries);
+        let first = entries.get_mut(..count).unwrap_or(&mut []);
+        let last = first.iter().min().copied().unwrap_or(0);
+        let indices = first.iter().map(|&entry| feature_of(entry));
+        self.exact(input, indices, kernels, selector, features)?;
+        if count < k {
+            // No other feature can rank.
+            return Ok(());
+        }
+        let count = order.between(selector.least_rank(), last, entries);
+        let others = entries.get_mut(..count).unwrap_or(&mut []);
+        others.sort_unstable_by(|a, b| b.cmp(a));
+        for (i, &entry) in others.iter().enumerate() {
+            if bound_of(entry) < selector.least_rank() {
+                break;
+            }
+            if let Some(&next) = others.get(i + AHEAD) {
+                kernels.prefetch(self.parts.encoder.row(feature_of(next)).unwrap_or(&[]));
+            }
+            let feature = feature_of(entry);
+            selector.block(feature, &[self.product(input, feature)], features)?;
+        }
+        Ok(())
+    }
+}
+
+/// The features of a row by the upper bounds of their ranks.
+struct Order<'b> {
+    upper: &'b [f32],
+    /// Empty unless magnitudes rank.
+    lower: &'b [f32],
+    /// A feature whose bound is not above this does not rank.
+    least: f32,
+}
+
+impl<'b> Order<'b> {
+    fn new(bounds: &'b Bounds<'_>, rank: Rank, least: f32) -> Self {
+        Order {
+            upper: bounds.upper(),
+            lower: match rank {
+                Rank::Value => &[],
+                Rank::Magnitude => bounds.lower(),
+            },
+            least,
+        }
+    }
+
+    /// The upper bound of each feature's rank.
+    fn ranks(&self) -> impl Iterator<Item = f32> {
+        let lower = self.lower.iter().map(|&lower| -lower);
+        let lower = lower.chain(core::iter::repeat(f32::NEG_INFINITY));
+        // `max` drops a NaN; one that is alone bounds nothing.
+        let both = self.upper.iter().zip(lower);
+        both.map(|(&upper, lower)| match upper.is_nan() {
+            true => f32::INFINITY,
+            false => upper.max(lower),
+        })
+    }
+
+    /// Writes the entries of the `k` highest bounds, and says how many there are.
+    fn best(&self, k: usize, entries: &mut [u64]) -> usize {
+        // Room to collect in before the best are picked again.
+        let room = (2 * k + 64).min(entries.len());
+        let (mut count, mut floor) = (0, self.least);
+        for (feature, rank) in self.ranks().enumerate() {
+            if rank > floor {
+                if count == room {
+                    count = k;
+                    floor = cut(&mut entries[..room], k);
+                    if rank <= floor {
+                        continue;
+                    }
+                }
+                entries[count] = entry(rank, feature);
+                count += 1;
+            }
+        }
+        if count > k {
+            cut(&mut entries[..count], k);
+            count = k;
+        }
+        count
+    }
+
+    /// Writes the entries of the bounds that are at least `rank` and whose entry is below `last`.
+    fn between(&self, rank: f32, last: u64, entries: &mut [u64]) -> usize {
+        let mut count = 0;
+        for (feature, bound) in self.ranks().enumerate() {
+            if bound >= rank && bound > self.least && entry(bound, feature) < last {
+                if let Some(slot) = entries.get_mut(count) {
+                    *slot = entry(bound, feature);
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+}
+
+/// Moves the `k` largest to the front and returns the bound of the smallest of them.
+fn cut(entries: &mut [u64], k: usize) -> f32 {
+    let Some(last) = k.checked_sub(1).filter(|&last| last < entries.len()) else {
+        return f32::NEG_INFINITY;
+    };
+    let (_, kth, _) = entries.select_nth_unstable_by(last, |a, b| b.cmp(a));
+    bound_of(*kth)
+}
+
+/// Orders by bound, then by lower index.
+fn entry(bound: f32, feature: usize) -> u64 {
+    let bits = (bound + 0.0).to_bits();
+    let ordered = match bits >> 31 {
+        0 => bits | 1 << 31,
+        _ => !bits,
+    };
+    u64::from(ordered) << 32 | u64::from(!(feature as u32))
+}
+
+fn feature_of(entry: u64) -> usize {
+    !(entry as u32) as usize
+}
+
+fn bound_of(entry: u64) -> f32 {
+    let ordered = (entry >> 32) as u32;
+    f32::from_bits(match ordered >> 31 {
+        0 => !ordered,
+        _ => ordered & !(1 << 31),
+    })
+}
