@@ -630,6 +630,58 @@ fn legacy_streams() {
     }
 }
 
+#[cfg(feature = "gzip")]
+mod gzip {
+    use super::*;
+    use sae::container::gzip::gunzip;
+    use std::io::Write;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn what_is_inside_is_read() {
+        let program = pickle(&dict(&[("cfg", dict(&[("k", int(5))]))]));
+        let bytes = gzip(&program);
+        let archive = read(&bytes).unwrap();
+        assert_eq!(archive.value("cfg.k"), Some(&5.into()));
+        assert!(archive.notes[0].contains("of gzip into memory"));
+        let safetensors = [&b"\x02\0\0\0\0\0\0\0{}"[..]].concat();
+        assert_eq!(read(&gzip(&safetensors)).unwrap().container, "safetensors");
+        assert_eq!(gunzip(&gzip(b"text"), 4).unwrap(), b"text");
+        // Two members, one text.
+        assert_eq!(
+            gunzip(&[gzip(b"a"), gzip(b"b")].concat(), 2).unwrap(),
+            b"ab"
+        );
+    }
+
+    #[test]
+    fn rejections() {
+        let bomb = gzip(&vec![0; 64 << 20]);
+        refused(&bomb, Code::Limit, "unpacked size");
+        refused(
+            &gzip(&gzip(b"x")),
+            Code::NotACheckpoint,
+            "a gzip file in a gzip file",
+        );
+        refused(&gzip(b""), Code::Truncated, "an empty file");
+        let sound = gzip(&pickle(b"}"));
+        for length in 2..sound.len() {
+            let error = read(&sound[..length]).expect_err("a file that was cut was read");
+            assert_eq!(error.code(), Code::Malformed, "{length}: {error}");
+        }
+        let mut damaged = sound.clone();
+        let crc = sound.len() - 8;
+        damaged[crc] ^= 1;
+        refused(&damaged, Code::Malformed, "gzip");
+        assert_eq!(gunzip(&gzip(b"text"), 3).unwrap_err().code(), Code::Limit);
+    }
+}
+
 /// Loads everything; errors are fine, panics are not.
 fn exercise(bytes: &[u8]) {
     if let Ok(archive) = read(bytes) {

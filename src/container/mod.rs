@@ -26,6 +26,8 @@ mod ggml;
 pub mod gguf;
 #[cfg(feature = "std")]
 pub mod gguf_write;
+#[cfg(feature = "gzip")]
+pub mod gzip;
 #[cfg(feature = "std")]
 mod new_file;
 pub mod npy;
@@ -35,6 +37,8 @@ pub mod npz;
 pub mod safetensors;
 #[cfg(feature = "torch")]
 pub mod torch;
+#[cfg(feature = "yaml")]
+pub mod yaml;
 pub mod zip;
 
 pub use entry::Entry;
@@ -108,6 +112,12 @@ pub fn read<'a>(bytes: Bytes<'a>, check: Check) -> Result<Archive<'a>, Error> {
     match sniff(bytes.as_slice())? {
         Kind::Safetensors => safetensors::read(bytes),
         Kind::Gguf => gguf::read(&bytes),
+        Kind::Gzip => {
+            #[cfg(feature = "gzip")]
+            return read_gzip(&bytes, check);
+            #[cfg(not(feature = "gzip"))]
+            Err(without("gzip", "a gzip file"))
+        }
         Kind::Pickle => {
             #[cfg(feature = "torch")]
             return torch::read_stream(&bytes);
@@ -138,8 +148,24 @@ pub fn read<'a>(bytes: Bytes<'a>, check: Check) -> Result<Archive<'a>, Error> {
     }
 }
 
+/// Unpacks a gzip file and reads what is in it.
+#[cfg(feature = "gzip")]
+fn read_gzip<'a>(bytes: &Bytes<'a>, check: Check) -> Result<Archive<'a>, Error> {
+    let limit = (bytes.len() as u64).saturating_mul(gzip::MAX_RATIO);
+    let unpacked = gzip::gunzip(bytes.as_slice(), limit)?;
+    if let Ok(Kind::Gzip) = sniff(&unpacked) {
+        return Err(Error::NotACheckpoint {
+            found: "a gzip file in a gzip file".into(),
+        });
+    }
+    let note = format!("unpacked {} bytes of gzip into memory", unpacked.len());
+    let mut archive = read(Bytes::owned(unpacked), check)?;
+    archive.notes.push(note);
+    Ok(archive)
+}
+
 /// The error for a container whose reader is not part of this build.
-#[cfg(not(feature = "torch"))]
+#[cfg(not(all(feature = "torch", feature = "gzip")))]
 fn without(feature: &'static str, what: &str) -> Error {
     Error::UnsupportedContainer {
         container: feature,
@@ -176,6 +202,7 @@ enum Kind {
     Zip,
     Pickle,
     Gguf,
+    Gzip,
 }
 
 fn sniff(bytes: &[u8]) -> Result<Kind, Error> {
@@ -190,6 +217,9 @@ fn sniff(bytes: &[u8]) -> Result<Kind, Error> {
     }
     if bytes.starts_with(gguf::MAGIC) {
         return Ok(Kind::Gguf);
+    }
+    if bytes.starts_with(b"\x1f\x8b") {
+        return Ok(Kind::Gzip);
     }
     let brace = bytes.get(safetensors::LENGTH_BYTES) == Some(&b'{');
     // A header of 640 bytes starts like a pickle of protocol 2; five zeros tell it apart.
