@@ -326,11 +326,12 @@ mod from_path {
             let name = name_of(path);
             name.starts_with("W_enc_") || name.starts_with("W_dec_")
         };
+        let halves: Vec<PathBuf> = weights.iter().filter(halves).cloned().collect();
         let checkpoints = if !known.is_empty() {
             known.into_iter().map(|file| Vec::from([file])).collect()
-        } else if !weights.is_empty() && weights.iter().all(|path| halves(&path)) {
+        } else if !halves.is_empty() {
             // All layers of a cross-layer transcoder.
-            Vec::from([weights])
+            Vec::from([halves])
         } else {
             weights.into_iter().map(|file| Vec::from([file])).collect()
         };

@@ -2,9 +2,8 @@
 
 use super::{Checkpoint, Config, Settings, Tensors};
 use crate::container::Archive;
-use crate::dtype::Dtype;
 use crate::error::Error;
-use crate::kernels::{Kernels, WeightType};
+use crate::kernels::Kernels;
 use crate::model::{About, Activation, FeatureAxis, Matrix, Parts, Rank, Thresholds};
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -199,42 +198,4 @@ pub(super) fn two_layers<'a>(
     parts.bias = Some(tensors.vector(b_enc, d_sae)?);
     parts.decoder_bias = Some(tensors.vector(b_dec, d_out)?);
     Ok(parts)
-}
-
-/// A tensor `[a, features, b]` as rows of `a * b` weights, one for each feature: gathered into
-/// memory, in the format it has.
-pub(super) fn side_by_side(
-    tensors: &Tensors<'_, '_>,
-    name: &str,
-) -> Result<Matrix<'static>, Error> {
-    let tensor = tensors.weights(name)?;
-    let (&[parts, features, width], true) = (tensor.shape(), tensor.is_row_major()) else {
-        return Err(tensors.dimensions(name, 3, tensor.shape()));
-    };
-    let ty = match tensor.dtype() {
-        Dtype::F32 => WeightType::F32,
-        Dtype::F16 => WeightType::F16,
-        Dtype::BF16 => WeightType::BF16,
-        other => {
-            return Err(Error::UnsupportedDtype {
-                tensor: name.into(),
-                found: other.name().into(),
-            });
-        }
-    };
-    let weights = tensor.bytes().as_slice();
-    let row = width * ty.size();
-    let mut rows: Vec<u8> = Vec::new();
-    rows.try_reserve_exact(weights.len())
-        .map_err(|_| Error::OutOfMemory {
-            what: "one row for each feature",
-            bytes: weights.len() as u64,
-        })?;
-    for feature in 0..features {
-        for part in 0..parts {
-            let start = (part * features + feature) * row;
-            rows.extend_from_slice(weights.get(start..start + row).unwrap_or(&[]));
-        }
-    }
-    Ok(Matrix::from_rows(name, rows, ty, features, parts * width))
 }

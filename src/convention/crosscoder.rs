@@ -11,17 +11,15 @@
 //! | rule | ReLU, or BatchTopK (`k`, `threshold`): `f` where `f codenorm > threshold` | ReLU |
 //!
 //! Rows are the L activations side by side, `[L * d]`, and so are the reconstructions. The
-//! encoders are read in place: `[L, d, n]` is `[L * d, n]`. `[n, L, d]` decoders too; `[L, n, d]`
-//! ones are gathered into one row per feature, in memory. `code_normalization_id` says what
-//! codenorm is: 1 the sum over layers of the norms of the decoder rows, 2 the norm of all of them,
+//! matrices are read in place: `[L, d, n]` is `[L * d, n]`, `[n, L, d]` is `[n, L * d]`, and
+//! `[L, n, d]` is L blocks. `code_normalization_id` says what codenorm is: 1 the sum over layers of the norms of the decoder rows, 2 the norm of all of them,
 //! 4 is 1; 3 (needs weights that are not in the file) and 5 (a gate per layer) are refused.
 //! Buffers of an activation normaliser that are not NaN are refused unless they change nothing.
 //! What the model-diffing notebook does to its inputs is in the notebook only.
 
-use super::common::{about, has_all, only, scalar_jump_relu, shape, side_by_side, the_archive};
+use super::common::{about, has_all, only, scalar_jump_relu, shape, the_archive};
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::kernels::Kernels;
 use crate::model::{Activation, Matrix, Parts};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -73,10 +71,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         tensors.flat_rows(w_dec)?
     } else {
         tensors.check_shape(w_dec, &[layers, d_sae, d])?;
-        notes.push(alloc::format!(
-            "`{w_dec}` is copied into memory, one row for each feature"
-        ));
-        side_by_side(&tensors, w_dec)?
+        Matrix::side_by_side(&tensors.weights(w_dec)?, d_sae, d)?
     };
     let mut parts = Parts::new(encoder, Activation::Relu, decoder);
     parts.bias = Some(tensors.vector(b_enc, d_sae)?);
@@ -88,7 +83,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         architecture = "batchtopk";
         let threshold = tensors.scalar("threshold")?.unwrap_or(0.0);
         parts.activation = scalar_jump_relu(threshold as f32);
-        parts.rank_weight = code_norms(&parts.decoder, layers, id)?;
+        parts.rank_weight = code_norms(&parts.decoder, id)?;
         tensors.count_read(parts.decoder.size_bytes());
         notes.push("decoder norms were computed at open".into());
         let _ = tensors.scalar("k")?;
@@ -116,7 +111,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
 }
 
 /// What a value is multiplied with before it meets the threshold; None for 1.
-fn code_norms(decoder: &Matrix<'_>, layers: usize, id: f64) -> Result<Option<Vec<f64>>, Error> {
+fn code_norms(decoder: &Matrix<'_>, id: f64) -> Result<Option<Vec<f64>>, Error> {
     let unsupported = |kind: &str| Error::UnsupportedArchitecture {
         architecture: alloc::format!("crosscoder with {kind} code normalisation"),
     };
@@ -131,21 +126,18 @@ fn code_norms(decoder: &Matrix<'_>, layers: usize, id: f64) -> Result<Option<Vec
     if !sum_over_layers {
         return decoder.norms().map(Some);
     }
-    let kernels = Kernels::best();
-    let mut row = vec![0.0; decoder.width()];
-    let d = (decoder.width() / layers.max(1)).max(1);
-    let norm = |feature| {
-        kernels.widen(
-            decoder.weight_type(),
-            decoder.row(feature).unwrap_or(&[]),
-            &mut row,
-        );
-        let layers = row.chunks_exact(d);
-        layers
-            .map(|part| libm::sqrt(kernels.sum_squares_about(part, 0.0)))
-            .sum()
-    };
-    Ok(Some((0..decoder.features()).map(norm).collect()))
+    let mut sums = vec![0.0; decoder.features()];
+    for block in decoder.blocks() {
+        let norms = block.matrix.norms()?;
+        sums.iter_mut()
+            .zip(norms)
+            .for_each(|(sum, norm)| *sum += norm);
+    }
+    if decoder.blocks().is_empty() {
+        // One layer.
+        sums = decoder.norms()?;
+    }
+    Ok(Some(sums))
 }
 
 /// Buffers of the activation normaliser: NaN means that there is none.

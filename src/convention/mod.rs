@@ -17,6 +17,7 @@ mod gemma_scope_1;
 mod gemma_scope_2;
 mod goodfire;
 mod hook_z;
+mod itda;
 mod llama_scope;
 mod llama_scope_r1;
 mod mlsae;
@@ -205,6 +206,7 @@ const CONVENTIONS: &[Convention] = &[
     crosscoder::CONVENTION,
     overcomplete::CONVENTION,
     msae::CONVENTION,
+    itda::CONVENTION,
     temporal::CONVENTION,
     mlsae::CONVENTION,
     openai::CONVENTION,

@@ -13,7 +13,9 @@
 //! `a = relu(W x + b)`, then the rule of the class; `y = f D`, nothing subtracted or added.
 //! `D = w / (|w| + 1e-8) * exp(m)`: a factor per feature. Archetypal: `D = (W' C + Relax)
 //! exp(m)` with `W' = relu(W) / (rowsum + 1e-8)`, which is computed once at open, in f64,
-//! rounded to f32 and held in memory. BatchTopK keeps `a >= running_threshold`.
+//! rounded to f32 and held in memory. BatchTopK keeps `a >= running_threshold`. MpSAE has no
+//! encoder: exactly k steps of matching pursuit on the largest correlation, which may be negative.
+//! OMP and QSAE classes are refused by name.
 //!
 //! Class, k and running threshold are attributes that a state dict does not hold: they are read
 //! from `meta.json` (`class`, `top_k`, `k`, `running_threshold`) if there is one, else the caller
@@ -23,7 +25,7 @@ use super::common::{about, has_all, jump_relu, k, norms, only, shape, the_archiv
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
 use crate::kernels::WeightType;
-use crate::model::{Activation, FeatureAxis, Matrix, Parts, Thresholds};
+use crate::model::{Activation, FeatureAxis, Matrix, Parts, Pursuit, Thresholds};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -55,13 +57,12 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     let class = class(&config, &tensors, settings)?;
     let archetypal = shape(archive, "dictionary.C").len() == 2;
     let rule = class.strip_prefix("RA").unwrap_or(&class);
-    if matches!(rule, "MpSAE" | "OMPSAE" | "QSAE") {
-        return Err(Error::UnsupportedArchitecture {
-            architecture: alloc::format!("overcomplete {class}"),
-        });
-    }
-    let [d_sae, d_in] = tensors.shape_2d(ENCODER)?;
-    let encoder = tensors.matrix(ENCODER, FeatureAxis::First, d_sae, d_in)?;
+    let pursues = rule == "MpSAE";
+    let [d_sae, d_in] = match (pursues, archetypal) {
+        (false, _) => tensors.shape_2d(ENCODER)?,
+        (true, false) => tensors.shape_2d(WEIGHTS)?,
+        (true, true) => tensors.shape_2d("dictionary.Relax")?,
+    };
     let multiplier = libm::exp(tensors.scalar(MULTIPLIER)?.unwrap_or(0.0));
     let (decoder, decoder_scale) = match archetypal {
         true => {
@@ -83,6 +84,11 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     };
     let (activation, architecture) = match rule {
         "SAE" => (Activation::Relu, "standard"),
+        "MpSAE" => {
+            let steps = k(settings, stated_k, CONFIG, &mut notes)?;
+            let rule = Activation::Pursuit(Pursuit::matching_any(steps));
+            (rule, "matching_pursuit")
+        }
         "TopKSAE" | "TopK" => (
             top_k(k(settings, stated_k, CONFIG, &mut notes)?, true),
             "topk",
@@ -120,8 +126,14 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         }
     };
     config.informational(&["k", "top_k", "running_threshold"]);
+    let encoder = match pursues {
+        true => decoder.clone(),
+        false => tensors.matrix(ENCODER, FeatureAxis::First, d_sae, d_in)?,
+    };
     let mut parts = Parts::new(encoder, activation, decoder);
-    parts.bias = Some(tensors.vector("encoder.final_block.0.bias", d_sae)?);
+    if !pursues {
+        parts.bias = Some(tensors.vector("encoder.final_block.0.bias", d_sae)?);
+    }
     parts.decoder_scale = Some(decoder_scale);
     parts.about = about(
         "overcomplete",

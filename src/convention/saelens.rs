@@ -13,6 +13,8 @@
 //! | `b_dec` | `[d_out]` | subtracted from the input if `apply_b_dec_to_input` |
 //! | `W_skip` | `[d_out, d_in]` | skip transcoders, on the raw row |
 //!
+//! `matching_pursuit` has `W_dec` and `b_dec` only: the encoder is the decoder.
+//!
 //! Training checkpoints (`batchtopk`, `matryoshka_batchtopk`) hold a 0-dim `topk_threshold`, and
 //! older ones a `log_threshold`; they open as what SAELens exports: a jumprelu, here with the
 //! decoder norms as scales per feature instead of folded into the matrices.
@@ -23,7 +25,7 @@
 use super::common::{about, fold_factor, jump_relu, k, norms, scalar_jump_relu};
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Rank, Site, Thresholds};
+use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Pursuit, Rank, Site, Thresholds};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use serde_json::Value;
@@ -96,6 +98,7 @@ enum Rule {
     JumpRelu,
     TopK(Rank),
     BatchTopK,
+    Pursuit,
 }
 
 fn architecture(name: &str) -> Option<Architecture> {
@@ -107,6 +110,7 @@ fn architecture(name: &str) -> Option<Architecture> {
         "abstopk" => (Rule::TopK(Rank::Magnitude), false, false),
         // Training checkpoints; the export is a jumprelu.
         "batchtopk" | "matryoshka_batchtopk" => (Rule::BatchTopK, false, false),
+        "matching_pursuit" => (Rule::Pursuit, false, false),
         "transcoder" => (Rule::Standard, true, false),
         "skip_transcoder" => (Rule::Standard, true, true),
         "jumprelu_transcoder" => (Rule::JumpRelu, true, false),
@@ -152,14 +156,21 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     };
 
     let tensors = Tensors::new(archive, &alloc::format!("SAELens {name}"));
-    let [d_in, d_sae] = tensors.shape_2d("W_enc")?;
-    let [_, d_out] = tensors.shape_2d("W_dec")?;
+    let pursues = architecture.rule == Rule::Pursuit;
+    let [d_sae, d_out] = tensors.shape_2d("W_dec")?;
+    let [d_in, d_sae] = match pursues {
+        true => [d_out, d_sae],
+        false => tensors.shape_2d("W_enc")?,
+    };
     let d_out = if architecture.transcoder { d_out } else { d_in };
     config.check_size("d_in", d_in)?;
     config.check_size("d_sae", d_sae)?;
     config.check_size("d_out", d_out)?;
-    let encoder = tensors.matrix("W_enc", FeatureAxis::Second, d_sae, d_in)?;
     let decoder = tensors.matrix("W_dec", FeatureAxis::First, d_sae, d_out)?;
+    let encoder = match pursues {
+        true => decoder.clone(),
+        false => tensors.matrix("W_enc", FeatureAxis::Second, d_sae, d_in)?,
+    };
     let mut parts = Parts::new(encoder, Activation::Relu, decoder);
     let b_dec = tensors.vector("b_dec", d_out)?;
 
@@ -168,7 +179,9 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         Rule::Gated => "b_mag",
         _ => "b_enc",
     };
-    parts.bias = Some(tensors.vector(bias, d_sae)?);
+    if !pursues {
+        parts.bias = Some(tensors.vector(bias, d_sae)?);
+    }
     match architecture.rule {
         Rule::Gated => {
             expect_relu(&config, activation_fn)?;
@@ -205,6 +218,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             let threshold = threshold.ok_or_else(|| tensors.missing("topk_threshold"))?;
             parts.activation = scalar_jump_relu(threshold as f32);
         }
+        Rule::Pursuit => parts.activation = pursuit(&config, d_in)?,
     }
     let rescaled = match architecture.rule {
         Rule::TopK(_) => config.flag(RESCALE)?.unwrap_or(false),
@@ -216,7 +230,8 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
 
     let subtract = config.flag("apply_b_dec_to_input")?.unwrap_or(true) && !architecture.transcoder;
     parts.center = subtract.then(|| b_dec.clone());
-    parts.decoder_bias = Some(b_dec);
+    // Matching pursuit is tied: its output has the bias only if its input lost it.
+    parts.decoder_bias = (subtract || !pursues).then_some(b_dec);
     let (input_norm, factor) = normalization(&config, settings)?;
     parts.input_norm = input_norm;
     parts.undo_norm = !architecture.transcoder;
@@ -226,6 +241,11 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         rescale(&mut parts, norms, factor);
     } else if let Some(factor) = factor {
         fold_factor(&mut parts, factor);
+        if let Activation::Pursuit(rule) = &mut parts.activation {
+            // The encoder is the decoder; the residual is in units of the unscaled input.
+            parts.scale = None;
+            rule.stop_norm = rule.stop_norm.map(|norm| norm / factor);
+        }
     }
     if let Some(factors) = finetuning_factors(&config, &tensors, d_sae)? {
         parts.decoder_scale = Some(match &parts.decoder_scale {
@@ -263,6 +283,15 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     parts.about.site = site;
     parts.about.notes = notes;
     Ok(parts)
+}
+
+/// Matching pursuit, with SAELens' defaults.
+fn pursuit(config: &Config<'_>, d_in: usize) -> Result<Activation, Error> {
+    let steps = config.count("max_iterations")?.unwrap_or(d_in);
+    let residual = config.number("residual_threshold")?.unwrap_or(1e-2);
+    let stop_on_repeat = config.flag("stop_on_duplicate_support")?.unwrap_or(true);
+    let rule = Pursuit::matching(steps, residual, stop_on_repeat);
+    Ok(Activation::Pursuit(rule))
 }
 
 /// Thresholds of a file: those of older training checkpoints are stored as logarithms.
