@@ -31,7 +31,7 @@ fn read_npy(path: &str) -> (usize, Vec<f32>) {
     let header = 10 + u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
     let text = String::from_utf8_lossy(&bytes[10..header]).into_owned();
     let shape = text.split("'shape': (").nth(1).unwrap();
-    let width = shape.split(|c| c == ',' || c == ')').nth(1).unwrap();
+    let width = shape.split([',', ')']).nth(1).unwrap();
     let width: usize = width.trim().parse().unwrap();
     let data = &bytes[header..];
     let values = if text.contains("<f4") {
@@ -161,7 +161,7 @@ fn main() {
                 let mut work = vec![0f64; screen.work_len()];
                 let mut survivors = Vec::new();
                 let (mut worst, mut missed) = (0f64, 0);
-                for (x, p) in inputs.iter().zip(&pre) {
+                for (x, p) in narrow.iter().zip(&pre) {
                     let bounds =
                         screen.bounds(ScreenKernels::for_level(Level::best()), x, true, &mut work);
                     let kept: Vec<usize> = bounds.kept().collect();
@@ -194,9 +194,9 @@ fn main() {
                     };
                     let take = if level == Level::Scalar { 8 } else { 128 };
                     for _ in 0..rounds {
-                        for (x, narrow) in inputs.iter().zip(&narrow).take(take) {
+                        for narrow in narrow.iter().take(take) {
                             let start = Instant::now();
-                            let bounds = screen.bounds(kernels, x, false, &mut work);
+                            let bounds = screen.bounds(kernels, narrow, false, &mut work);
                             times.push(start.elapsed().as_secs_f64());
                             let mut out = [0f64];
                             let mut found = 0;

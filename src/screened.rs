@@ -153,7 +153,7 @@ impl Sae<'_> {
     pub(crate) fn select_screened(
         &self,
         screen: &Screen,
-        input: &[f64],
+        input: &[f32],
         work: &mut Work<'_>,
         selector: &mut Selector<'_>,
         features: &mut Features,
@@ -180,7 +180,7 @@ impl Sae<'_> {
     /// Judges `chosen` by their exact products.
     fn exact(
         &self,
-        input: &[f64],
+        input: &[f32],
         chosen: impl Iterator<Item = usize> + Clone,
         kernels: &ScreenKernels,
         selector: &mut Selector<'_>,
@@ -202,7 +202,7 @@ impl Sae<'_> {
     }
 
     /// The exact product of one feature, whose row is stored as one.
-    fn product(&self, input: &[f64], feature: usize) -> f64 {
+    fn product(&self, input: &[f32], feature: usize) -> f64 {
         let encoder = &self.parts.encoder;
         let mut product = [0.0];
         if let Some(row) = encoder.row(feature) {
@@ -217,7 +217,7 @@ impl Sae<'_> {
     /// other one whose upper bound reaches the k-th rank found so far.
     fn in_order(
         &self,
-        input: &[f64],
+        input: &[f32],
         order: Order<'_>,
         (entries, k): (&mut [u64], usize),
         kernels: &ScreenKernels,
@@ -312,11 +312,13 @@ impl<'b> Order<'b> {
     fn between(&self, rank: f32, last: u64, entries: &mut [u64]) -> usize {
         let mut count = 0;
         for (feature, bound) in self.ranks().enumerate() {
-            if bound >= rank && bound > self.least && entry(bound, feature) < last {
-                if let Some(slot) = entries.get_mut(count) {
-                    *slot = entry(bound, feature);
-                    count += 1;
-                }
+            if bound >= rank
+                && bound > self.least
+                && entry(bound, feature) < last
+                && let Some(slot) = entries.get_mut(count)
+            {
+                *slot = entry(bound, feature);
+                count += 1;
             }
         }
         count

@@ -8,11 +8,11 @@ mod reference;
 
 use library::parts::{self, Stored, dense, matrix, tensor};
 use reference::arrays::{Case, norms, rows_of};
-use reference::model::{absolute_dot, dot};
+use reference::model::absolute_dot;
+use reference::pursuit;
 use reference::read::Array;
-use reference::{pursuit, rules};
-use sae::model::{Activation, Block, Matrix, Parts, Pursuit, Rank, Thresholds, ValueMap};
-use sae::{Error, Features, Sae};
+use sae::Features;
+use sae::model::{Activation, Block, Matrix, Parts, Pursuit, Rank, Thresholds};
 
 const TWO_24: f64 = 1.0 / (1u64 << 24) as f64;
 

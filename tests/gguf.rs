@@ -157,7 +157,10 @@ fn what_is_written_is_read() {
         let found = tensor.bytes().as_slice();
         assert_eq!(found, &values[..found.len()]);
         let offset = found.as_ptr() as usize - bytes.as_ptr() as usize;
-        assert!(tensor.is_empty() || offset % 64 == 0, "{name} at {offset}");
+        assert!(
+            tensor.is_empty() || offset.is_multiple_of(64),
+            "{name} at {offset}"
+        );
     }
 }
 

@@ -232,7 +232,7 @@ fn patterns(random: &mut Random, ty: WeightType, kind: Kind, n: usize) -> Vec<u3
             Kind::Periodic => period[i % period.len()],
             Kind::Subnormal if drawn >> 30 == 0 => drawn & sign,
             Kind::Subnormal => drawn & (sign | fraction),
-            Kind::Huge if i % 3 == 0 => infinity - 1 | drawn & sign,
+            Kind::Huge if i.is_multiple_of(3) => (infinity - 1) | drawn & sign,
             Kind::Any => drawn & (sign | (sign - 1)),
             Kind::Infinite if i == special => infinity | drawn & sign,
             Kind::OneNan if i == special => sign | infinity | 1,

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// The best figure of a call of [`measure`].
 #[derive(Clone, Copy, Debug)]
-pub struct Bandwidth {
+pub(crate) struct Bandwidth {
     /// Bytes per second.
     pub bytes_per_second: f64,
     /// The reader that reached it.
@@ -22,7 +22,7 @@ pub struct Bandwidth {
 }
 
 /// Reads `buffer` `passes` times with each reader and returns the best.
-pub fn measure(buffer: &[u8], passes: usize) -> Bandwidth {
+pub(crate) fn measure(buffer: &[u8], passes: usize) -> Bandwidth {
     let mut best = Bandwidth {
         bytes_per_second: 0.0,
         streams: 0,

@@ -45,7 +45,7 @@ pub(super) fn rule(parts: &Parts<'_>) -> Result<(), Error> {
         Activation::TopK { k, .. } => count("k", *k, d_sae),
         Activation::GroupTopK { groups, k, .. } => {
             count("groups", *groups, d_sae)?;
-            if d_sae % groups != 0 {
+            if !d_sae.is_multiple_of(*groups) {
                 let expected = alloc::format!("a divisor of {d_sae}");
                 return Err(invalid("groups", &expected, groups));
             }

@@ -202,8 +202,7 @@ impl<'s> LeastSquares<'s> {
             self.set_factor(t, i, entry);
             left -= entry * entry;
         }
-        // NaN depends too.
-        if !(left > least) {
+        if left <= least || left.is_nan() {
             return false;
         }
         self.set_factor(t, t, libm::sqrt(left));
@@ -280,8 +279,8 @@ mod tests {
         let mut words = vec![0.0; LeastSquares::words(atoms.len())];
         let mut solver = LeastSquares::new(&mut words, atoms.len()).unwrap();
         for (j, atom) in atoms.iter().enumerate() {
-            for k in 0..=j {
-                solver.set_gram(j, k, dot(atom, atoms[k]));
+            for (k, earlier) in atoms.iter().take(j + 1).enumerate() {
+                solver.set_gram(j, k, dot(atom, earlier));
             }
             solver.set_target(j, dot(atom, target));
             solver.add(j, non_negative);

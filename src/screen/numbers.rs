@@ -34,11 +34,6 @@ pub(crate) fn up(value: f64) -> f32 {
     }
 }
 
-/// The highest f32 that is not above `value`.
-pub(crate) fn down(value: f64) -> f32 {
-    -up(-value)
-}
-
 /// `value` rounded to 24 significant bits, in f64: its product with a small integer is exact.
 pub(crate) fn to_f32_precision(value: f64) -> f64 {
     const DROPPED: u64 = (1 << 29) - 1;

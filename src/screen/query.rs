@@ -96,7 +96,7 @@ impl Screen {
     pub fn bounds<'w>(
         &self,
         kernels: &ScreenKernels,
-        x: &[f64],
+        x: &[f32],
         bounded: bool,
         work: &'w mut [f64],
     ) -> Bounds<'w> {
@@ -143,7 +143,7 @@ impl Screen {
         let mut norm_x = 0.0;
         for (j, (y, x)) in y.iter_mut().zip(x).enumerate() {
             let column = self.columns.get(j).copied().unwrap_or(1.0);
-            let inverse = 1.0 / column;
+            let (inverse, x) = (1.0 / column, f64::from(*x));
             norm_x += (x * inverse) * (x * inverse);
             *y = (x - self.centre.get(j).copied().unwrap_or(0.0)) * inverse;
         }

@@ -298,10 +298,10 @@ fn copy_columns<const N: usize>(from: Matrix<'_>, first: usize, to: &mut [f64]) 
         .enumerate()
         .take(from.rows)
     {
-        if let Some(line) = from.values.get(row * from.stride + first..) {
-            if let Some(line) = line.first_chunk() {
-                *to = *line;
-            }
+        if let Some(line) = from.values.get(row * from.stride + first..)
+            && let Some(line) = line.first_chunk()
+        {
+            *to = *line;
         }
     }
 }

@@ -177,8 +177,9 @@ fn least_squares(atoms: &[&[f64]], x: &[f64]) -> Vec<f64> {
         rows.swap(column, pivot);
         for below in column + 1..n {
             let factor = rows[below][column] / rows[column][column];
-            for k in column..=n {
-                rows[below][k] -= factor * rows[column][k];
+            let (above, from) = rows.split_at_mut(below);
+            for (entry, pivot) in from[0].iter_mut().zip(&above[column]).skip(column) {
+                *entry -= factor * pivot;
             }
         }
     }

@@ -211,7 +211,7 @@ impl ScreenKernels {
     /// (no header, no scales, codes 1 to 255). Exact.
     pub fn dot_bytes(&self, codes: &[u8], high: &[i32], low: &[i32], out: &mut [i64; PANEL_ROWS]) {
         let words = codes.len() / 64;
-        if low.len() != words || high.len() != words || codes.len() % 64 != 0 {
+        if low.len() != words || high.len() != words || !codes.len().is_multiple_of(64) {
             debug_assert!(false, "dot_bytes: lengths disagree");
             out.fill(0);
             return;

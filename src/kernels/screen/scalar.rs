@@ -100,7 +100,11 @@ fn word_codes<const FORMAT: u8>(codes: &[u8], word: usize) -> [u8; 64] {
         U4 => {
             let from = &codes[word / 2 * 64..];
             for (out, &byte) in out.iter_mut().zip(from) {
-                *out = if word % 2 == 0 { byte & 15 } else { byte >> 4 };
+                *out = if word.is_multiple_of(2) {
+                    byte & 15
+                } else {
+                    byte >> 4
+                };
             }
         }
         U6 => {
