@@ -191,6 +191,16 @@ fn safetensors_metadata_that_is_not_text() {
 }
 
 #[test]
+fn safetensors_too_many_dimensions() {
+    let shape = format!("[{}2]", "1,".repeat(64));
+    refused(
+        &safetensors(&ONE.replace("[2]", &shape), 8),
+        Code::Malformed,
+        "64 dimensions",
+    );
+}
+
+#[test]
 fn safetensors_dtypes_are_named() {
     for dtype in ["F8_E4M3", "F4", "C64", "Q4_0"] {
         let header = ONE.replace("F32", dtype);

@@ -19,7 +19,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 const CONTAINER: &str = "safetensors";
@@ -29,6 +29,9 @@ pub(super) const LENGTH_BYTES: usize = 8;
 
 /// Largest header that is read, in bytes. A header has about 100 bytes for each tensor.
 pub const MAX_HEADER: usize = 4 << 20;
+
+/// Most dimensions of a tensor: NumPy and torch have 64.
+pub const MAX_DIMENSIONS: usize = 64;
 
 /// Reads a safetensors file.
 ///
@@ -142,11 +145,42 @@ struct Entries<'h>(Vec<(String, Listed<'h>)>);
 
 /// One entry of the header. A field that occurs twice is refused.
 #[derive(Deserialize)]
+#[serde(expecting = "a tensor with dtype, shape and data_offsets")]
 struct Listed<'h> {
     #[serde(borrow)]
     dtype: Cow<'h, str>,
-    shape: Vec<u64>,
+    shape: Shape,
     data_offsets: (u64, u64),
+}
+
+/// A shape of at most [`MAX_DIMENSIONS`].
+#[derive(Debug)]
+struct Shape(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Dimensions;
+        impl<'de> Visitor<'de> for Dimensions {
+            type Value = Shape;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of dimensions")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Shape, S::Error> {
+                let mut shape = Vec::new();
+                while let Some(dimension) = list.next_element()? {
+                    shape.push(dimension);
+                    if shape.len() > MAX_DIMENSIONS {
+                        let what = format!("more than {MAX_DIMENSIONS} dimensions");
+                        return Err(S::Error::custom(what));
+                    }
+                }
+                Ok(Shape(shape))
+            }
+        }
+        deserializer.deserialize_seq(Dimensions)
+    }
 }
 
 impl Entries<'_> {
@@ -161,13 +195,17 @@ impl Entries<'_> {
                 )));
             }
             let size = dtype(&entry.dtype).map_or(1, Dtype::size) as u64;
-            let elements = entry.shape.iter().try_fold(size, |n, &d| n.checked_mul(d));
+            let elements = entry
+                .shape
+                .0
+                .iter()
+                .try_fold(size, |n, &d| n.checked_mul(d));
             if elements != Some(end - begin) {
                 return Err(malformed(format!(
                     "tensor `{name}`: {} of shape {:?} does not fit the {} bytes of data_offsets \
                      [{begin}, {end}]",
                     entry.dtype,
-                    entry.shape,
+                    entry.shape.0,
                     end - begin
                 )));
             }
