@@ -148,6 +148,7 @@ fn main() {
                     format,
                     whiten,
                     centre,
+                    seed: None,
                 };
                 let build = Instant::now();
                 let screen = Screen::build(

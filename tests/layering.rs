@@ -23,10 +23,12 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &["container"],
         &["bytes", "dtype", "error", "mmap", "tensor"],
     ),
+    // Which rows of an encoder can matter for a row: numbers in, candidates out.
+    (&["screen"], &["error", "kernels"]),
     // The model; knows no file and no publisher.
     (
         &["model"],
-        &["bytes", "dtype", "error", "kernels", "tensor"],
+        &["bytes", "dtype", "error", "kernels", "screen", "tensor"],
     ),
     // Named tensors to the model.
     (
@@ -36,12 +38,12 @@ const TABLE: &[(&[&str], &[&str])] = &[
     // What is done with rows and features.
     (
         &[
-            "encode", "select", "pursuit", "decode", "readout", "scratch",
+            "encode", "select", "screened", "pursuit", "decode", "readout", "scratch",
         ],
-        &["dtype", "error", "features", "kernels", "model", "rows"],
+        &[
+            "dtype", "error", "features", "kernels", "model", "rows", "screen",
+        ],
     ),
-    // Which rows of an encoder can matter for a row: numbers in, candidates out.
-    (&["screen"], &["error", "kernels"]),
     // From a path or bytes to the model: the one place that knows both ends.
     (
         &["open"],

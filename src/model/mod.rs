@@ -16,6 +16,7 @@ mod blocks;
 mod check;
 mod description;
 mod matrix;
+mod screening;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
 pub use blocks::Block;
@@ -26,7 +27,6 @@ use crate::error::Error;
 use crate::kernels::screen::ScreenKernels;
 use crate::kernels::{Kernels, Level};
 use crate::screen::{Certificate, Screen};
-use crate::screened;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -311,7 +311,7 @@ impl<'a> Sae<'a> {
             self.parts.decoder = decoder;
         }
         self.parts.tie();
-        self.screen = screened::build(&self.parts, Certificate::Proven, self.screen_kernels())?;
+        self.screen = screening::build(&self.parts, Certificate::Proven, self.screen_kernels())?;
         self.description = Description::new(&self.parts, self.level());
         Ok(())
     }

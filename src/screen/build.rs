@@ -51,7 +51,13 @@ pub(crate) fn build(
     let width = d_in.next_multiple_of(BLOCK_COLUMNS);
     let blocks = width / BLOCK_COLUMNS;
     let format = options.format;
-    let grid = Grid::new(format, options.certificate, width)?;
+    let seed = match (options.certificate, options.seed) {
+        (Certificate::Proven, _) => 0,
+        (Certificate::Dithered, Some(seed)) => seed,
+        (Certificate::Dithered, None) => hash(rows)?,
+    };
+    let dither = (options.certificate == Certificate::Dithered).then_some(seed);
+    let grid = Grid::new(format, dither, width)?;
     let panel_bytes = format.panel_bytes(blocks);
     let count = features.div_ceil(PANEL_ROWS);
     let mut panels = Weights::zeros(count * panel_bytes)?;
@@ -117,6 +123,8 @@ pub(crate) fn build(
 
     let balance = balance(&quantised);
     let centre_norm = norm_up(&scaled(&centre, &columns));
+    let mut lower_slack = 0f32;
+    let mut largest = (0f32, 0f32);
     for (feature, (row, &(offset, norm))) in quantised.iter().zip(&constants).enumerate() {
         let panel = &mut panels.bytes_mut()[feature / PANEL_ROWS * panel_bytes..];
         let mut set = |vector: usize, value: f32| {
@@ -153,11 +161,16 @@ pub(crate) fn build(
             up(size * norm_up(&other) * 1.000_001),
         ];
         let threshold = rules.threshold.map_or(f32::NEG_INFINITY, |t| t[feature]);
-        if vectors.iter().all(|v| v.is_finite()) && norm.is_finite() {
+        // A weight so small that f32 has fewer digits for it bounds nothing.
+        let precise = vectors[0].abs() > 1e-30 || row.solved == 0.0;
+        if vectors.iter().all(|v| v.is_finite()) && norm.is_finite() && precise {
             for (vector, value) in vectors.into_iter().enumerate() {
                 set(vector, value);
             }
             set(4, threshold);
+            lower_slack = lower_slack.max(up(2.0 * slack * 1.000_01));
+            largest.0 = largest.0.max(vectors[3]);
+            largest.1 = largest.1.max(vectors[1].abs());
         } else {
             set(1, f32::INFINITY);
             set(4, f32::NEG_INFINITY);
@@ -174,6 +187,9 @@ pub(crate) fn build(
         transform,
         codes_shift: grid.shift,
         balance,
+        lower_slack,
+        largest,
+        seed,
         panels,
     })
 }
@@ -193,7 +209,8 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(format: CodeFormat, certificate: Certificate, width: usize) -> Result<Grid, Error> {
+    /// With a seed, the shifts are dithered.
+    fn new(format: CodeFormat, seed: Option<u64>, width: usize) -> Result<Grid, Error> {
         let highest = f64::from((1u32 << format.bits()) - 1);
         // Code 0 of eight bits is not used.
         let lowest = if format == CodeFormat::U8 { 1.0 } else { 0.0 };
@@ -201,10 +218,10 @@ impl Grid {
         let mut shift = zeros(width, "screen")?;
         shift.fill(middle);
         let mut reach = highest - middle + 0.5;
-        let dithered = certificate == Certificate::Dithered;
-        if dithered {
+        if let Some(seed) = seed {
+            // The middle of the codes plus the dither must not reach beyond the last half unit.
             reach -= 0.5 + 1e-9;
-            let mut random = SplitMix(0x5ae5_c4ee_4d17_4e12);
+            let mut random = SplitMix(seed);
             for shift in &mut shift {
                 *shift += random.uniform() - 0.5;
             }
@@ -214,7 +231,7 @@ impl Grid {
             reach,
             lowest,
             highest,
-            dithered,
+            dithered: seed.is_some(),
         })
     }
 
@@ -235,10 +252,10 @@ impl Grid {
             largest(row) / (self.reach * 255.0) * (1.0 + 1e-6),
         );
         if !(out.step.is_normal() && solved.is_finite()) {
+            // Zeros are met exactly; anything else that comes here is always kept.
             codes.fill(self.lowest as u8);
             scales.fill(0);
             out.step = 0.0;
-            out.residual = solved;
             return out;
         }
         let (mut residual, mut coded, mut steps) = (0.0, 0.0, 0.0);
@@ -274,17 +291,35 @@ impl Grid {
     }
 }
 
+/// A hash of all weights (FNV-1a on their f64 bits, finished by [`SplitMix`]).
+fn hash(rows: &dyn EncoderRows) -> Result<u64, Error> {
+    let mut row = zeros(rows.width(), "screen")?;
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for feature in 0..rows.features() {
+        rows.row(feature, &mut row);
+        for value in &row {
+            hash = (hash ^ value.to_bits()).wrapping_mul(0x0000_0100_0000_01b3);
+            hash ^= hash >> 29;
+        }
+    }
+    Ok(SplitMix(hash).next())
+}
+
 /// Uniform numbers from a seed (Steele, Lea, Flood 2014).
 struct SplitMix(u64);
 
 impl SplitMix {
-    /// In `[0, 1)`, a multiple of 2^-53.
-    fn uniform(&mut self) -> f64 {
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        z ^ (z >> 31)
+    }
+
+    /// In `[0, 1)`, a multiple of 2^-53.
+    fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -9,6 +9,9 @@ const LARGEST: f64 = 32_639.0;
 /// The smallest step; smaller inputs are all remainder.
 const SMALLEST_STEP: f64 = 1e-30;
 
+/// Block norms are not allowed to underflow.
+const SMALLEST_SQUARE: f32 = 1e-36;
+
 /// What a screen says about one input.
 #[derive(Debug)]
 pub struct Bounds<'w> {
@@ -199,11 +202,13 @@ impl Screen {
             };
             let block = &source[b * BLOCK_COLUMNS..][..BLOCK_COLUMNS];
             if self.certificate == Certificate::Dithered {
-                squares[b] = up(squares_up(block) * 1.000_01);
+                squares[b] = up(squares_up(block) * 1.000_01).max(SMALLEST_SQUARE);
             }
         }
         let (spread, slack) = (up(spread * 1.000_001), up(slack * 1.000_001));
-        let usable = second.step < 1e30 && spread.is_finite() && slack.is_finite();
+        let (other, offset) = self.largest;
+        let reach = f64::from(other) * 2.0 * (second.coded + f64::from(slack));
+        let usable = second.step < 1e20 && reach + f64::from(offset) < 1e37 && spread.is_finite();
         let keep = keep.get_mut(..panels).unwrap_or(&mut []);
         if !usable {
             keep.fill(u16::MAX);
@@ -235,6 +240,10 @@ impl Screen {
                 &input,
                 &mut output,
             );
+            output
+                .lower
+                .iter_mut()
+                .for_each(|lower| *lower -= self.lower_slack);
         }
         Bounds {
             keep,

@@ -1,0 +1,126 @@
+//! What a screen has to know of a model: which numbers are compared with what.
+//!
+//! A screen bounds `rank_i` before it is rounded to f32. Rounding is monotone and thresholds are
+//! f32, so `rank_i > threshold` needs `p_i > threshold`, and `rank_i >= threshold` needs `p_i`
+//! above the f32 below the threshold.
+
+use super::{Activation, Matrix, Parts};
+use crate::error::Error;
+use crate::kernels::screen::{CodeFormat, ScreenKernels};
+use crate::screen::{Certificate, EncoderRows, Options, Rules, Screen};
+use alloc::vec::Vec;
+
+/// The vectors that a screen is built with.
+struct OwnedRules {
+    scale: Option<Vec<f64>>,
+    bias: Option<Vec<f64>>,
+    threshold: Option<Vec<f32>>,
+}
+
+/// Whether a rule has a screen: it must be possible to tell from a bound on one feature that the
+/// feature is not selected.
+fn rules(parts: &Parts<'_>) -> Option<OwnedRules> {
+    let features = parts.encoder.features();
+    let weight = |i: usize| parts.rank_weight.as_ref().map_or(1.0, |w| w[i]);
+    let bias = |i: usize| parts.bias.as_ref().map_or(0.0, |b| b[i]);
+    let scale = |i: usize| parts.scale.as_ref().map_or(1.0, |s| s[i]);
+    let ranked = OwnedRules {
+        scale: Some((0..features).map(|i| weight(i) * scale(i)).collect()),
+        bias: Some((0..features).map(|i| weight(i) * bias(i)).collect()),
+        threshold: None,
+    };
+    match &parts.activation {
+        Activation::Relu | Activation::TanhRelu => Some(OwnedRules {
+            scale: parts.scale.clone(),
+            bias: parts.bias.clone(),
+            threshold: Some((0..features).map(|_| 0.0).collect()),
+        }),
+        Activation::JumpRelu {
+            threshold,
+            relu,
+            inclusive,
+        } => {
+            let least = |i: usize| {
+                let threshold = match inclusive {
+                    true => threshold.of(i).next_down(),
+                    false => threshold.of(i),
+                };
+                // `pre > 0` and a positive weight make a rank above zero.
+                match *relu && weight(i) > 0.0 {
+                    true => threshold.max(0.0),
+                    false => threshold,
+                }
+            };
+            Some(OwnedRules {
+                threshold: Some((0..features).map(least).collect()),
+                ..ranked
+            })
+        }
+        Activation::Gated { gate_bias } => Some(OwnedRules {
+            // S > -gate_bias, and scale S > -bias.
+            scale: None,
+            bias: Some(
+                gate_bias
+                    .iter()
+                    .enumerate()
+                    .map(|(i, &gate)| match scale(i) > 0.0 {
+                        true => gate.min(bias(i) / scale(i)),
+                        false => gate,
+                    })
+                    .collect(),
+            ),
+            threshold: Some((0..features).map(|_| 0.0).collect()),
+        }),
+        Activation::TopK { .. } => Some(ranked),
+        Activation::GroupTopK { .. } | Activation::TopAfa | Activation::Pursuit(_) => None,
+    }
+}
+
+impl EncoderRows for Matrix<'_> {
+    fn features(&self) -> usize {
+        self.features()
+    }
+
+    fn width(&self) -> usize {
+        self.width()
+    }
+
+    fn row(&self, feature: usize, out: &mut [f64]) {
+        for (column, out) in out.iter_mut().enumerate() {
+            *out = self.weight(feature, column);
+        }
+    }
+}
+
+/// A screen for these parts, or `None` if their rule has none or the encoder is not in rows.
+pub(crate) fn build(
+    parts: &Parts<'_>,
+    certificate: Certificate,
+    kernels: &ScreenKernels,
+) -> Result<Option<Screen>, Error> {
+    if parts.encoder.row(0).is_none() {
+        return Ok(None);
+    }
+    let Some(rules) = rules(parts) else {
+        return Ok(None);
+    };
+    let rules = Rules {
+        scale: rules.scale.as_deref(),
+        bias: rules.bias.as_deref(),
+        threshold: rules.threshold.as_deref(),
+    };
+    let options = Options {
+        certificate,
+        seed: None,
+        format: CodeFormat::U6,
+        whiten: parts.encoder.width() >= 512,
+        centre: match parts.center {
+            Some(_) => None,
+            None => parts
+                .decoder_bias
+                .as_deref()
+                .filter(|bias| bias.len() == parts.encoder.width()),
+        },
+    };
+    Screen::build(&parts.encoder, &rules, &options, kernels).map(Some)
+}
