@@ -177,7 +177,7 @@ fn the_site_is_told() {
         sae.description().site.clone()
     };
     let v3 = site("saelens_v3_no_architecture");
-    assert_eq!(v3.hook_name.as_deref(), Some("blocks.3.hook_resid_pre"));
+    assert_eq!(v3.hook_name.as_deref(), Some("blocks.5.hook_resid_pre"));
     for (name, hook, heads) in [
         ("saelens_v5_hook_z_implied", "hook_z", true),
         (
