@@ -91,8 +91,8 @@ impl<'a> Sae<'a> {
         };
         if let Some(text) = config {
             // Its own name is not known: it stands for whichever the convention asks for.
-            let value = parse_config("config", text.as_bytes());
-            let value = value.map_err(|error| error.in_file("config"))?;
+            let value = parse_config(UNNAMED, text.as_bytes());
+            let value = value.map_err(|error| error.in_file(UNNAMED))?;
             checkpoint.configs.push((convention::UNNAMED.into(), value));
         }
         let archive = container::read(Bytes::borrowed(bytes), options.check);
@@ -131,14 +131,27 @@ impl<'a> Sae<'a> {
     }
 }
 
-/// A JSON side-car. A byte-order mark in front is tolerated: editors on Windows write it.
+/// A side-car: JSON, or YAML if its name says so. A byte-order mark in front is tolerated: editors
+/// on Windows write it.
 fn parse_config(name: &str, text: &[u8]) -> Result<Value, Error> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    serde_json::from_slice(text).map_err(|error| Error::Malformed {
+    #[cfg(feature = "yaml")]
+    if name.ends_with(".yaml") {
+        return container::yaml::read(text);
+    }
+    let json = serde_json::from_slice(text).map_err(|error| Error::Malformed {
         container: "json",
         what: alloc::format!("`{name}`: {error}"),
-    })
+    });
+    #[cfg(feature = "yaml")]
+    if name == UNNAMED && !text.trim_ascii_start().starts_with(b"{") {
+        return json.or_else(|_| container::yaml::read(text));
+    }
+    json
 }
+
+/// How the config of a model from bytes is called in messages: its own name is not known.
+const UNNAMED: &str = "config";
 
 #[cfg(feature = "std")]
 mod from_path {
@@ -188,7 +201,20 @@ mod from_path {
         "std.pt",
     ];
     /// Names of side-cars. `NAME_cfg.json` beside `NAME.pt` is one too.
-    const CONFIGS: &[&str] = &["cfg.json", "config.json", "hyperparams.json", "meta.json"];
+    const CONFIGS: &[&str] = &[
+        "cfg.json",
+        "config.json",
+        "hyperparams.json",
+        "meta.json",
+        #[cfg(feature = "yaml")]
+        "config.yaml",
+        #[cfg(feature = "yaml")]
+        "conf.yaml",
+        #[cfg(feature = "yaml")]
+        "final_config.yaml",
+        #[cfg(feature = "yaml")]
+        "metadata.yaml",
+    ];
     /// How deep below a given folder a checkpoint is looked for.
     const MAX_FOLDER_DEPTH: usize = 6;
     /// How many folders are looked at for it.
@@ -252,6 +278,20 @@ mod from_path {
 
     /// The files of the one checkpoint in or below a folder.
     fn weights_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        // An npz file under a name of its own can be anything: rows, statistics.
+        let found = checkpoints_below(folder, &|path| KNOWN.contains(&name_of(path).as_str()))?;
+        let found = match found.is_empty() {
+            true => checkpoints_below(folder, &|_| true)?,
+            false => found,
+        };
+        the_one(folder, found)
+    }
+
+    /// The checkpoints in a folder, or in the folders below it, each with its files.
+    fn checkpoints_below(
+        folder: &Path,
+        is_npz: &dyn Fn(&Path) -> bool,
+    ) -> Result<Vec<Vec<PathBuf>>, Error> {
         let mut found: Vec<Vec<PathBuf>> = Vec::new();
         let mut level = Vec::from([folder.to_path_buf()]);
         let mut visited = 0;
@@ -266,7 +306,7 @@ mod from_path {
                         found: visited as u64,
                     });
                 }
-                let (here, folders) = checkpoints_in(&folder)?;
+                let (here, folders) = checkpoints_in(&folder, is_npz)?;
                 // What lies below a checkpoint belongs to it.
                 if here.is_empty() {
                     below.extend(folders);
@@ -275,6 +315,11 @@ mod from_path {
             }
             level = below;
         }
+        Ok(found)
+    }
+
+    /// The only checkpoint of a folder, or an error that lists several.
+    fn the_one(folder: &Path, found: Vec<Vec<PathBuf>>) -> Result<Vec<PathBuf>, Error> {
         let mut checkpoints = found.into_iter();
         match (checkpoints.next(), checkpoints.len()) {
             (Some(files), 0) => Ok(files),
@@ -308,7 +353,10 @@ mod from_path {
     }
 
     /// The checkpoints right in a folder, each with its files, and the folders in it.
-    fn checkpoints_in(folder: &Path) -> Result<(Vec<Vec<PathBuf>>, Vec<PathBuf>), Error> {
+    fn checkpoints_in(
+        folder: &Path,
+        is_npz: &dyn Fn(&Path) -> bool,
+    ) -> Result<(Vec<Vec<PathBuf>>, Vec<PathBuf>), Error> {
         let (mut weights, mut folders) = (Vec::new(), Vec::new());
         for path in list(folder)? {
             let ending = path.extension().and_then(|ending| ending.to_str());
@@ -316,6 +364,7 @@ mod from_path {
                 folders.push(path);
             } else if ending.is_some_and(|ending| WEIGHTS.contains(&ending))
                 && !BESIDE.contains(&name_of(&path).as_str())
+                && (ending != Some("npz") || is_npz(&path))
             {
                 weights.push(path);
             }

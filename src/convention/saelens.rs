@@ -79,9 +79,9 @@ fn detect(checkpoint: &Checkpoint<'_>) -> bool {
     let [(_, archive)] = checkpoint.archives.as_slice() else {
         return false;
     };
+    let has = |name: &str| archive.entry(name).is_some();
     archive.container == "safetensors"
-        && archive.entry("W_dec").is_some()
-        && (archive.entry("W_enc").is_some() || checkpoint.config(CONFIG).is_some())
+        && (has("W_enc") || has("W_dec") && checkpoint.config(CONFIG).is_some())
 }
 
 /// What an architecture's name stands for.

@@ -1,14 +1,15 @@
-//! The cases of `tests/data/fixtures` in the formats that are read here.
+//! The cases of `tests/data/fixtures`.
 
 use sae::bytes::Bytes;
 use sae::container::{self, Check};
+use sae::{Features, Rows, Sae, Scratch};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Formats that `tests/golden.rs` covers.
-const ELSEWHERE: &[&str] = &["saelens", "gemma_scope_1"];
+/// Formats whose cases `tests/golden.rs` compares, more strictly.
+pub(crate) const ELSEWHERE: &[&str] = &["saelens", "gemma_scope_1"];
 
 /// A tensor widened to f64, row-major.
 #[derive(Clone, Debug)]
@@ -64,31 +65,34 @@ pub(crate) fn cases() -> Vec<Case> {
         .filter(|folder| folder.join("case.json").exists())
         .collect();
     names.sort();
-    names.iter().filter_map(|folder| read(folder)).collect()
+    names.iter().map(|folder| read(folder)).collect()
 }
 
 /// The case of that name.
 pub(crate) fn case(name: &str) -> Case {
-    read(&fixtures().join(name)).unwrap_or_else(|| panic!("{name}"))
+    read(&fixtures().join(name))
 }
 
-fn read(folder: &Path) -> Option<Case> {
+pub(crate) fn read(folder: &Path) -> Case {
     let json: Value = serde_json::from_slice(&fs::read(folder.join("case.json")).unwrap()).unwrap();
-    if ELSEWHERE.contains(&json["format"].as_str().unwrap()) {
-        return None;
-    }
+    let files = match folder.file_name().unwrap() == "demo" && !folder.join("inputs.npy").exists() {
+        // The tool embeds it.
+        true => Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/sae/demo"),
+        false => folder.to_path_buf(),
+    };
+    let rows = json["inputs"].as_str().unwrap_or("inputs.npy");
     let size = |key: &str| json[key].as_u64().unwrap() as usize;
-    let inputs = container_file(&folder.join("inputs.npy"));
+    let inputs = npy(&files.join(rows));
     let given = json["open_with"].as_object().into_iter().flatten();
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    Some(Case {
+    Case {
         name: folder.file_name().unwrap().to_str().unwrap().into(),
         checkpoint: match json["checkpoint"].as_str() {
-            Some(below) => folder.join(below),
-            None => folder.to_path_buf(),
+            Some(below) => files.join(below),
+            None => files.clone(),
         },
         given: given.map(|(k, v)| (k.clone(), text(v))).collect(),
         rows: inputs.iter().map(|&x| x as f32).collect(),
@@ -97,13 +101,13 @@ fn read(folder: &Path) -> Option<Case> {
         d_sae: size("d_sae"),
         d_out: size("d_out"),
         golden: tensors_of(&folder.join("golden.npz")),
-        folder: folder.to_path_buf(),
+        folder: files,
         json,
-    })
+    }
 }
 
 /// The values of an npy file of f32.
-fn container_file(path: &Path) -> Vec<f64> {
+fn npy(path: &Path) -> Vec<f64> {
     let bytes = fs::read(path).unwrap();
     let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let data = bytes[10 + header..].chunks_exact(4);
@@ -159,10 +163,15 @@ impl Case {
         let mut all = Arrays::new();
         for file in self.json["files"].as_array().unwrap() {
             let path = self.folder.join(file.as_str().unwrap());
+            if file.as_str().unwrap().starts_with("training_checkpoint/") {
+                continue;
+            }
             let ending = path.extension().and_then(|ending| ending.to_str());
             let beside = ["dictionary.pt", "atom_indices.pt", "sae_module.pt"];
             let name = path.file_name().unwrap().to_str().unwrap();
-            if matches!(ending, Some("pt" | "pth" | "safetensors")) && !beside.contains(&name) {
+            if matches!(ending, Some("pt" | "pth" | "safetensors" | "npz"))
+                && !beside.contains(&name)
+            {
                 all.extend(tensors_of(&path));
             }
         }
@@ -186,6 +195,30 @@ impl Case {
         let (_, value) = self.given.iter().find(|(name, _)| name == key)?;
         value.parse().ok()
     }
+}
+
+/// What the library computes: dense features and reconstructions, row by row.
+pub(crate) fn results(case: &Case, sae: &Sae<'_>) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
+    let rows = Rows::from_f32(&case.rows, case.d_in).unwrap();
+    let mut scratch = Scratch::new(sae).unwrap();
+    let mut features = Features::new();
+    sae.encode(rows, &mut scratch, &mut features).unwrap();
+    let mut y = vec![0.0; rows.rows() * sae.d_out()];
+    let inputs = sae.needs_inputs_to_decode().then_some(rows);
+    sae.decode(&features, inputs, &mut scratch, &mut y).unwrap();
+    let dense = features.iter().map(|row| {
+        let mut dense = vec![0.0; sae.d_sae()];
+        for (&index, &value) in row.indices.iter().zip(row.values) {
+            assert!(value != 0.0, "{}: a stored zero", case.name);
+            dense[index as usize] = value.into();
+        }
+        dense
+    });
+    let wide = |row: &[f32]| row.iter().map(|&y| f64::from(y)).collect();
+    (
+        dense.collect(),
+        y.chunks_exact(sae.d_out()).map(wide).collect(),
+    )
 }
 
 /// What is different between results and a golden, as the fixtures' README compares them; empty

@@ -15,12 +15,16 @@ pub(crate) enum Norm {
     Layer {
         unbiased: bool,
     },
+    /// `x sqrt(d) / |x|`.
+    Constant,
 }
 
 /// Which features fire.
 #[derive(Clone, Debug)]
 pub(crate) enum Rule {
     Relu,
+    /// `tanh(pre)` where `pre > 0`.
+    Tanh,
     /// `pre` where `rank > threshold` (`>=` if inclusive), and positive if relu.
     Jump {
         threshold: Vec<f64>,
@@ -99,6 +103,10 @@ impl Reading {
                 let sigma = (squares / (d - f64::from(u8::from(unbiased)))).sqrt();
                 (mean, 1.0 / (sigma + 1e-5), sigma)
             }
+            Norm::Constant => {
+                let factor = d.sqrt() / norm(x);
+                (0.0, factor, 1.0 / factor)
+            }
         }
     }
 
@@ -127,7 +135,7 @@ impl Reading {
         let n = pre.len();
         let ranks: Vec<f64> = pre.iter().zip(&self.rank).map(|(p, w)| p * w).collect();
         let kept = |i: usize| match &self.rule {
-            Rule::Relu => pre[i] > 0.0,
+            Rule::Relu | Rule::Tanh => pre[i] > 0.0,
             Rule::Jump {
                 threshold,
                 relu,
@@ -152,7 +160,13 @@ impl Reading {
                 before < *k && (pre[i] > 0.0 || !relu)
             }
         };
-        (0..n).map(|i| if kept(i) { pre[i] } else { 0.0 }).collect()
+        let value = |i: usize| match self.rule {
+            Rule::Tanh => pre[i].tanh(),
+            _ => pre[i],
+        };
+        (0..n)
+            .map(|i| if kept(i) { value(i) } else { 0.0 })
+            .collect()
     }
 
     pub(crate) fn decode(&self, features: &[f64], x: &[f64]) -> Vec<f64> {

@@ -8,6 +8,8 @@ use serde_json::Value;
 pub(crate) fn of(case: &Case) -> Option<Reading> {
     let (t, config) = (case.tensors(), case.config());
     Some(match case.json["format"].as_str().unwrap() {
+        "saelens" => saelens(&t, &config),
+        "gemma_scope_1" => gemma_scope_1(&t, &case.name),
         "gemma_scope_2" => gemma_scope_2(&t),
         "circuit_tracer_plt" => transcoder(&t),
         "dictionary_learning" => dictionary_learning(&t, &config),
@@ -67,7 +69,10 @@ pub(crate) fn of(case: &Case) -> Option<Reading> {
         }
         "bussmann" => bussmann(&t, &config),
         "crosscoder" => crosscoder(&t),
-        "overcomplete" if !case.name.ends_with("_mp") => overcomplete(&t, case),
+        "overcomplete" => overcomplete(&t, case),
+        "circuit_tracer_clt" => cross_layer(&t),
+        // Pursuits: the dictionary is all there is; the rule below is not theirs.
+        "itda" => Reading::new(t[""].rows(), t[""].rows()),
         _ => return None,
     })
 }
@@ -302,7 +307,10 @@ fn overcomplete(t: &Arrays, case: &Case) -> Reading {
             rows
         }
     };
-    let mut reading = Reading::new(t["encoder.final_block.0.weight"].rows(), dictionary);
+    let Some(encoder) = t.get("encoder.final_block.0.weight") else {
+        return Reading::new(dictionary.clone(), dictionary);
+    };
+    let mut reading = Reading::new(encoder.rows(), dictionary);
     reading.bias = t["encoder.final_block.0.bias"].values.clone();
     let n = reading.w_enc.len();
     reading.rule = match meta["class"].as_str().unwrap() {
@@ -316,5 +324,118 @@ fn overcomplete(t: &Arrays, case: &Case) -> Reading {
         },
         other => panic!("{other}"),
     };
+    reading
+}
+
+/// All layers as one model: block-diagonal encoder, block-triangular decoder.
+fn cross_layer(t: &Arrays) -> Reading {
+    let layers = t.keys().filter(|name| name.starts_with("W_enc_")).count();
+    let d = t["b_dec_0"].values.len();
+    let (mut encoder, mut decoder) = (vec![], vec![]);
+    let (mut bias, mut b_dec, mut thresholds) = (vec![], vec![], vec![]);
+    for layer in 0..layers {
+        let of = |name: &str| &t[&format!("{name}_{layer}")];
+        let reach = (layers - layer) * d;
+        for (row, out) in of("W_enc")
+            .rows()
+            .iter()
+            .zip(of("W_dec").values.chunks_exact(reach))
+        {
+            let mut input = vec![0.0; layers * d];
+            input[layer * d..][..d].copy_from_slice(row);
+            let mut output = vec![0.0; layers * d];
+            output[layer * d..].copy_from_slice(out);
+            encoder.push(input);
+            decoder.push(output);
+        }
+        bias.extend(&of("b_enc").values);
+        b_dec.extend(&of("b_dec").values);
+        if let Some(values) = t.get(&format!("threshold_{layer}")) {
+            thresholds.extend(&values.values);
+        }
+    }
+    let mut reading = Reading::new(encoder, decoder);
+    (reading.bias, reading.b_dec) = (bias, b_dec);
+    if !thresholds.is_empty() {
+        reading.rule = jump(thresholds, false);
+    }
+    reading
+}
+
+fn gemma_scope_1(t: &Arrays, name: &str) -> Reading {
+    let mut reading = Reading::new(t["W_enc"].columns(), t["W_dec"].rows());
+    biases(&mut reading, &t["b_enc"], &t["b_dec"]);
+    reading.rule = jump(t["threshold"].values.clone(), true);
+    if name.ends_with("embedding") {
+        let root = (reading.b_dec.len() as f64).sqrt();
+        reading.scale.fill(1.0 / root);
+        reading.w_dec.iter_mut().flatten().for_each(|w| *w *= root);
+    }
+    reading
+}
+
+/// SAELens, as its own code reads the file from disk; the pursuits' rule is not theirs.
+fn saelens(t: &Arrays, config: &Value) -> Reading {
+    let text = |key: &str| config[key].as_str().unwrap_or("");
+    let mut architecture = config["architecture"].as_str().unwrap_or("standard");
+    let activation = text("activation_fn_str");
+    if activation == "topk" {
+        architecture = "topk";
+    }
+    let transcoder = architecture.ends_with("transcoder");
+    let decoder = t["W_dec"].rows();
+    let encoder = t.get("W_enc").map_or(decoder.clone(), Array::columns);
+    let mut reading = Reading::new(encoder, decoder);
+    reading.b_dec = t["b_dec"].values.clone();
+    reading.undo = !transcoder;
+    reading.norm = match text("normalize_activations") {
+        "layer_norm" => Norm::Layer { unbiased: true },
+        "constant_norm_rescale" => Norm::Constant,
+        _ => Norm::None,
+    };
+    if let Some(bias) = t.get("b_enc").or(t.get("b_mag")) {
+        reading.bias = bias.values.clone();
+    }
+    let k = config["k"]
+        .as_u64()
+        .or(config["activation_fn_kwargs"]["k"].as_u64());
+    let k = k.unwrap_or(1) as usize;
+    reading.rule = match architecture {
+        "gated" => {
+            reading.scale = exp(&t["r_mag"]);
+            Rule::Gated {
+                gate: t["b_gate"].values.clone(),
+            }
+        }
+        "topk" => top_k(k),
+        "abstopk" => Rule::TopK {
+            k,
+            groups: 1,
+            relu: false,
+            magnitude: true,
+        },
+        _ if activation == "tanh-relu" => Rule::Tanh,
+        name if name.starts_with("jumprelu") => jump(t["threshold"].values.clone(), true),
+        _ => Rule::Relu,
+    };
+    if config["rescale_acts_by_decoder_norm"] == true {
+        for i in 0..reading.w_dec.len() {
+            let length = norm(&reading.w_dec[i]);
+            reading.scale[i] *= length;
+            reading.bias[i] *= length;
+            reading.w_dec[i].iter_mut().for_each(|w| *w /= length);
+        }
+    }
+    if let Some(factors) = t.get("finetuning_scaling_factor") {
+        for (row, factor) in reading.w_dec.iter_mut().zip(&factors.values) {
+            row.iter_mut().for_each(|w| *w *= factor);
+        }
+    }
+    if config["apply_b_dec_to_input"] != false && !transcoder {
+        reading.centre = Some(reading.b_dec.clone());
+    } else if architecture == "matching_pursuit" {
+        reading.b_dec.fill(0.0);
+    }
+    reading.skip = t.get("W_skip").map(Array::rows);
     reading
 }
