@@ -15,7 +15,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (&["error", "dtype"], &[]),
     (&["bytes"], &["error"]),
     (&["tensor"], &["bytes", "dtype", "error"]),
-    (&["rows"], &["dtype", "error"]),
+    (&["rows", "rows_mut"], &["dtype", "error"]),
     (&["features"], &["error"]),
     (&["mmap"], &["bytes", "error"]),
     // Bytes to named tensors; knows no model.
@@ -39,6 +39,14 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "encode", "select", "pursuit", "decode", "readout", "scratch",
         ],
         &["dtype", "error", "features", "kernels", "model", "rows"],
+    ),
+    // Plans: what is written into rows.
+    (
+        &["steer"],
+        &[
+            "decode", "encode", "error", "features", "kernels", "model", "readout", "rows",
+            "rows_mut", "scratch", "select",
+        ],
     ),
     // Which rows of an encoder can matter for a row: numbers in, candidates out.
     (&["screen"], &["error", "kernels"]),
