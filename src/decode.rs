@@ -9,6 +9,7 @@
 use crate::encode::{RowNorm, check_width, features_at_once, load_row, products};
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
+use crate::kernels::Kernels;
 use crate::model::{InputNorm, Layout, Matrix, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
@@ -111,6 +112,16 @@ impl Sae<'_> {
             return;
         }
         self.add_decoder_rows(features, work);
+        self.complete_row(norm, work);
+        for (out, &sum) in out.iter_mut().zip(work.output.iter()) {
+            let value = sum as f32;
+            *out = if value.is_nan() { CANONICAL_NAN } else { value };
+        }
+    }
+
+    /// From `work.output = sum_i a_i d_i` to the reconstruction, not yet rounded: adds the bias,
+    /// undoes the normalisation, and adds the skip of the raw row in `work.input`.
+    pub(crate) fn complete_row(&self, norm: RowNorm, work: &mut Work<'_>) {
         if let Some(bias) = &self.parts.decoder_bias {
             for (sum, bias) in work.output.iter_mut().zip(bias) {
                 *sum += bias;
@@ -126,10 +137,6 @@ impl Sae<'_> {
             }
         }
         self.add_skip(work);
-        for (out, &sum) in out.iter_mut().zip(work.output.iter()) {
-            let value = sum as f32;
-            *out = if value.is_nan() { CANONICAL_NAN } else { value };
-        }
     }
 
     /// `work.output = sum_i a_i d_i`.
@@ -227,3 +234,40 @@ impl Sae<'_> {
 
 /// The quiet NaN with no payload.
 pub(crate) const CANONICAL_NAN: f32 = f32::from_bits(0x7fc0_0000);
+
+/// `sums += sum_i amounts_i d_i`, in the order given; amounts hold the decoder scales already.
+pub(crate) fn add_amounts(
+    kernels: &Kernels,
+    decoder: &Matrix<'_>,
+    indices: &[u32],
+    amounts: &[f64],
+    sums: &mut [f64],
+) {
+    match decoder.layout() {
+        Layout::Rows => {
+            let (ty, stride) = (decoder.weight_type(), decoder.stride_bytes());
+            kernels.add_scaled_rows(ty, decoder.bytes(), stride, indices, amounts, sums);
+        }
+        Layout::Columns => {
+            for (column, sum) in sums.iter_mut().enumerate() {
+                for (&index, &amount) in indices.iter().zip(amounts) {
+                    *sum += amount * decoder.weight(index as usize, column);
+                }
+            }
+        }
+        Layout::Blocks => {
+            for block in decoder.blocks() {
+                let Some(sums) = sums.get_mut(block.columns()) else {
+                    continue;
+                };
+                for (&index, amount) in indices.iter().zip(amounts) {
+                    if block.features().contains(&(index as usize)) {
+                        let place = [index - block.first_feature as u32];
+                        let amount = core::slice::from_ref(amount);
+                        add_amounts(kernels, &block.matrix, &place, amount, sums);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@ use crate::Dtype;
 use crate::error::Error;
 use crate::features::{Features, RowStatus};
 use crate::kernels::{Kernels, WeightType};
-use crate::model::{Activation, InputNorm, Layout, Matrix, Sae};
+use crate::model::{Activation, InputNorm, Layout, Matrix, Parts, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
 use crate::select::Selector;
@@ -66,7 +66,11 @@ impl Sae<'_> {
     }
 
     /// Encodes the prepared row in `work.input`, by reading every row of the encoder.
-    fn encode_row(&self, work: &mut Work<'_>, features: &mut Features) -> Result<RowStatus, Error> {
+    pub(crate) fn encode_row(
+        &self,
+        work: &mut Work<'_>,
+        features: &mut Features,
+    ) -> Result<RowStatus, Error> {
         if let Activation::Pursuit(pursuit) = &self.parts.activation {
             let (status, chosen) = self.pursue(pursuit, work);
             for (feature, value) in chosen.iter() {
@@ -87,6 +91,17 @@ impl Sae<'_> {
         work: &'w mut Work<'_>,
         features: &mut Features,
     ) -> Result<Selector<'w>, Error> {
+        self.select_all_by(&self.parts, work, features)
+    }
+
+    /// [`Sae::select_all`] with the biases, scales and selection rule of other parts, whose
+    /// matrices are not looked at.
+    pub(crate) fn select_all_by<'w>(
+        &'w self,
+        rule: &'w Parts<'w>,
+        work: &'w mut Work<'_>,
+        features: &mut Features,
+    ) -> Result<Selector<'w>, Error> {
         let Work {
             raw,
             input,
@@ -97,8 +112,10 @@ impl Sae<'_> {
             ..
         } = work;
         let norm = || libm::sqrt(self.kernels.sum_squares_about(raw, 0.0));
-        let mut selector = Selector::new(&self.parts, candidates, norm);
-        if let (Some(screen), Some(work)) = (&self.screen, screen) {
+        let mut selector = Selector::new(rule, candidates, norm);
+        // A screen is of the model's own rule.
+        let own = core::ptr::eq::<Parts<'_>>(rule, &self.parts);
+        if let (true, Some(screen), Some(work)) = (own, &self.screen, screen) {
             self.select_screened(screen, input, work, &mut selector, features)?;
             return Ok(selector);
         }

@@ -67,10 +67,12 @@ mod open;
 mod pursuit;
 mod readout;
 pub mod rows;
+mod rows_mut;
 mod scratch;
 pub mod screen;
 mod screened;
 mod select;
+pub mod steer;
 pub mod tensor;
 
 pub use dtype::Dtype;
@@ -81,6 +83,7 @@ pub use model::{Description, Sae};
 pub use open::{MAX_CONFIG_BYTES, OpenOptions};
 pub use readout::FeatureSet;
 pub use rows::Rows;
+pub use rows_mut::RowsMut;
 pub use scratch::Scratch;
 
 /// A model of three features in memory, for the examples in this documentation.

@@ -169,7 +169,7 @@ impl Sae<'_> {
     }
 
     /// Whether the value of one feature depends on all others.
-    fn reads_all_for_one(&self) -> bool {
+    pub(crate) fn reads_all_for_one(&self) -> bool {
         match self.parts.activation {
             Activation::TopK { .. }
             | Activation::GroupTopK { .. }
@@ -310,7 +310,7 @@ impl Sae<'_> {
 }
 
 /// The vectors of these features, one row each; of blocks, each vector's own block.
-fn gather(matrix: &Matrix<'_>, features: &[u32]) -> Result<Matrix<'static>, Error> {
+pub(crate) fn gather(matrix: &Matrix<'_>, features: &[u32]) -> Result<Matrix<'static>, Error> {
     let place = |feature: u32| matrix.place(feature as usize);
     let widths = features.iter().filter_map(|&feature| place(feature));
     let width = widths.map(|(matrix, ..)| matrix.width()).max();

@@ -15,7 +15,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (&["error", "dtype"], &[]),
     (&["bytes"], &["error"]),
     (&["tensor"], &["bytes", "dtype", "error"]),
-    (&["rows"], &["dtype", "error"]),
+    (&["rows", "rows_mut"], &["dtype", "error"]),
     (&["features"], &["error"]),
     (&["mmap"], &["bytes", "error"]),
     // Bytes to named tensors; knows no model.
@@ -42,6 +42,14 @@ const TABLE: &[(&[&str], &[&str])] = &[
         ],
         &[
             "dtype", "error", "features", "kernels", "model", "rows", "screen",
+        ],
+    ),
+    // Plans: what is written into rows.
+    (
+        &["steer"],
+        &[
+            "decode", "encode", "error", "features", "kernels", "model", "readout", "rows",
+            "rows_mut", "scratch", "select",
         ],
     ),
     // From a path or bytes to the model: the one place that knows both ends.

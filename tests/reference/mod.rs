@@ -12,6 +12,7 @@
 //! | [`random`] | random small models, written the way publishers write files |
 //! | [`rules`], [`pursuit`] | selection rules and pursuits in f64, one function each |
 //! | [`arrays`] | the cases in `tests/data/architectures` as plain arrays |
+//! | [`steer`] | steering in its full form: encode, edit, decode |
 //! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
 
 #![allow(dead_code)] // every test program uses a part of it
@@ -25,3 +26,4 @@ pub(crate) mod pursuit;
 pub(crate) mod random;
 pub(crate) mod read;
 pub(crate) mod rules;
+pub(crate) mod steer;

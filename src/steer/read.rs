@@ -1,0 +1,166 @@
+//! What the acting plans need of a row: the row itself, the values and pre-activations of the
+//! features that are read, coefficients of directions, lengths.
+
+use super::batch::{Batch, RowInfo};
+use super::compiled::CompiledPlan;
+use super::scratch::{RowState, Slot, SteerScratch};
+use crate::encode::{RowNorm, load_row};
+use crate::error::Error;
+use crate::features::{Features, FeaturesRow, RowStatus};
+use crate::model::{InputNorm, Sae};
+use crate::rows::Rows;
+use crate::scratch::Work;
+use crate::select::{Fate, judge, pre_f64};
+
+impl Sae<'_> {
+    /// Reads what the acting plans need of a row: `None` if it is not finite.
+    pub(super) fn read(
+        &self,
+        plan: &CompiledPlan,
+        batch: &Batch<'_>,
+        row: usize,
+        info: &RowInfo,
+        scratch: &mut SteerScratch,
+    ) -> Result<Option<RowNorm>, Error> {
+        let SteerScratch {
+            model,
+            features,
+            row: state,
+            old,
+            narrow,
+            ..
+        } = scratch;
+        let mut work = model.split(self)?;
+        let outputs = batch.rows.as_rows()?;
+        if !load_row(self.kernels, outputs, row, old) {
+            return Ok(None);
+        }
+        let acting = || {
+            let pairs = plan.members.iter().zip(&state.acting);
+            pairs.filter(|pair| *pair.1).map(|pair| pair.0)
+        };
+        let encode = acting().any(|member| member.needs_encode);
+        if acting().any(|member| member.needs_sources) {
+            let Some(sources) = batch.sources else {
+                return Ok(None);
+            };
+            let source = info.source as usize;
+            let read =
+                self.read_values(plan, sources, source, encode, &mut work, features, state)?;
+            if read.is_none() {
+                return Ok(None);
+            }
+            state.sources.copy_from_slice(&state.values);
+        }
+        let inputs = batch.inputs.unwrap_or(outputs);
+        let norm = self.read_values(plan, inputs, row, encode, &mut work, features, state)?;
+        let Some(norm) = norm else {
+            return Ok(None);
+        };
+        state.phase = info.phase as usize;
+        state.row_norm = libm::sqrt(self.kernels.sum_squares_about(old, 0.0));
+        state.feature_norm = match self.parts.input_norm {
+            InputNorm::LayerNorm if self.undoes_norm() => state.row_norm / norm.scale,
+            InputNorm::ConstantNorm if self.undoes_norm() => state.row_norm * norm.scale,
+            _ => state.row_norm,
+        };
+        let found = features.values().iter();
+        let max = found.map(|&value| f64::from(value)).reduce(f64::max);
+        state.current_max = if encode { max.unwrap_or(0.0) } else { 0.0 };
+        let RowState {
+            acting,
+            coefficients,
+            ..
+        } = state;
+        for (member, _) in plan.members.iter().zip(acting).filter(|pair| *pair.1) {
+            if !member.coefficients.is_empty() {
+                for (narrow, &old) in narrow.iter_mut().zip(old.iter()) {
+                    *narrow = old as f32;
+                }
+            }
+            for &direction in &member.coefficients {
+                let Some(to) = coefficients.get_mut(direction..=direction) else {
+                    continue;
+                };
+                let directions = &plan.directions;
+                let (ty, stride) = (directions.weight_type(), directions.stride_bytes());
+                self.kernels
+                    .dot_rows(ty, directions.bytes_from(direction), stride, narrow, to);
+            }
+        }
+        state.slots.fill(Slot::default());
+        Ok(Some(norm))
+    }
+
+    /// The values and pre-activations that the acting plans read, of one row at the input site.
+    #[allow(clippy::too_many_arguments)] // the parts of one work space, borrowed apart
+    fn read_values(
+        &self,
+        plan: &CompiledPlan,
+        rows: Rows<'_>,
+        row: usize,
+        encode: bool,
+        work: &mut Work<'_>,
+        features: &mut Features,
+        state: &mut RowState,
+    ) -> Result<Option<RowNorm>, Error> {
+        let Some(norm) = self.prepare_row(rows, row, work) else {
+            return Ok(None);
+        };
+        features.clear();
+        if encode {
+            let status = self.encode_row(work, features)?;
+            features.end_row(status)?;
+            if status != RowStatus::Ok {
+                return Ok(None);
+            }
+        }
+        let RowState {
+            acting,
+            values,
+            pre,
+            ..
+        } = state;
+        let mut finite = true;
+        for (member, _) in plan.members.iter().zip(acting).filter(|pair| *pair.1) {
+            for &read in &member.reads {
+                let feature = plan.reads.get(read).copied().unwrap_or(0);
+                let (Some(value), Some(pre)) = (values.get_mut(read), pre.get_mut(read)) else {
+                    continue;
+                };
+                if let Some(encoder) = &plan.encoder {
+                    let (ty, stride) = (encoder.weight_type(), encoder.stride_bytes());
+                    let (weights, mut sum) = (encoder.bytes_from(read), [0.0]);
+                    let inputs = plan.inputs.get(read).cloned().unwrap_or(0..0);
+                    let input = work.input.get(inputs).unwrap_or(&[]);
+                    self.kernels.dot_rows(ty, weights, stride, input, &mut sum);
+                    let product = sum[0];
+                    *pre = f64::from(pre_f64(&self.parts, feature as usize, product) as f32);
+                    finite &= !pre.is_nan();
+                    if !plan.ranks {
+                        *value = match judge(&self.parts, feature as usize, product) {
+                            Fate::On { value, .. } => f64::from(value),
+                            Fate::Off => 0.0,
+                            Fate::Nan => {
+                                finite = false;
+                                0.0
+                            }
+                        };
+                    }
+                }
+                if plan.ranks {
+                    let row = features.row(0);
+                    *value = row.map_or(0.0, |row| f64::from(value_of(row, feature)));
+                }
+            }
+        }
+        Ok(finite.then_some(norm))
+    }
+}
+
+fn value_of(row: FeaturesRow<'_>, feature: u32) -> f32 {
+    match row.indices.binary_search(&feature) {
+        Ok(at) => row.values.get(at).copied().unwrap_or(0.0),
+        Err(_) => 0.0,
+    }
+}
