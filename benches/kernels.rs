@@ -149,7 +149,7 @@ impl Bench<'_> {
         let mut expected = vec![0.0; out_len];
         let mut out = vec![f64::NAN; out_len];
         call(Kernels::for_level(Level::Scalar).unwrap(), 0, &mut expected);
-        let bandwidth = bandwidth::measure(buffer, 1).bytes_per_second;
+        let bandwidth = bandwidth::measure(buffer, 1);
         for level in Level::available() {
             let kernels = Kernels::for_level(level).unwrap();
             call(kernels, 0, &mut out);

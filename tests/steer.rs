@@ -78,14 +78,14 @@ impl Made {
         if architecture.contains("skip") {
             add("W_skip", &[d_out, d_in]);
         }
-        let scaled = seed % 3 == 0;
+        let scaled = seed.is_multiple_of(3);
         if scaled && !topk {
             add("finetuning_scaling_factor", &[d_sae]);
         }
         let config = json!({
             "architecture": architecture, "d_in": d_in, "d_sae": d_sae, "k": 1 + d_sae / 9,
             "normalize_activations": normalization,
-            "apply_b_dec_to_input": !transcoder && seed % 2 == 0,
+            "apply_b_dec_to_input": !transcoder && seed.is_multiple_of(2),
             "rescale_acts_by_decoder_norm": topk && scaled,
             "finetuning_scaling_factor": !topk && scaled,
             "activation_fn_str": "relu",
@@ -352,7 +352,7 @@ fn pre_activations_are_read_whether_or_not_a_feature_fires() {
             let z = full::pre_activations(&made.model, &x);
             let mut change = vec![0.0; made.model.d_sae];
             for i in [1, 4] {
-                change[i] = -z[i].min(0.75).max(0.0);
+                change[i] = -z[i].clamp(0.0, 0.75);
             }
             change[17] = (1.5 - z[17]).max(0.0);
             let d_out = made.model.d_out;

@@ -17,6 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What the wrong reading does to the right one.
 type Mistake = fn(&mut Reading, &Arrays, &Case);
 
+/// A wrong pursuit: dictionary, row and steps to values.
+type WrongPursuit = fn(&[Vec<f64>], &[f64], usize) -> Vec<f64>;
+
 enum Trap {
     /// The numbers it gets wrong.
     Wrong(Mistake),
@@ -25,7 +28,7 @@ enum Trap {
     /// No golden shows it; the test that does, in words.
     Elsewhere(&'static str),
     /// The wrong reading is a separate computation, written below under this name.
-    Pursuit(fn(&[Vec<f64>], &[f64], usize) -> Vec<f64>),
+    Pursuit(WrongPursuit),
 }
 use Trap::{DoesNotOpen, Elsewhere, Wrong};
 

@@ -10,24 +10,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-/// The best figure of a call of [`measure`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bandwidth {
-    /// Bytes per second.
-    pub bytes_per_second: f64,
-    /// The reader that reached it.
-    pub streams: usize,
-    /// Its prefetch distance in bytes; 0 is none.
-    pub ahead: usize,
-}
-
-/// Reads `buffer` `passes` times with each reader and returns the best.
-pub(crate) fn measure(buffer: &[u8], passes: usize) -> Bandwidth {
-    let mut best = Bandwidth {
-        bytes_per_second: 0.0,
-        streams: 0,
-        ahead: 0,
-    };
+/// Reads `buffer` `passes` times with each reader and returns the bytes per second
+/// of the best one.
+pub(crate) fn measure(buffer: &[u8], passes: usize) -> f64 {
+    let mut best: f64 = 0.0;
     for _ in 0..passes {
         for ahead in [0, 512, 1024, 2048, 4096] {
             for streams in [1, 2, 4, 8] {
@@ -38,14 +24,7 @@ pub(crate) fn measure(buffer: &[u8], passes: usize) -> Bandwidth {
                     4 => read::<4>(buffer, ahead),
                     _ => read::<8>(buffer, ahead),
                 };
-                let bytes_per_second = bytes as f64 / start.elapsed().as_secs_f64();
-                if bytes_per_second > best.bytes_per_second {
-                    best = Bandwidth {
-                        bytes_per_second,
-                        streams,
-                        ahead,
-                    };
-                }
+                best = best.max(bytes as f64 / start.elapsed().as_secs_f64());
             }
         }
     }

@@ -129,7 +129,7 @@ impl Bench {
     }
 
     fn bandwidth(&self) -> f64 {
-        bandwidth::measure(&self.buffer, 1).bytes_per_second
+        bandwidth::measure(&self.buffer, 1)
     }
 
     /// Prints the table.
