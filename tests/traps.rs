@@ -620,7 +620,7 @@ fn traps() -> Vec<(&'static str, &'static str, Trap)> {
         ("overcomplete_ra_topk", "dictionary = (W C + Relax) * exp(multiplier)", Wrong(without_relaxation)),
         ("overcomplete_ra_topk", "C holds the candidate points", Wrong(raw_mixture)),
         ("overcomplete_topk", "top_k only as an attribute (meta.json)", Wrong(twice_k)),
-        ("overcomplete_topk", "dictionary rows are l2-normalised", Elsewhere("the stored rows happen to be of unit norm: tests/coverage.rs opens a file whose rows are not")),
+        ("overcomplete_topk", "dictionary rows are l2-normalised", Elsewhere("the stored rows happen to be of unit norm: tests/forms.rs opens a file whose rows are not")),
         ("overcomplete_topk", "no output bias", Wrong(|r, _, _| r.b_dec.fill(0.5))),
         ("overcomplete_topk_multiplier", "dictionary times exp(multiplier)", Wrong(without_multiplier)),
         ("qwen_scope", "same key names as SAELens but W_enc is [d_sae, d_in] and W_dec is [d_in, d_sae]", Wrong(wrong_axis_encoder)),

@@ -196,19 +196,19 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             }
             parts.activation = scalar_jump_relu(threshold);
             if class == Class::Matryoshka {
-                let widths = group_ends(&tensors, d_sae)?;
-                if let Some(width) = wanted_width(&widths, settings)? {
-                    let within = |feature| {
-                        if feature < width {
-                            threshold
-                        } else {
-                            f32::INFINITY
-                        }
+                let ends = match tensors.has("group_sizes") {
+                    true => group_ends(&tensors, d_sae)?,
+                    false => Vec::new(),
+                };
+                if let Some(width) = wanted_width(&ends, settings)? {
+                    let within = |feature| match feature < width {
+                        true => threshold,
+                        false => f32::INFINITY,
                     };
                     parts.activation = jump_relu((0..d_sae).map(within).collect());
                     notes.push(alloc::format!("features from {width} on are switched off"));
                 }
-                let widths: Vec<String> = widths.iter().map(ToString::to_string).collect();
+                let widths: Vec<String> = ends.iter().map(ToString::to_string).collect();
                 notes.push(alloc::format!("nested widths: {}", widths.join(", ")));
             }
             "jumprelu"
