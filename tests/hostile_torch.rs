@@ -377,6 +377,17 @@ fn bombs_of_references() {
 }
 
 #[test]
+fn a_long_text_by_reference() {
+    let long = text(&"x".repeat(1 << 20));
+    let body = [b"](", &long[..], b"q\x01", &b"h\x01".repeat(20), b"e"].concat();
+    refused(
+        &zip(&pickle(&dict(&[("a", body)]))),
+        Code::Malformed,
+        "bytes of text",
+    );
+}
+
+#[test]
 fn deep_nesting_and_cycles() {
     let lists = [b"]".repeat(40), b"a".repeat(39)].concat();
     refused(
@@ -413,6 +424,18 @@ fn names() {
     let long = dict(&[(&"x".repeat(600), weights())]);
     refused(&zip(&pickle(&long)), Code::Limit, "length of the name");
     refused(&zip(&pickle(b"}NNs")), Code::Malformed, "None as a key");
+    let inner = [b"]}(", &text("x")[..], b"N", &text("x"), b"Nua"].concat();
+    refused(
+        &zip(&pickle(&dict(&[("a", inner)]))),
+        Code::Malformed,
+        "a key occurs twice in `a`",
+    );
+    let inner = dict(&[("a", b"]}NNsa".to_vec())]);
+    refused(
+        &zip(&pickle(&inner)),
+        Code::Malformed,
+        "None as a key below `a`",
+    );
     let hidden = [b"]](", &weights()[..], b"ea"].concat();
     refused(
         &zip(&pickle(&dict(&[("a", hidden)]))),

@@ -196,6 +196,24 @@ fn pickles() {
     }
     body.extend_from_slice(b"0h\x10.");
     costs_little("names by reference", &pickled(&body));
+    let text = [b"X\0\0\x10\0", &vec![b'x'; 1 << 20][..], b"q\0"].concat();
+    let body = [
+        b"}X\x01\0\0\0a](",
+        &text[..],
+        &b"h\0".repeat(200_000),
+        b"es.",
+    ]
+    .concat();
+    costs_little("texts by reference", &pickled(&body));
+    let body = [b"}X\x01\0\0\0a](", &b"C\x01x".repeat(200_000)[..], b"es."].concat();
+    costs_little("bytes left out", &pickled(&body));
+    let mut body = b"}(".to_vec();
+    for i in 0..60_000 {
+        let key = format!("{i:0>500}");
+        body.extend_from_slice(&[&[b'X', 0xf4, 1, 0, 0][..], key.as_bytes(), b"N"].concat());
+    }
+    body.extend_from_slice(b"u.");
+    costs_little("long names", &pickled(&body));
 }
 
 #[test]

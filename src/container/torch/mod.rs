@@ -11,7 +11,7 @@ mod pickle;
 mod value;
 mod walk;
 
-pub use walk::{MAX_DEPTH, MAX_NAME, MAX_PLAIN_VALUES, MAX_REPEATED_BYTES};
+pub use walk::{MAX_DEPTH, MAX_NAME, MAX_PLAIN_VALUES, MAX_REPEATED_BYTES, MAX_TEXT};
 
 use super::zip::Member;
 use super::{Archive, Checks, quoted};
@@ -112,7 +112,10 @@ pub(super) fn read_zip<'a>(
                 unchecked += 1;
             }
         }
-        data.push(Data::Member(member.clone()));
+        data.push(match member.stored() {
+            Some(bytes) => Data::InPlace(bytes.clone()),
+            None => Data::Deflated(member.clone()),
+        });
     }
     for key in storages.keys().filter(|key| !used.contains(*key)) {
         let name = quoted(key.as_bytes());

@@ -13,6 +13,7 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::slice::Iter;
 use serde_json::{Map, Number, Value as Json};
 
 /// Longest name of a tensor or value with its prefixes, in bytes.
@@ -24,6 +25,9 @@ pub const MAX_DEPTH: usize = 32;
 /// Most plain values that a file may hold, counted as often as they are referred to.
 pub const MAX_PLAIN_VALUES: usize = 1 << 17;
 
+/// Most bytes of all names and texts together, counted as often as they are referred to.
+pub const MAX_TEXT: usize = 8 << 20;
+
 /// Strides of 0 repeat elements; a tensor with more elements than its storage may take this many
 /// bytes once they are written out.
 pub const MAX_REPEATED_BYTES: u64 = 16 << 20;
@@ -31,7 +35,7 @@ pub const MAX_REPEATED_BYTES: u64 = 16 << 20;
 /// The bytes of a storage.
 pub(super) enum Data<'a> {
     InPlace(Bytes<'a>),
-    Member(Member<'a>),
+    Deflated(Member<'a>),
 }
 
 /// Walks what the pickle built, giving every tensor and value its name.
@@ -43,6 +47,8 @@ pub(super) struct Walk<'w, 'p, 'a> {
     /// Values still to be visited, the next one last.
     open: Vec<(String, Value<'p>, usize)>,
     visited: usize,
+    /// Bytes of text that were copied out of the pickle.
+    copied: usize,
 }
 
 impl<'w, 'p, 'a> Walk<'w, 'p, 'a> {
@@ -58,6 +64,7 @@ impl<'w, 'p, 'a> Walk<'w, 'p, 'a> {
             names: BTreeSet::new(),
             open: Vec::new(),
             visited: 0,
+            copied: 0,
         }
     }
 
@@ -105,15 +112,8 @@ impl<'w, 'p, 'a> Walk<'w, 'p, 'a> {
             Value::Dict(index) => {
                 let pairs = self.pickle.dicts.get(index).map_or(&[][..], |dict| dict);
                 for (key, value) in pairs.iter().rev() {
-                    let key = match key {
-                        Value::Text(text) => text.to_string(),
-                        Value::Int(number) => number.to_string(),
-                        other => {
-                            let what = kind(*other);
-                            return Err(malformed(format!("{what} as a key below `{name}`")));
-                        }
-                    };
-                    let name = join(&name, &key, depth)?;
+                    let key = self.key(&name, *key)?;
+                    let name = self.join(&name, &key, depth)?;
                     self.enqueue(name, *value, depth)?;
                 }
             }
@@ -124,7 +124,7 @@ impl<'w, 'p, 'a> Walk<'w, 'p, 'a> {
                     .any(|item| matches!(item, Value::Tensor(_))) =>
             {
                 for (i, item) in self.items(index).iter().enumerate().rev() {
-                    let name = join(&name, &i.to_string(), depth)?;
+                    let name = self.join(&name, &i.to_string(), depth)?;
                     self.enqueue(name, *item, depth)?;
                 }
             }
@@ -224,110 +224,87 @@ impl<'w, 'p, 'a> Walk<'w, 'p, 'a> {
                 let tensor = Tensor::with_strides(name, dtype, &shape, &strides, bytes)?;
                 Ok(Entry::in_place(tensor))
             }
-            Data::Member(member) => match member.stored() {
-                Some(bytes) => {
-                    let bytes = bytes.slice(start..bytes.len());
-                    let bytes = bytes.ok_or_else(|| wrong("starts outside its storage"))?;
-                    let tensor = Tensor::with_strides(name, dtype, &shape, &strides, bytes)?;
-                    Ok(Entry::in_place(tensor))
-                }
-                None => Ok(Entry::storage(
-                    name,
-                    member.clone(),
-                    dtype,
-                    shape,
-                    strides,
-                    start,
-                )),
-            },
+            Data::Deflated(member) => {
+                let member = member.clone();
+                Ok(Entry::storage(name, member, dtype, shape, strides, start))
+            }
         }
     }
 
     /// Plain data as JSON. Floats that JSON has no number for become texts; bytes are left out,
     /// with a note.
-    fn plain(&mut self, name: &str, value: Value<'p>) -> Result<Json, Error> {
-        /// A list or dictionary that is being built.
-        struct Frame<'w, 'p> {
-            items: &'w [Value<'p>],
-            pairs: &'w [(Value<'p>, Value<'p>)],
-            array: Vec<Json>,
-            object: Map<String, Json>,
-            is_object: bool,
-        }
+    fn plain(&mut self, name: &str, root: Value<'p>) -> Result<Json, Error> {
         let pickle = self.pickle;
-        let mut frames: Vec<Frame<'w, 'p>> = Vec::new();
-        let mut next = Some(value);
+        let mut open: Vec<Partial<'w, 'p>> = Vec::new();
+        let mut value = root;
         loop {
-            let done = match next.take() {
-                Some(Value::List(index) | Value::Tuple(index)) => {
-                    frames.push(Frame {
-                        items: pickle.lists.get(index).map_or(&[][..], |list| list),
-                        pairs: &[],
-                        array: Vec::new(),
-                        object: Map::new(),
-                        is_object: false,
-                    });
-                    None
-                }
-                Some(Value::Dict(index)) => {
-                    frames.push(Frame {
-                        items: &[],
-                        pairs: pickle.dicts.get(index).map_or(&[][..], |dict| dict),
-                        array: Vec::new(),
-                        object: Map::new(),
-                        is_object: true,
-                    });
-                    None
-                }
-                Some(scalar) => Some(self.scalar(name, scalar)?),
-                None => None,
-            };
-            if frames.len() > MAX_DEPTH {
-                return Err(malformed(format!(
-                    "`{name}` is nested deeper than {MAX_DEPTH}"
-                )));
-            }
-            // A finished value goes into the innermost frame; full frames are finished values.
-            let mut done = done;
-            loop {
-                let Some(frame) = frames.last_mut() else {
-                    return done.ok_or_else(|| malformed("an empty value"));
-                };
-                if let Some(json) = done.take() {
-                    if !frame.is_object {
-                        frame.array.push(json);
-                        frame.items = frame.items.get(1..).unwrap_or_default();
-                    } else {
-                        if let Some((key, _)) = frame.pairs.first() {
-                            let key = match key {
-                                Value::Text(text) => text.to_string(),
-                                Value::Int(number) => number.to_string(),
-                                other => kind(*other).into(),
-                            };
-                            frame.object.insert(key, json);
-                        }
-                        frame.pairs = frame.pairs.get(1..).unwrap_or_default();
-                    }
-                }
-                let pair = frame.pairs.first().map(|(_, value)| *value);
-                match frame.items.first().copied().or(pair) {
-                    Some(value) => {
-                        next = Some(value);
-                        break;
-                    }
-                    None => {
-                        done = frames.pop().map(|frame| {
-                            if frame.is_object {
-                                Json::Object(frame.object)
-                            } else {
-                                Json::Array(frame.array)
-                            }
-                        });
-                    }
-                }
-            }
             self.count()?;
+            let mut done = match value {
+                Value::List(index) | Value::Tuple(index) => {
+                    let items = pickle.lists.get(index).map_or(&[][..], |list| list);
+                    open.push(Partial::List(items.iter(), Vec::new()));
+                    None
+                }
+                Value::Dict(index) => {
+                    let pairs = pickle.dicts.get(index).map_or(&[][..], |dict| dict);
+                    open.push(Partial::Dict(pairs.iter(), None, Map::new()));
+                    None
+                }
+                scalar => Some(self.scalar(name, scalar)?),
+            };
+            if open.len() > MAX_DEPTH {
+                let name = quoted(name.as_bytes());
+                let what = format!("`{name}` is nested deeper than {MAX_DEPTH}");
+                return Err(malformed(what));
+            }
+            // What is done goes into the innermost container; a full container is done too.
+            value = loop {
+                match open.last_mut() {
+                    Some(Partial::List(items, array)) => {
+                        array.extend(done.take());
+                        if let Some(item) = items.next() {
+                            break *item;
+                        }
+                    }
+                    Some(Partial::Dict(pairs, key, object)) => {
+                        if let (Some(key), Some(json)) = (key.take(), done.take())
+                            && object.insert(key, json).is_some()
+                        {
+                            let name = quoted(name.as_bytes());
+                            return Err(malformed(format!("a key occurs twice in `{name}`")));
+                        }
+                        if let Some((next, value)) = pairs.next() {
+                            *key = Some(self.key(name, *next)?);
+                            break *value;
+                        }
+                    }
+                    None => return done.ok_or_else(|| malformed("a value without a value")),
+                }
+                done = open.pop().map(Partial::finish);
+            };
         }
+    }
+
+    /// A key of a dictionary as text.
+    fn key(&mut self, name: &str, key: Value<'p>) -> Result<String, Error> {
+        match key {
+            Value::Text(text) => self.text(text),
+            Value::Int(number) => Ok(number.to_string()),
+            other => {
+                let (what, name) = (kind(other), quoted(name.as_bytes()));
+                Err(malformed(format!("{what} as a key below `{name}`")))
+            }
+        }
+    }
+
+    /// A copy of a text, which the pickle may refer to any number of times.
+    fn text(&mut self, text: &str) -> Result<String, Error> {
+        self.copied += text.len();
+        if self.copied > MAX_TEXT {
+            let what = format!("more than {MAX_TEXT} bytes of text, counting references");
+            return Err(malformed(what));
+        }
+        Ok(text.into())
     }
 
     fn scalar(&mut self, name: &str, value: Value<'p>) -> Result<Json, Error> {
@@ -339,7 +316,7 @@ impl<'w, 'p, 'a> Walk<'w, 'p, 'a> {
                 Some(number) => Json::Number(number),
                 None => Json::String(number.to_string()),
             },
-            Value::Text(text) => Json::String(text.into()),
+            Value::Text(text) => Json::String(self.text(text)?),
             Value::Global(Global::Dtype(text)) => Json::String(text.into()),
             Value::Big(bytes) | Value::Bytes(bytes) => {
                 let (what, length) = (kind(value), bytes.len());
@@ -356,20 +333,40 @@ impl<'w, 'p, 'a> Walk<'w, 'p, 'a> {
             }
         })
     }
+
+    /// `a.b` below `a`; the outermost dictionary has no name.
+    fn join(&mut self, prefix: &str, key: &str, depth: usize) -> Result<String, Error> {
+        let name = match depth {
+            0 => key.into(),
+            _ => format!("{prefix}.{key}"),
+        };
+        if name.len() > MAX_NAME {
+            return Err(Error::Limit {
+                what: format!("the length of the name `{}`", quoted(name.as_bytes())),
+                limit: MAX_NAME as u64,
+                found: name.len() as u64,
+            });
+        }
+        self.text(&name)
+    }
 }
 
-/// `a.b` below `a`; the outermost dictionary has no name.
-fn join(prefix: &str, key: &str, depth: usize) -> Result<String, Error> {
-    let name = match depth {
-        0 => key.into(),
-        _ => format!("{prefix}.{key}"),
-    };
-    if name.len() > MAX_NAME {
-        return Err(Error::Limit {
-            what: format!("the length of the name `{}`", quoted(name.as_bytes())),
-            limit: MAX_NAME as u64,
-            found: name.len() as u64,
-        });
+/// A list or dictionary of which some items are done.
+enum Partial<'w, 'p> {
+    List(Iter<'w, Value<'p>>, Vec<Json>),
+    /// Between the items lies the key of the next one.
+    Dict(
+        Iter<'w, (Value<'p>, Value<'p>)>,
+        Option<String>,
+        Map<String, Json>,
+    ),
+}
+
+impl Partial<'_, '_> {
+    fn finish(self) -> Json {
+        match self {
+            Partial::List(_, array) => Json::Array(array),
+            Partial::Dict(_, _, object) => Json::Object(object),
+        }
     }
-    Ok(name)
 }
