@@ -29,7 +29,7 @@ fn main() {
 
     // In the page cache, as a file is that was downloaded or used just before.
     let content = fs::read(&path).expect("it reads");
-    let bandwidth = bandwidth::measure(&content, 1).bytes_per_second;
+    let bandwidth = bandwidth::measure(&content, 1);
     drop(content);
     let (read_before, sae) = (read_calls(), open());
     let (read, mapped) = (read_calls() - read_before, mapped_bytes(&path));

@@ -10,6 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// The archive of a checkpoint that has exactly one.
+#[inline(never)]
 pub(super) fn only<'c, 'a>(checkpoint: &'c Checkpoint<'a>) -> Option<&'c Archive<'a>> {
     match checkpoint.archives.as_slice() {
         [(_, archive)] => Some(archive),
@@ -18,6 +19,7 @@ pub(super) fn only<'c, 'a>(checkpoint: &'c Checkpoint<'a>) -> Option<&'c Archive
 }
 
 /// The same for a convention that has recognised the checkpoint by it.
+#[inline(never)]
 pub(super) fn the_archive<'c, 'a>(
     checkpoint: &'c Checkpoint<'a>,
 ) -> Result<&'c Archive<'a>, Error> {
@@ -25,16 +27,19 @@ pub(super) fn the_archive<'c, 'a>(
 }
 
 /// Whether an archive has all of these tensors.
+#[inline(never)]
 pub(super) fn has_all(archive: &Archive<'_>, names: &[&str]) -> bool {
     names.iter().all(|name| archive.entry(name).is_some())
 }
 
 /// The shape of a tensor, `[]` if there is none of that name.
+#[inline(never)]
 pub(super) fn shape<'c>(archive: &'c Archive<'_>, name: &str) -> &'c [usize] {
     archive.entry(name).map_or(&[], |entry| entry.shape())
 }
 
 /// Strict JumpReLU with a threshold for each feature, and positive values only.
+#[inline(never)]
 pub(super) fn jump_relu(threshold: Vec<f32>) -> Activation {
     Activation::JumpRelu {
         threshold: Thresholds::PerFeature(threshold),
@@ -44,6 +49,7 @@ pub(super) fn jump_relu(threshold: Vec<f32>) -> Activation {
 }
 
 /// The same with one threshold for all.
+#[inline(never)]
 pub(super) fn scalar_jump_relu(threshold: f32) -> Activation {
     Activation::JumpRelu {
         threshold: Thresholds::Scalar(threshold),
@@ -53,6 +59,7 @@ pub(super) fn scalar_jump_relu(threshold: f32) -> Activation {
 }
 
 /// The k largest; `relu` keeps the positive ones of them.
+#[inline(never)]
 pub(super) fn top_k(k: usize, relu: bool) -> Activation {
     Activation::TopK {
         k,
@@ -63,12 +70,14 @@ pub(super) fn top_k(k: usize, relu: bool) -> Activation {
 
 /// Euclidean norms of the vectors of a matrix. Reads the matrix once: its bytes are added to what
 /// opening has read.
+#[inline(never)]
 pub(super) fn norms(matrix: &Matrix<'_>, tensors: &Tensors<'_, '_>) -> Result<Vec<f64>, Error> {
     tensors.count_read(matrix.size_bytes());
     matrix.norms()
 }
 
 /// Norms of a few vectors spread over the matrix: enough to tell whether they are normalised.
+#[inline(never)]
 pub(super) fn sample_norms(matrix: &Matrix<'_>, tensors: &Tensors<'_, '_>) -> Vec<f64> {
     const SAMPLE: usize = 64;
     let kernels = Kernels::best();
@@ -87,6 +96,7 @@ pub(super) fn sample_norms(matrix: &Matrix<'_>, tensors: &Tensors<'_, '_>) -> Ve
 }
 
 /// Whether norms differ from 1 by more than the rounding of 8-bit mantissas (BF16) explains.
+#[inline(never)]
 pub(super) fn not_unit(norms: &[f64]) -> Option<(f64, f64)> {
     const SLACK: f64 = 0.02;
     let least = norms.iter().copied().fold(f64::INFINITY, f64::min);
@@ -95,6 +105,7 @@ pub(super) fn not_unit(norms: &[f64]) -> Option<(f64, f64)> {
 }
 
 /// A factor for every feature, on top of those that are there.
+#[inline(never)]
 pub(super) fn times(values: Option<Vec<f64>>, by: f64, d_sae: usize) -> Vec<f64> {
     match values {
         Some(values) => values.into_iter().map(|value| value * by).collect(),
@@ -104,6 +115,7 @@ pub(super) fn times(values: Option<Vec<f64>>, by: f64, d_sae: usize) -> Vec<f64>
 
 /// Folds a constant factor of the input as SAELens does: `W_enc *= s; W_dec /= s; b_dec /= s`,
 /// with thresholds and encoder bias left alone. Features are then in units of the scaled input.
+#[inline(never)]
 pub(super) fn fold_factor(parts: &mut Parts<'_>, factor: f64) {
     let d_sae = parts.encoder.features();
     if let Activation::Gated { gate_bias } = &mut parts.activation {
@@ -121,6 +133,7 @@ pub(super) fn fold_factor(parts: &mut Parts<'_>, factor: f64) {
 }
 
 /// k: what the caller gives goes before what the file states, and a difference is told.
+#[inline(never)]
 pub(super) fn k(
     settings: &Settings<'_>,
     stated: Option<usize>,
@@ -143,6 +156,7 @@ pub(super) fn k(
 }
 
 /// A factor that must be positive.
+#[inline(never)]
 pub(super) fn positive(key: &str, factor: f64) -> Result<f64, Error> {
     if factor > 0.0 {
         return Ok(factor);
@@ -155,6 +169,7 @@ pub(super) fn positive(key: &str, factor: f64) -> Result<f64, Error> {
 }
 
 /// Publisher, convention and architecture; lists what nobody read. To be called last.
+#[inline(never)]
 pub(super) fn about(
     publisher: &str,
     convention: &str,
@@ -180,12 +195,14 @@ pub(super) fn about(
 }
 
 /// The text of a config's key as an owned string.
+#[inline(never)]
 pub(super) fn owned(config: &Config<'_>, key: &str) -> Result<Option<String>, Error> {
     Ok(config.text(key)?.map(ToString::to_string))
 }
 
 /// Two linear layers with a ReLU between them: names of encoder weight `[d_sae, d_in]` and bias,
 /// decoder weight `[d_out, d_sae]` and bias. Nothing is subtracted from the input.
+#[inline(never)]
 pub(super) fn two_layers<'a>(
     tensors: &Tensors<'_, 'a>,
     [w_enc, b_enc, w_dec, b_dec]: [&str; 4],

@@ -42,12 +42,14 @@ impl<'c> Config<'c> {
     }
 
     /// The value of a key; null counts as absent.
+    #[inline(never)]
     pub(crate) fn value(&self, key: &str) -> Option<&'c Value> {
         self.read.borrow_mut().push(key.into());
         self.map?.get(key).filter(|value| !value.is_null())
     }
 
     /// The nested object of a key, empty if it is absent.
+    #[inline(never)]
     pub(crate) fn object(&self, key: &str) -> Result<Config<'c>, Error> {
         let name = alloc::format!("{}: {key}", self.name);
         match self.value(key) {
@@ -57,6 +59,7 @@ impl<'c> Config<'c> {
     }
 
     /// A text.
+    #[inline(never)]
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'c str>, Error> {
         match self.value(key) {
             None => Ok(None),
@@ -66,6 +69,7 @@ impl<'c> Config<'c> {
     }
 
     /// A truth value.
+    #[inline(never)]
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
         match self.value(key) {
             None => Ok(None),
@@ -75,6 +79,7 @@ impl<'c> Config<'c> {
     }
 
     /// A whole number that is not negative. `16.0` counts as 16, as Python's JSON writers leave it.
+    #[inline(never)]
     pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, Error> {
         let Some(value) = self.value(key) else {
             return Ok(None);
@@ -91,6 +96,7 @@ impl<'c> Config<'c> {
     }
 
     /// A finite number.
+    #[inline(never)]
     pub(crate) fn number(&self, key: &str) -> Result<Option<f64>, Error> {
         match self.value(key) {
             None => Ok(None),
@@ -102,6 +108,7 @@ impl<'c> Config<'c> {
     }
 
     /// Checks a dimension that the config states against the tensors.
+    #[inline(never)]
     pub(crate) fn check_size(&self, key: &str, found: usize) -> Result<(), Error> {
         match self.count(key)? {
             Some(stated) if stated != found => Err(Error::Shape {
@@ -114,6 +121,7 @@ impl<'c> Config<'c> {
     }
 
     /// A value that is not allowed for a key.
+    #[inline(never)]
     pub(crate) fn invalid(&self, key: &str, expected: &str, found: &Value) -> Error {
         Error::InvalidValue {
             key: alloc::format!("{}: {key}", self.name),
@@ -123,6 +131,7 @@ impl<'c> Config<'c> {
     }
 
     /// Marks keys as read: they are known to say nothing about the maths.
+    #[inline(never)]
     pub(crate) fn informational(&self, keys: &[&str]) {
         self.read
             .borrow_mut()
@@ -130,6 +139,7 @@ impl<'c> Config<'c> {
     }
 
     /// The keys that nobody asked for. Under `strict` the first is an error.
+    #[inline(never)]
     pub(crate) fn ignored(&self, strict: bool) -> Result<Vec<String>, Error> {
         let read = self.read.borrow();
         let keys = self.map.into_iter().flat_map(|map| map.keys());

@@ -27,6 +27,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// Those whose names begin with `prefix`, under the rest of their names.
+    #[inline(never)]
     pub(crate) fn below(archive: &'t Archive<'a>, who: &str, prefix: &str) -> Self {
         Tensors {
             archive,
@@ -38,6 +39,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// Whether there is a tensor of that name.
+    #[inline(never)]
     pub(crate) fn has(&self, name: &str) -> bool {
         self.archive.entry(&self.name(name)).is_some()
     }
@@ -49,17 +51,20 @@ impl<'t, 'a> Tensors<'t, 'a> {
 
     /// The first of several names under which a tensor may be stored; the first of all if none
     /// is there.
+    #[inline(never)]
     pub(crate) fn either<'n>(&self, names: &[&'n str]) -> &'n str {
         let found = names.iter().find(|name| self.has(name));
         found.or(names.first()).copied().unwrap_or("")
     }
 
     /// The shape of a tensor that must be there.
+    #[inline(never)]
     pub(crate) fn shape(&self, name: &str) -> Result<&'t [usize], Error> {
         Ok(self.need(name)?.shape())
     }
 
     /// Checks the shape of a tensor that must be there, without reading it.
+    #[inline(never)]
     pub(crate) fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), Error> {
         let tensor = self.need(name)?;
         if tensor.shape() == expected {
@@ -86,6 +91,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// An error for a tensor that must be there and is not.
+    #[inline(never)]
     pub(crate) fn missing(&self, name: &str) -> Error {
         Error::MissingTensor {
             tensor: self.name(name),
@@ -94,6 +100,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// The shape of a tensor that must be two-dimensional.
+    #[inline(never)]
     pub(crate) fn shape_2d(&self, name: &str) -> Result<[usize; 2], Error> {
         let tensor = self.need(name)?;
         match tensor.shape() {
@@ -107,6 +114,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// A matrix that must be there.
+    #[inline(never)]
     pub(crate) fn matrix(
         &self,
         name: &str,
@@ -119,6 +127,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
 
     /// A matrix whose features are the first of any number of dimensions, the others side by
     /// side in its rows: `[features, a, b]` as `[features, a * b]`.
+    #[inline(never)]
     pub(crate) fn flat_rows(&self, name: &str) -> Result<Matrix<'a>, Error> {
         let tensor = self.weights(name)?;
         let &[features, ref rest @ ..] = tensor.shape() else {
@@ -135,6 +144,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
 
     /// A matrix whose features are the last of any number of dimensions: `[a, b, features]` as
     /// `[a * b, features]`.
+    #[inline(never)]
     pub(crate) fn flat_columns(&self, name: &str) -> Result<Matrix<'a>, Error> {
         let tensor = self.weights(name)?;
         let &[ref rest @ .., features] = tensor.shape() else {
@@ -150,6 +160,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// The tensor of a matrix, decoded if it has to be.
+    #[inline(never)]
     pub(crate) fn weights(&self, name: &str) -> Result<Tensor<'a>, Error> {
         let entry = self.need(name)?;
         self.bytes_read
@@ -158,6 +169,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// An error for a tensor that has not as many dimensions as it should.
+    #[inline(never)]
     pub(crate) fn dimensions(&self, name: &str, wanted: usize, found: &[usize]) -> Error {
         Error::Shape {
             tensor: self.name(name),
@@ -167,27 +179,32 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// The names of all tensors, without the prefix.
+    #[inline(never)]
     pub(crate) fn names(&self) -> impl Iterator<Item = &'t str> {
         let names = self.archive.entries.iter().map(|entry| entry.name());
         names.filter_map(|name| name.strip_prefix(self.prefix.as_str()))
     }
 
     /// Marks a tensor as known, whatever it holds.
+    #[inline(never)]
     pub(crate) fn skip(&self, name: &str) {
         self.taken.borrow_mut().push(self.name(name));
     }
 
     /// The values of an integer tensor, in row-major order.
+    #[inline(never)]
     pub(crate) fn integers(&self, name: &str) -> Result<Vec<i64>, Error> {
         self.load(self.need(name)?)?.to_i64()
     }
 
     /// The values of a tensor of any shape, in row-major order.
+    #[inline(never)]
     pub(crate) fn flat_values(&self, name: &str) -> Result<Vec<f64>, Error> {
         self.load(self.need(name)?)?.to_f64()
     }
 
     /// A vector of finite values that must be there.
+    #[inline(never)]
     pub(crate) fn vector(&self, name: &str, length: usize) -> Result<Vec<f64>, Error> {
         let values = self.values(name, length)?;
         match values.iter().position(|value| !value.is_finite()) {
@@ -202,6 +219,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
 
     /// A vector of thresholds that must be there, rounded to f32. +inf (a feature switched off)
     /// is allowed; the model rejects NaN and -inf.
+    #[inline(never)]
     pub(crate) fn thresholds(&self, name: &str, length: usize) -> Result<Vec<f32>, Error> {
         Ok(self
             .values(name, length)?
@@ -216,6 +234,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// The single value of a tensor of one element, if the tensor is there.
+    #[inline(never)]
     pub(crate) fn scalar(&self, name: &str) -> Result<Option<f64>, Error> {
         let Some(entry) = self.find(name) else {
             return Ok(None);
@@ -233,11 +252,13 @@ impl<'t, 'a> Tensors<'t, 'a> {
     }
 
     /// Adds bytes that a pass over a matrix has read.
+    #[inline(never)]
     pub(crate) fn count_read(&self, bytes: usize) {
         self.bytes_read.set(self.bytes_read.get() + bytes as u64);
     }
 
     /// Bytes of all vectors read so far.
+    #[inline(never)]
     pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.get()
     }
@@ -252,6 +273,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
 
     /// The tensors that nobody took: integers and bools are listed, a floating-point one is an
     /// error.
+    #[inline(never)]
     pub(crate) fn ignored(&self) -> Result<Vec<String>, Error> {
         let taken = self.taken.borrow();
         let mut ignored = Vec::new();
