@@ -148,9 +148,7 @@ impl<'c, 'a> Opened<'c, 'a> {
         let name = |kind: &str| alloc::format!("{kind}_{layer}");
         let [d_sae, d] = inputs.shape_2d(&name("W_enc"))?;
         let w_dec = name("W_dec");
-        let &[_, targets, _] = outputs.shape(&w_dec)? else {
-            return Err(outputs.dimensions(&w_dec, 3, outputs.shape(&w_dec)?));
-        };
+        let [_, targets, _] = outputs.shape_3d(&w_dec)?;
         outputs.check_shape(&w_dec, &[d_sae, targets, d])?;
         Ok(Opened {
             layer,

@@ -57,9 +57,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             "decoder.bias",
         ],
     };
-    let &[layers, d, d_sae] = tensors.shape(w_enc)? else {
-        return Err(tensors.dimensions(w_enc, 3, tensors.shape(w_enc)?));
-    };
+    let [layers, d, d_sae] = tensors.shape_3d(w_enc)?;
     config.check_size("activation_dim", d)?;
     config.check_size("dict_size", d_sae)?;
     config.check_size("num_layers", layers)?;

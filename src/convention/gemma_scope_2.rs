@@ -63,9 +63,9 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             tensors.matrix("w_dec", FeatureAxis::First, d_sae, d_out)?
         }
     };
-    let layers = match tensors.shape("w_dec")? {
-        [_, layers, _] => *layers,
-        _ => 1,
+    let layers = match cross_layer {
+        true => tensors.shape_3d("w_dec")?[1],
+        false => 1,
     };
     let d_out = decoder.width() / layers.max(1);
     tensors.check_shape("b_enc", &[d_sae])?;

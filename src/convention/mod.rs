@@ -24,6 +24,7 @@ mod mlsae;
 mod msae;
 mod openai;
 mod openmoss;
+mod openmoss_stacked;
 mod overcomplete;
 mod patchsae;
 mod prisma;
@@ -210,6 +211,7 @@ const CONVENTIONS: &[Convention] = &[
     temporal::CONVENTION,
     mlsae::CONVENTION,
     openai::CONVENTION,
+    openmoss_stacked::CONVENTION,
     openmoss::CONVENTION,
     e2e::CONVENTION,
     sparsify::CONVENTION,

@@ -29,9 +29,9 @@ pub(super) const CONVENTION: Convention = Convention {
     open,
 };
 
-const CONFIG: &str = "config.json";
-const LOG_THRESHOLD: &str = "activation_function.log_jumprelu_threshold";
-const INFORMATIONAL: &[&str] = &["dtype", "device", "sae_pretrained_name_or_path"];
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const LOG_THRESHOLD: &str = "activation_function.log_jumprelu_threshold";
+pub(super) const INFORMATIONAL: &[&str] = &["dtype", "device", "sae_pretrained_name_or_path"];
 
 fn detect(checkpoint: &Checkpoint<'_>) -> bool {
     only(checkpoint).is_some_and(|archive| {

@@ -99,17 +99,24 @@ impl<'t, 'a> Tensors<'t, 'a> {
         }
     }
 
-    /// The shape of a tensor that must be two-dimensional.
+    /// The shape of a tensor that must be two-dimensional, without an empty dimension: the other
+    /// could be of any size then.
     #[inline(never)]
     pub(crate) fn shape_2d(&self, name: &str) -> Result<[usize; 2], Error> {
-        let tensor = self.need(name)?;
-        match tensor.shape() {
-            &[first, second] => Ok([first, second]),
-            found => Err(Error::Shape {
-                tensor: self.name(name),
-                expected: alloc::vec![0, 0],
-                found: found.to_vec(),
-            }),
+        match self.shape(name)? {
+            &[first, second] if first > 0 && second > 0 => Ok([first, second]),
+            found => Err(self.dimensions(name, 2, found)),
+        }
+    }
+
+    /// The same for three dimensions.
+    #[inline(never)]
+    pub(crate) fn shape_3d(&self, name: &str) -> Result<[usize; 3], Error> {
+        match self.shape(name)? {
+            &[first, second, third] if first > 0 && second > 0 && third > 0 => {
+                Ok([first, second, third])
+            }
+            found => Err(self.dimensions(name, 3, found)),
         }
     }
 
@@ -173,7 +180,7 @@ impl<'t, 'a> Tensors<'t, 'a> {
     pub(crate) fn dimensions(&self, name: &str, wanted: usize, found: &[usize]) -> Error {
         Error::Shape {
             tensor: self.name(name),
-            expected: alloc::vec![0; wanted],
+            expected: alloc::vec![1; wanted],
             found: found.to_vec(),
         }
     }

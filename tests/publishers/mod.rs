@@ -35,6 +35,8 @@ pub(crate) enum Rule {
     Gated {
         gate: Vec<f64>,
     },
+    /// As many of the largest ranks as bring the norm of them closest to that of the input.
+    Afa,
     /// The k largest ranks, of each of so many groups; positive ones if relu.
     TopK {
         k: usize,
@@ -60,6 +62,8 @@ pub(crate) struct Reading {
     pub(crate) rank: Vec<f64>,
     pub(crate) w_dec: Vec<Vec<f64>>,
     pub(crate) b_dec: Vec<f64>,
+    /// Values are `c tanh(v / c)`.
+    pub(crate) cap: Option<f64>,
     /// One row per output.
     pub(crate) skip: Option<Vec<Vec<f64>>>,
 }
@@ -88,6 +92,7 @@ impl Reading {
             b_dec: vec![0.0; w_dec[0].len()],
             w_enc,
             w_dec,
+            cap: None,
             skip: None,
         }
     }
@@ -144,6 +149,7 @@ impl Reading {
                 let over = ranks[i] > threshold[i] || *inclusive && ranks[i] == threshold[i];
                 over && (pre[i] > 0.0 || !relu)
             }
+            Rule::Afa => pre[i] > 0.0 && afa(&ranks, norm(&input)).contains(&i),
             Rule::Gated { gate } => dot(&self.w_enc[i], &input) + gate[i] > 0.0 && pre[i] > 0.0,
             Rule::TopK {
                 k,
@@ -162,7 +168,7 @@ impl Reading {
         };
         let value = |i: usize| match self.rule {
             Rule::Tanh => pre[i].tanh(),
-            _ => pre[i],
+            _ => self.cap.map_or(pre[i], |c| c * (pre[i] / c).tanh()),
         };
         (0..n)
             .map(|i| if kept(i) { value(i) } else { 0.0 })
@@ -187,4 +193,31 @@ impl Reading {
         }
         y
     }
+}
+
+/// The features that top-AFA keeps.
+fn afa(ranks: &[f64], target: f64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..ranks.len()).collect();
+    order.sort_by(|&a, &b| {
+        ranks[b]
+            .max(0.0)
+            .total_cmp(&ranks[a].max(0.0))
+            .then(a.cmp(&b))
+    });
+    let mut squares = 0.0;
+    let (mut best, mut count) = (f64::INFINITY, 0);
+    for (j, &i) in order.iter().enumerate() {
+        squares += ranks[i].max(0.0).powi(2);
+        // The last one is forced to the square root of 1e8.
+        let sum = if j + 1 == order.len() {
+            1e4
+        } else {
+            squares.sqrt()
+        };
+        if (sum - target).abs() < best {
+            (best, count) = ((sum - target).abs(), j + 1);
+        }
+    }
+    order.truncate(count);
+    order
 }
