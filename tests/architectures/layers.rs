@@ -80,6 +80,26 @@ fn streams_give_the_bits_of_the_whole_model() {
     }
 }
 
+/// As they were downloaded.
+#[test]
+fn opened_checkpoints_know_their_sites() {
+    for (name, sites) in [
+        ("circuit_tracer_clt", 3),
+        ("circuit_tracer_clt_jump", 3),
+        ("crosscoder_relu", 2),
+        ("crosscoder_batchtopk", 2),
+    ] {
+        let case = Case::new(name);
+        let sae = library::open(&case.folder, &[], sae::Level::best());
+        assert_eq!((sae.input_sites(), sae.output_sites()), (sites, sites));
+        let inputs = case.rows.f32_values();
+        match sites {
+            3 => assert_stream(&sae, &inputs, false),
+            _ => assert!(sae.layer_stream(1).is_err()),
+        }
+    }
+}
+
 /// A random cross-layer transcoder with decoders in single blocks, a skip and a group rule.
 fn random_layers(random: &mut Random, layers: usize, stored: Stored) -> Parts<'static> {
     let (d, n, d_out) = (

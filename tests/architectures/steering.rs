@@ -17,7 +17,7 @@ fn gates_and_ensembles_are_refused_by_name() {
         }),
         ..model.parts(Activation::Relu, Stored::Rows)
     });
-    let text = r#"{"version": 1, "edits": [{"feature": 3, "rule": "set", "strength": 1.0}]}"#;
+    let text = r#"{"edits": [{"feature": 3, "rule": "set", "strength": 1.0}]}"#;
     let plan = Plan::from_json(text);
     let plan = plan.unwrap();
     assert!(plain().compile_plan(&plan).is_ok());

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// A case: rows, goldens, and where its files are.
 pub(crate) struct Case {
     pub(crate) name: String,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     pub(crate) rows: Array,
     golden: Arrays,
 }
