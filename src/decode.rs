@@ -88,7 +88,7 @@ impl Sae<'_> {
         Ok(Some(rows))
     }
 
-    fn decode_row(
+    pub(crate) fn decode_row(
         &self,
         features: FeaturesRow<'_>,
         inputs: Option<Rows<'_>>,

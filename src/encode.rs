@@ -54,6 +54,13 @@ impl Sae<'_> {
         features: &mut Features,
     ) -> Result<(), Error> {
         check_width(rows, self.d_in())?;
+        if let Activation::Ensemble(kind) = self.parts.activation {
+            for row in 0..rows.rows() {
+                let status = self.encode_members(kind, rows, row, scratch, features)?;
+                features.end_row(status)?;
+            }
+            return Ok(());
+        }
         let mut work = scratch.split(self)?;
         for row in 0..rows.rows() {
             let status = match self.prepare_row(rows, row, &mut work) {
@@ -106,6 +113,7 @@ impl Sae<'_> {
             raw,
             input,
             sums,
+            gates,
             lanes,
             candidates,
             screen,
@@ -119,17 +127,43 @@ impl Sae<'_> {
             self.select_screened(screen, input, work, &mut selector, features)?;
             return Ok(selector);
         }
+        self.for_products(input, sums, gates, lanes, |first, sums, gates| {
+            selector.block(first, sums, gates, features)
+        })?;
+        Ok(selector)
+    }
+
+    /// Forms every product of a prepared row, block by block: `take(first, products, gates)`, where
+    /// `gates` is empty unless the model has a gate.
+    pub(crate) fn for_products(
+        &self,
+        input: &[f32],
+        sums: &mut [f64],
+        gates: &mut [f64],
+        lanes: &mut [f64],
+        mut take: impl FnMut(usize, &[f64], &[f64]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let encoder = &self.parts.encoder;
-        let block = features_at_once(encoder);
+        let gate = self.parts.glu.as_ref().map(|glu| &glu.matrix);
+        let block = features_at_once(encoder).min(gate.map_or(usize::MAX, features_at_once));
         for first in (0..self.d_sae()).step_by(block) {
             let count = block.min(self.d_sae() - first);
             let Some(sums) = sums.get_mut(..count) else {
                 break;
             };
             products(self.kernels, encoder, first, input, lanes, sums);
-            selector.block(first, sums, features)?;
+            match gate {
+                None => take(first, sums, &[])?,
+                Some(gate) => {
+                    let Some(gates) = gates.get_mut(..count) else {
+                        break;
+                    };
+                    products(self.kernels, gate, first, input, lanes, gates);
+                    take(first, sums, gates)?;
+                }
+            }
         }
-        Ok(selector)
+        Ok(())
     }
 
     /// Writes `x'` of row `row` into `work.input`, or returns `None` if the row is not finite, or

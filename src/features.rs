@@ -180,6 +180,19 @@ impl Features {
         Ok(())
     }
 
+    /// Adds to the indices of the row being filled, from position `start` on.
+    pub(crate) fn shift(&mut self, start: usize, offset: u32) {
+        for index in self.indices.iter_mut().skip(start) {
+            *index += offset;
+        }
+    }
+
+    /// Removes the features of the row being filled, from position `start` on.
+    pub(crate) fn truncate(&mut self, start: usize) {
+        self.indices.truncate(start);
+        self.values.truncate(start);
+    }
+
     /// Ends the row being filled.
     ///
     /// # Errors

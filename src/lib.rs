@@ -51,14 +51,18 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+mod batch;
 pub mod bytes;
 pub mod container;
 pub mod convention;
+mod cross_layer;
 mod decode;
 pub mod dtype;
 mod encode;
+mod ensemble;
 pub mod error;
 pub mod features;
+mod importance;
 pub mod kernels;
 #[cfg(feature = "std")]
 pub mod mmap;
@@ -75,9 +79,12 @@ mod select;
 pub mod steer;
 pub mod tensor;
 
+pub use batch::{BatchRule, BatchSpace};
+pub use cross_layer::LayerStream;
 pub use dtype::Dtype;
 pub use error::{Code, Error};
 pub use features::{Features, FeaturesRow, RowStatus};
+pub use importance::Importance;
 pub use kernels::Level;
 pub use model::{Description, Sae};
 pub use open::{MAX_CONFIG_BYTES, OpenOptions};

@@ -7,10 +7,11 @@
 use crate::encode::check_width;
 use crate::error::Error;
 use crate::features::RowStatus;
+use crate::kernels::Kernels;
 use crate::model::{Activation, Layout, Matrix, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
-use crate::select::{Chosen, Fate, judge};
+use crate::select::{Chosen, Fate, judge_gated};
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -19,10 +20,49 @@ use core::ops::Range;
 pub struct FeatureSet {
     features: Vec<u32>,
     /// The gathered encoder vectors, in the order of `features`; none under TopK.
-    encoder: Option<Matrix<'static>>,
-    /// Where an encoder is made of blocks: which inputs each vector meets.
-    inputs: Vec<Range<usize>>,
+    encoder: Option<Gathered>,
+    /// The same of the gate of a model that has one.
+    gate: Option<Gathered>,
     identity: usize,
+}
+
+/// Vectors of a matrix, one row each; of blocks, each vector's own block.
+#[derive(Debug)]
+struct Gathered {
+    matrix: Matrix<'static>,
+    /// With blocks: which inputs each vector meets.
+    inputs: Vec<Range<usize>>,
+}
+
+impl Gathered {
+    fn new(matrix: &Matrix<'_>, features: &[u32]) -> Result<Self, Error> {
+        let inputs = |&feature: &u32| match matrix.place(feature as usize) {
+            Some((matrix, _, start)) => start..start + matrix.width(),
+            None => 0..0,
+        };
+        Ok(Gathered {
+            matrix: gather(matrix, features)?,
+            inputs: match matrix.layout() {
+                Layout::Blocks => features.iter().map(inputs).collect(),
+                Layout::Rows | Layout::Columns => Vec::new(),
+            },
+        })
+    }
+
+    /// Products of the vectors from `first` on.
+    fn products(&self, kernels: &Kernels, first: usize, input: &[f32], sums: &mut [f64]) {
+        let (ty, stride) = (self.matrix.weight_type(), self.matrix.stride_bytes());
+        if self.inputs.is_empty() {
+            kernels.dot_rows(ty, self.matrix.bytes_from(first), stride, input, sums);
+            return;
+        }
+        let inputs = self.inputs.get(first..).unwrap_or(&[]);
+        for (at, (sum, range)) in sums.chunks_exact_mut(1).zip(inputs).enumerate() {
+            let weights = self.matrix.bytes_from(first + at);
+            let input = input.get(range.clone()).unwrap_or(&[]);
+            kernels.dot_rows(ty, weights, stride, input, sum);
+        }
+    }
 }
 
 impl FeatureSet {
@@ -43,10 +83,16 @@ impl FeatureSet {
 
     /// Bytes of weights that a readout of one row reads; for TopK those of the whole encoder.
     pub fn bytes_per_row(&self, sae: &Sae<'_>) -> u64 {
-        self.encoder
-            .as_ref()
-            .unwrap_or(&sae.parts().encoder)
-            .size_bytes() as u64
+        let parts = sae.parts();
+        let gate = match &self.gate {
+            Some(gate) => gate.matrix.size_bytes(),
+            None => parts.glu.as_ref().map_or(0, |glu| glu.matrix.size_bytes()),
+        };
+        let encoder = match &self.encoder {
+            Some(encoder) => encoder.matrix.size_bytes(),
+            None => parts.encoder.size_bytes(),
+        };
+        (encoder + gate) as u64
     }
 }
 
@@ -57,18 +103,18 @@ impl Sae<'_> {
     /// [`Error::FeatureOutOfRange`], [`Error::OutOfMemory`].
     pub fn compile_set(&self, features: &[u32]) -> Result<FeatureSet, Error> {
         self.check_features(features)?;
-        let encoder = match self.reads_all_for_one() {
-            true => None,
-            false => Some(gather(&self.parts.encoder, features)?),
+        let gather = |matrix: &Matrix<'_>| match self.reads_all_for_one() {
+            true => Ok(None),
+            false => Gathered::new(matrix, features).map(Some),
         };
-        let inputs = match self.parts.encoder.layout() {
-            Layout::Blocks => self.inputs_of(features),
-            Layout::Rows | Layout::Columns => Vec::new(),
+        let gate = match &self.parts.glu {
+            Some(glu) => gather(&glu.matrix)?,
+            None => None,
         };
         Ok(FeatureSet {
             features: features.to_vec(),
-            encoder,
-            inputs,
+            encoder: gather(&self.parts.encoder)?,
+            gate,
             identity: self.identity,
         })
     }
@@ -97,8 +143,16 @@ impl Sae<'_> {
                 found: "one of another model".into(),
             });
         }
-        let mut work = scratch.split(self)?;
         self.check_readout(rows, set.len(), values, status)?;
+        if let Activation::Ensemble(kind) = self.parts.activation {
+            for (row, status) in status.iter_mut().enumerate() {
+                let values = values.get_mut(row * set.len()..(row + 1) * set.len());
+                let values = values.unwrap_or(&mut []);
+                *status = self.read_members(kind, &set.features, rows, row, scratch, values)?;
+            }
+            return Ok(());
+        }
+        let mut work = scratch.split(self)?;
         for (row, status) in status.iter_mut().enumerate() {
             let values = values
                 .get_mut(row * set.len()..(row + 1) * set.len())
@@ -134,17 +188,18 @@ impl Sae<'_> {
         status: &mut [RowStatus],
     ) -> Result<(), Error> {
         self.check_features(&[feature])?;
-        let mut work = scratch.split(self)?;
         self.check_readout(rows, 1, values, status)?;
-        let all = self.reads_all_for_one();
-        let Some((encoder, place, start)) = self.parts.encoder.place(feature as usize) else {
+        if let Activation::Ensemble(kind) = self.parts.activation {
+            for (row, (value, status)) in values.iter_mut().zip(status).enumerate() {
+                let value = core::slice::from_mut(value);
+                *status = self.read_members(kind, &[feature], rows, row, scratch, value)?;
+            }
             return Ok(());
-        };
-        let inputs = start..start + encoder.width();
-        let in_place = encoder.row(place);
-        if in_place.is_none() && !all {
-            encoder.gather(place, gather_room(work.gather, encoder));
         }
+        let mut work = scratch.split(self)?;
+        let all = self.reads_all_for_one();
+        // With one matrix its vector is gathered once; with two they take turns in the buffer.
+        let mut gathered = false;
         for (row, (value, status)) in values.iter_mut().zip(status).enumerate() {
             *value = 0.0;
             *status = match self.prepare_row(rows, row, &mut work) {
@@ -153,19 +208,48 @@ impl Sae<'_> {
                     self.read_chosen(&[feature], &mut work, core::slice::from_mut(value))?
                 }
                 Some(_) => {
-                    let weights = match in_place {
-                        Some(row) => row,
-                        None => gather_room(work.gather, encoder),
-                    };
-                    let mut sum = [0.0];
-                    let (ty, stride) = (encoder.weight_type(), weights.len());
-                    let input = work.input.get(inputs.clone()).unwrap_or(&[]);
-                    self.kernels.dot_rows(ty, weights, stride, input, &mut sum);
-                    self.report(feature, sum[0], value)
+                    let encoder = &self.parts.encoder;
+                    let product = self.one_product(encoder, feature, &mut work, gathered);
+                    gathered = self.parts.glu.is_none();
+                    let gate = self.parts.glu.as_ref();
+                    let gate = gate.map_or(0.0, |glu| {
+                        self.one_product(&glu.matrix, feature, &mut work, false)
+                    });
+                    self.report(feature, product, gate, value)
                 }
             };
         }
         Ok(())
+    }
+
+    /// The product of one vector and the prepared row. `gathered`: whether the vector is in the
+    /// buffer already, if it must be gathered.
+    fn one_product(
+        &self,
+        matrix: &Matrix<'_>,
+        feature: u32,
+        work: &mut Work<'_>,
+        gathered: bool,
+    ) -> f64 {
+        let Some((matrix, place, start)) = matrix.place(feature as usize) else {
+            return 0.0;
+        };
+        let weights = match matrix.row(place) {
+            Some(row) => row,
+            None => {
+                let room = gather_room(work.gather, matrix);
+                if !gathered {
+                    matrix.gather(place, room);
+                }
+                room
+            }
+        };
+        let input = work.input.get(start..start + matrix.width());
+        let (ty, mut sum) = (matrix.weight_type(), [0.0]);
+        let input = input.unwrap_or(&[]);
+        self.kernels
+            .dot_rows(ty, weights, weights.len(), input, &mut sum);
+        sum[0]
     }
 
     /// Whether the value of one feature depends on all others.
@@ -174,21 +258,14 @@ impl Sae<'_> {
             Activation::TopK { .. }
             | Activation::GroupTopK { .. }
             | Activation::TopAfa
-            | Activation::Pursuit(_) => true,
+            | Activation::Pursuit(_)
+            | Activation::Ensemble(_) => true,
             Activation::Relu
             | Activation::TanhRelu
+            | Activation::LeakyRelu { .. }
             | Activation::JumpRelu { .. }
             | Activation::Gated { .. } => false,
         }
-    }
-
-    /// Which inputs the encoder vectors of these features meet.
-    fn inputs_of(&self, features: &[u32]) -> Vec<Range<usize>> {
-        let inputs = |&feature: &u32| match self.parts.encoder.place(feature as usize) {
-            Some((matrix, _, start)) => start..start + matrix.width(),
-            None => 0..0,
-        };
-        features.iter().map(inputs).collect()
     }
 
     fn check_features(&self, features: &[u32]) -> Result<(), Error> {
@@ -236,37 +313,30 @@ impl Sae<'_> {
     /// Reads out gathered rows, which depend on nothing else.
     fn read_rows(
         &self,
-        encoder: &Matrix<'_>,
+        encoder: &Gathered,
         set: &FeatureSet,
         work: &mut Work<'_>,
         values: &mut [f32],
     ) -> RowStatus {
         let mut status = RowStatus::Ok;
-        let stride = encoder.stride_bytes();
-        for (at, (inputs, value)) in set.inputs.iter().zip(values.iter_mut()).enumerate() {
-            let input = work.input.get(inputs.clone()).unwrap_or(&[]);
-            let mut sum = [0.0];
-            let (ty, weights) = (encoder.weight_type(), encoder.bytes_from(at));
-            self.kernels.dot_rows(ty, weights, stride, input, &mut sum);
-            let feature = set.features.get(at).copied().unwrap_or(0);
-            if self.report(feature, sum[0], value) != RowStatus::Ok {
-                status = RowStatus::NanPreActivation;
-            }
-        }
-        if !set.inputs.is_empty() {
-            return status;
-        }
         let features = &set.features;
         let blocks = features.chunks(ROW_BLOCK).zip(values.chunks_mut(ROW_BLOCK));
         for (block, (features, values)) in blocks.enumerate() {
             let Some(sums) = work.sums.get_mut(..features.len()) else {
                 break;
             };
-            let weights = encoder.bytes_from(block * ROW_BLOCK);
-            self.kernels
-                .dot_rows(encoder.weight_type(), weights, stride, work.input, sums);
-            for ((&feature, &sum), value) in features.iter().zip(sums.iter()).zip(values) {
-                if self.report(feature, sum, value) != RowStatus::Ok {
+            encoder.products(self.kernels, block * ROW_BLOCK, work.input, sums);
+            let mut gates = &*sums;
+            if let Some(gate) = &set.gate {
+                let Some(sums) = work.gates.get_mut(..features.len()) else {
+                    break;
+                };
+                gate.products(self.kernels, block * ROW_BLOCK, work.input, sums);
+                gates = sums;
+            }
+            let products = sums.iter().zip(gates);
+            for ((&feature, (&sum, &gate)), value) in features.iter().zip(products).zip(values) {
+                if self.report(feature, sum, gate, value) != RowStatus::Ok {
                     status = RowStatus::NanPreActivation;
                 }
             }
@@ -274,9 +344,9 @@ impl Sae<'_> {
         status
     }
 
-    /// Writes the value of a feature whose product is known.
-    fn report(&self, feature: u32, product: f64, value: &mut f32) -> RowStatus {
-        match judge(&self.parts, feature as usize, product) {
+    /// Writes the value of a feature whose products are known; `gate` matters to models with one.
+    fn report(&self, feature: u32, product: f64, gate: f64, value: &mut f32) -> RowStatus {
+        match judge_gated(&self.parts, feature as usize, product, gate) {
             Fate::Off => RowStatus::Ok,
             Fate::Nan => RowStatus::NanPreActivation,
             Fate::On { value: found, .. } => {

@@ -2,6 +2,7 @@
 //! on the hot path allocates.
 
 use crate::error::Error;
+use crate::features::Features;
 use crate::kernels::Kernels;
 use crate::model::Sae;
 use crate::pursuit;
@@ -17,6 +18,8 @@ pub(crate) const ROW_BLOCK: usize = 256;
 #[derive(Debug)]
 pub struct Scratch<'m> {
     memory: Memory<'m>,
+    /// One row of features, which readouts of ensembles fill; it grows as needed.
+    row: Features,
 }
 
 #[derive(Debug)]
@@ -31,6 +34,7 @@ pub(crate) struct Sizes {
     raw: usize,
     input: usize,
     sums: usize,
+    gates: usize,
     lanes: usize,
     candidates: usize,
     gather: usize,
@@ -44,7 +48,9 @@ impl Sizes {
     pub(crate) fn of(sae: &Sae<'_>) -> Sizes {
         let parts = &sae.parts;
         let (d_in, d_out) = (sae.d_in(), sae.d_out());
-        let encoder = parts.encoder.column_bytes() > 0;
+        let glu = parts.glu.as_ref().map(|glu| &glu.matrix);
+        let gate = glu.is_some_and(|matrix| matrix.column_bytes() > 0);
+        let encoder = parts.encoder.column_bytes() > 0 || gate;
         let skip = parts.skip.as_ref();
         let skip = skip.is_some_and(|skip| skip.column_bytes() > 0);
         let block = if encoder || skip {
@@ -57,6 +63,7 @@ impl Sizes {
             raw: d_in,
             input: d_in.div_ceil(2),
             sums: block,
+            gates: if glu.is_some() { block } else { 0 },
             lanes: if encoder || skip {
                 Kernels::COLUMN_LANES * Kernels::COLUMN_TILE
             } else {
@@ -64,7 +71,8 @@ impl Sizes {
             },
             candidates: 2 * (candidate_room(parts) + pursuit.candidates()),
             gather: if encoder {
-                (d_in * parts.encoder.weight_type().size()).div_ceil(8)
+                let gate = glu.map_or(0, |matrix| matrix.weight_type().size());
+                (d_in * parts.encoder.weight_type().size().max(gate)).div_ceil(8)
             } else {
                 0
             },
@@ -79,6 +87,7 @@ impl Sizes {
             self.raw,
             self.input,
             self.sums,
+            self.gates,
             self.lanes,
             self.candidates,
             self.gather,
@@ -99,6 +108,8 @@ pub(crate) struct Work<'s> {
     pub(crate) input: &'s mut [f32],
     /// Products of a block of features.
     pub(crate) sums: &'s mut [f64],
+    /// Products of the same features with the gate, or empty.
+    pub(crate) gates: &'s mut [f64],
     /// Lanes of the column kernel, `[Kernels::COLUMN_LANES, Kernels::COLUMN_TILE]`, or empty.
     pub(crate) lanes: &'s mut [f64],
     /// Candidates of TopK: rank and value bits.
@@ -119,17 +130,18 @@ impl Scratch<'static> {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new(sae: &Sae<'_>) -> Result<Self, Error> {
-        let length = Sizes::of(sae).total();
+        let length = words_of(sae);
         let mut memory = Vec::new();
         memory
             .try_reserve_exact(length)
             .map_err(|_| Error::OutOfMemory {
                 what: "scratch",
-                bytes: length as u64 * 8,
+                bytes: (length as u64).saturating_mul(8),
             })?;
         memory.resize(length, 0.0);
         Ok(Scratch {
             memory: Memory::Owned(memory),
+            row: Features::new(),
         })
     }
 }
@@ -138,7 +150,7 @@ impl<'m> Scratch<'m> {
     /// Bytes that [`Scratch::from_memory`] needs for this model.
     pub fn bytes_required(sae: &Sae<'_>) -> usize {
         // Seven more, so that memory of any alignment will do.
-        Sizes::of(sae).total() * 8 + 7
+        words_of(sae).saturating_mul(8).saturating_add(7)
     }
 
     /// Work space in memory of the caller, of any alignment.
@@ -163,6 +175,7 @@ impl<'m> Scratch<'m> {
         match aligned.map(bytemuck::try_cast_slice_mut::<u8, f64>) {
             Some(Ok(words)) => Ok(Scratch {
                 memory: Memory::Borrowed(words),
+                row: Features::new(),
             }),
             _ => Err(short),
         }
@@ -170,43 +183,114 @@ impl<'m> Scratch<'m> {
 
     /// The parts for one call with this model.
     pub(crate) fn split(&mut self, sae: &Sae<'_>) -> Result<Work<'_>, Error> {
-        let sizes = Sizes::of(sae);
-        let words: &mut [f64] = match &mut self.memory {
-            Memory::Owned(words) => words,
-            Memory::Borrowed(words) => words,
-        };
+        cut(self.memory.words(), sae)
+    }
+
+    /// The parts for a chain, from which each member cuts its own.
+    pub(crate) fn split_chain(&mut self, sae: &Sae<'_>) -> Result<Chain<'_>, Error> {
+        let (needed, words) = (words_of(sae), self.memory.words());
         let found = words.len();
         let short = || Error::Length {
             what: "bytes of scratch",
-            expected: sizes.total() as u64 * 8,
+            expected: (needed as u64).saturating_mul(8),
             found: found as u64 * 8,
         };
-        let mut rest = words;
-        let mut take = |length: usize| -> Result<&mut [f64], Error> {
-            let (part, tail) = core::mem::take(&mut rest)
-                .split_at_mut_checked(length)
-                .ok_or_else(short)?;
-            rest = tail;
-            Ok(part)
-        };
-        let raw = take(sizes.raw)?;
-        let input: &mut [f32] = bytemuck::cast_slice_mut(take(sizes.input)?);
-        Ok(Work {
-            raw,
-            input: input.get_mut(..sae.d_in()).unwrap_or(&mut []),
-            sums: take(sizes.sums)?,
-            lanes: take(sizes.lanes)?,
-            candidates: bytemuck::cast_slice_mut(take(sizes.candidates)?),
-            gather: bytemuck::cast_slice_mut(take(sizes.gather)?),
-            output: take(sizes.output)?,
-            pursuit: take(sizes.pursuit)?,
-            screen: match (take(sizes.screen[0]), take(sizes.screen[1])) {
-                (Ok(bounds), Ok(order)) => Some(screened::Work {
-                    bounds,
-                    order: bytemuck::cast_slice_mut(order),
-                }),
-                _ => None,
-            },
+        let half = sae.d_in().div_ceil(2);
+        let (residual, rest) = words.split_at_mut_checked(half).ok_or_else(short)?;
+        let (reconstruction, rest) = rest.split_at_mut_checked(half).ok_or_else(short)?;
+        let narrow = |words| bytemuck::cast_slice_mut::<f64, f32>(words);
+        Ok(Chain {
+            residual: narrow(residual).get_mut(..sae.d_in()).ok_or_else(short)?,
+            reconstruction: narrow(reconstruction)
+                .get_mut(..sae.d_in())
+                .ok_or_else(short)?,
+            rest,
         })
     }
+
+    /// The row of features, which must be given back.
+    pub(crate) fn take_row(&mut self) -> Features {
+        core::mem::take(&mut self.row)
+    }
+
+    pub(crate) fn give_row(&mut self, row: Features) {
+        self.row = row;
+    }
+}
+
+/// What a chain keeps between its members.
+pub(crate) struct Chain<'s> {
+    /// What is left of the row.
+    pub(crate) residual: &'s mut [f32],
+    /// What a member makes of it.
+    pub(crate) reconstruction: &'s mut [f32],
+    rest: &'s mut [f64],
+}
+
+impl Chain<'_> {
+    /// The parts for one call with a member.
+    pub(crate) fn split(
+        &mut self,
+        member: &Sae<'_>,
+    ) -> Result<(&mut [f32], &mut [f32], Work<'_>), Error> {
+        Ok((self.residual, self.reconstruction, cut(self.rest, member)?))
+    }
+}
+
+impl Memory<'_> {
+    fn words(&mut self) -> &mut [f64] {
+        match self {
+            Memory::Owned(words) => words,
+            Memory::Borrowed(words) => words,
+        }
+    }
+}
+
+/// Words that a model needs: an ensemble those of its hungriest member, and of itself to decode.
+fn words_of(sae: &Sae<'_>) -> usize {
+    let members = sae.members().iter().map(|member| Sizes::of(member).total());
+    let chain = match members.len() {
+        0 => 0,
+        _ => 2 * sae.d_in().div_ceil(2),
+    };
+    let most = members.fold(Sizes::of(sae).total(), usize::max);
+    most.saturating_add(chain)
+}
+
+fn cut<'s>(words: &'s mut [f64], sae: &Sae<'_>) -> Result<Work<'s>, Error> {
+    let sizes = Sizes::of(sae);
+    let found = words.len();
+    let short = || Error::Length {
+        what: "bytes of scratch",
+        expected: (sizes.total() as u64).saturating_mul(8),
+        found: found as u64 * 8,
+    };
+    let mut rest = words;
+    let mut take = |length: usize| -> Result<&'s mut [f64], Error> {
+        let (part, tail) = core::mem::take(&mut rest)
+            .split_at_mut_checked(length)
+            .ok_or_else(short)?;
+        rest = tail;
+        Ok(part)
+    };
+    let raw = take(sizes.raw)?;
+    let input: &mut [f32] = bytemuck::cast_slice_mut(take(sizes.input)?);
+    Ok(Work {
+        raw,
+        input: input.get_mut(..sae.d_in()).unwrap_or(&mut []),
+        sums: take(sizes.sums)?,
+        gates: take(sizes.gates)?,
+        lanes: take(sizes.lanes)?,
+        candidates: bytemuck::cast_slice_mut(take(sizes.candidates)?),
+        gather: bytemuck::cast_slice_mut(take(sizes.gather)?),
+        output: take(sizes.output)?,
+        pursuit: take(sizes.pursuit)?,
+        screen: match (take(sizes.screen[0]), take(sizes.screen[1])) {
+            (Ok(bounds), Ok(order)) => Some(screened::Work {
+                bounds,
+                order: bytemuck::cast_slice_mut(order),
+            }),
+            _ => None,
+        },
+    })
 }

@@ -77,7 +77,7 @@ impl Sae<'_> {
                 kernels.prefetch(encoder.row(next).unwrap_or(&[]));
             }
             let product = self.product(input, feature);
-            selector.block(feature, &[product], features)?;
+            selector.block(feature, &[product], &[], features)?;
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl Sae<'_> {
                 kernels.prefetch(self.parts.encoder.row(feature_of(next)).unwrap_or(&[]));
             }
             let feature = feature_of(entry);
-            selector.block(feature, &[self.product(input, feature)], features)?;
+            selector.block(feature, &[self.product(input, feature)], &[], features)?;
         }
         Ok(())
     }

@@ -51,10 +51,48 @@ pub(crate) fn pre_f64(parts: &Parts<'_>, feature: usize, product: f64) -> f64 {
     }
 }
 
-/// What becomes of a feature whose product is `product`.
+/// What becomes of a feature whose product is `product`. `gate` is its product with the gate,
+/// which only models with one read.
+#[inline]
+pub(crate) fn judge_gated(parts: &Parts<'_>, feature: usize, product: f64, gate: f64) -> Fate {
+    judge_by(&parts.activation, parts, feature, product, gate)
+}
+
+/// The same by another rule than the model's.
+#[inline]
+pub(crate) fn judge_by(
+    rule: &Activation,
+    parts: &Parts<'_>,
+    feature: usize,
+    product: f64,
+    gate: f64,
+) -> Fate {
+    let p = pre_f64(parts, feature, product);
+    match &parts.glu {
+        None => judge_pre(rule, parts, feature, product, p),
+        Some(glu) => {
+            let bias = glu.bias.as_ref().and_then(|bias| bias.get(feature));
+            let t = gate + bias.copied().unwrap_or(0.0);
+            let sigmoid = 1.0 / (1.0 + libm::exp(-t));
+            judge_pre(rule, parts, feature, product, p * sigmoid)
+        }
+    }
+}
+
+/// What becomes of a feature of a model without a gate.
 #[inline]
 pub(crate) fn judge(parts: &Parts<'_>, feature: usize, product: f64) -> Fate {
     let p = pre_f64(parts, feature, product);
+    judge_pre(&parts.activation, parts, feature, product, p)
+}
+
+/// What becomes of a feature with this `p`.
+#[inline]
+fn judge_pre(rule: &Activation, parts: &Parts<'_>, feature: usize, product: f64, p: f64) -> Fate {
+    let p = match parts.value_map {
+        ValueMap::Distance(from) => from - libm::sqrt((2.0 - 2.0 * p).max(0.0)),
+        ValueMap::Identity | ValueMap::SoftCap(_) | ValueMap::One => p,
+    };
     let pre = p as f32;
     let rank = match &parts.rank_weight {
         None => pre,
@@ -63,8 +101,9 @@ pub(crate) fn judge(parts: &Parts<'_>, feature: usize, product: f64) -> Fate {
     if pre.is_nan() || rank.is_nan() {
         return Fate::Nan;
     }
-    let fires = match &parts.activation {
+    let fires = match rule {
         Activation::Relu | Activation::TanhRelu => pre > 0.0,
+        Activation::LeakyRelu { .. } => true,
         Activation::JumpRelu {
             threshold,
             relu,
@@ -87,13 +126,13 @@ pub(crate) fn judge(parts: &Parts<'_>, feature: usize, product: f64) -> Fate {
             *by == Rank::Magnitude || !relu || (pre > 0.0 && rank > 0.0)
         }
         Activation::TopAfa => pre > 0.0 && rank > 0.0,
-        // Has its own loop, which asks for no judgement of single features.
-        Activation::Pursuit(_) => false,
+        // Have their own loops, which ask for no judgement of single features.
+        Activation::Pursuit(_) | Activation::Ensemble(_) => false,
     };
     if !fires {
         return Fate::Off;
     }
-    let rank = match &parts.activation {
+    let rank = match rule {
         Activation::TopK {
             rank: Rank::Magnitude,
             ..
@@ -104,13 +143,15 @@ pub(crate) fn judge(parts: &Parts<'_>, feature: usize, product: f64) -> Fate {
         } => rank.abs(),
         _ => rank,
     };
-    let value = match (&parts.activation, parts.value_map) {
-        (Activation::TanhRelu, ValueMap::Identity) => libm::tanh(p) as f32,
-        (Activation::TanhRelu, ValueMap::SoftCap(cap)) => {
-            (cap * libm::tanh(libm::tanh(p) / cap)) as f32
-        }
-        (_, ValueMap::Identity) => pre,
-        (_, ValueMap::SoftCap(cap)) => (cap * libm::tanh(p / cap)) as f32,
+    let before_map = match *rule {
+        Activation::TanhRelu => libm::tanh(p),
+        Activation::LeakyRelu { slope } if pre <= 0.0 => slope * p,
+        _ => p,
+    };
+    let value = match parts.value_map {
+        ValueMap::Identity | ValueMap::Distance(_) => before_map as f32,
+        ValueMap::SoftCap(cap) => (cap * libm::tanh(before_map / cap)) as f32,
+        ValueMap::One => 1.0,
     };
     // -0 becomes +0: a feature that is not reported reads as +0.
     let value = value + 0.0;
@@ -176,24 +217,49 @@ impl<'s> Selector<'s> {
         }
     }
 
-    /// Judges the features `first ..`, whose products are given.
+    /// Judges the features `first ..`, whose products are given; `gates` are those with the gate,
+    /// if the model has one.
     pub(crate) fn block(
         &mut self,
         first: usize,
         products: &[f64],
+        gates: &[f64],
         features: &mut Features,
     ) -> Result<(), Error> {
+        if self.parts.glu.is_some() {
+            return self.gated_block(first, products, gates, features);
+        }
         for (i, &product) in products.iter().enumerate() {
-            let feature = first + i;
-            match judge(self.parts, feature, product) {
-                Fate::Off => {}
-                Fate::Nan => self.nan = true,
-                Fate::On { value, rank } => match self.mode {
-                    Mode::Direct if value == 0.0 => {}
-                    Mode::Direct => features.push(feature as u32, value)?,
-                    Mode::Best { .. } | Mode::Norm { .. } => self.rank(feature, value, rank),
-                },
-            }
+            let fate = judge(self.parts, first + i, product);
+            self.take(first + i, fate, features)?;
+        }
+        Ok(())
+    }
+
+    fn gated_block(
+        &mut self,
+        first: usize,
+        products: &[f64],
+        gates: &[f64],
+        features: &mut Features,
+    ) -> Result<(), Error> {
+        for (i, (&product, &gate)) in products.iter().zip(gates).enumerate() {
+            let fate = judge_gated(self.parts, first + i, product, gate);
+            self.take(first + i, fate, features)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn take(&mut self, feature: usize, fate: Fate, features: &mut Features) -> Result<(), Error> {
+        match fate {
+            Fate::Off => {}
+            Fate::Nan => self.nan = true,
+            Fate::On { value, rank } => match self.mode {
+                Mode::Direct if value == 0.0 => {}
+                Mode::Direct => features.push(feature as u32, value)?,
+                Mode::Best { .. } | Mode::Norm { .. } => self.rank(feature, value, rank),
+            },
         }
         Ok(())
     }
@@ -349,7 +415,7 @@ impl<'c> Chosen<'c> {
 
 /// A key that orders candidates: higher ranks first, then lower indices; +0 and -0 are equal.
 /// Never 0, so that a floor of 0 lets everything pass.
-fn rank_key(rank: f32, feature: u32) -> u64 {
+pub(crate) fn rank_key(rank: f32, feature: u32) -> u64 {
     // `+ 0.0` turns -0 into +0.
     let bits = (rank + 0.0).to_bits();
     let ordered = if bits >> 31 == 0 {
@@ -360,7 +426,7 @@ fn rank_key(rank: f32, feature: u32) -> u64 {
     (u64::from(ordered) << 32) | u64::from(!feature)
 }
 
-fn feature_of(key: u64) -> u32 {
+pub(crate) fn feature_of(key: u64) -> u32 {
     !(key as u32)
 }
 

@@ -38,7 +38,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     // What is done with rows and features.
     (
         &[
-            "encode", "select", "screened", "pursuit", "decode", "readout", "scratch",
+            "encode", "ensemble", "select", "screened", "pursuit", "decode", "readout", "scratch",
         ],
         &[
             "dtype", "error", "features", "kernels", "model", "rows", "screen",
@@ -50,6 +50,14 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &[
             "decode", "encode", "error", "features", "kernels", "model", "readout", "rows",
             "rows_mut", "scratch", "select",
+        ],
+    ),
+    // What is built on those.
+    (
+        &["batch", "cross_layer", "importance"],
+        &[
+            "decode", "encode", "error", "features", "kernels", "model", "rows", "scratch",
+            "select",
         ],
     ),
     // From a path or bytes to the model: the one place that knows both ends.

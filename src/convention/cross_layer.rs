@@ -185,6 +185,7 @@ impl<'c, 'a> Opened<'c, 'a> {
     fn alone(&self) -> Result<Parts<'a>, Error> {
         let rule = rule(self.thresholds()?);
         let mut parts = Parts::new(self.encoder()?, rule, self.decoder()?);
+        parts.output_sites = self.targets;
         parts.bias = Some(self.inputs.vector(&self.name("b_enc"), self.d_sae)?);
         let mut bias = self.inputs.vector(&self.name("b_dec"), self.d)?;
         bias.resize(self.targets * self.d, 0.0);
@@ -257,6 +258,8 @@ fn together<'a>(layers: &[Opened<'_, 'a>]) -> Result<Parts<'a>, Error> {
     let decoder = Matrix::from_blocks("W_dec", features, width, decoder)?;
     let rule = rule((!thresholds.is_empty()).then_some(thresholds));
     let mut parts = Parts::new(encoder, rule, decoder);
+    parts.input_sites = count;
+    parts.output_sites = count;
     parts.bias = Some(bias);
     parts.decoder_bias = Some(decoder_bias);
     parts.about.notes.push(alloc::format!(

@@ -72,6 +72,8 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         Matrix::side_by_side(&tensors.weights(w_dec)?, d_sae, d)?
     };
     let mut parts = Parts::new(encoder, Activation::Relu, decoder);
+    parts.input_sites = layers;
+    parts.output_sites = layers;
     parts.bias = Some(tensors.vector(b_enc, d_sae)?);
     parts.decoder_bias = Some(tensors.flat_values(b_dec)?);
 

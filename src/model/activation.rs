@@ -15,6 +15,7 @@
 //! | group-wise TopK, GroupMax | EleutherAI sparsify |
 //! | top-AFA | "approximate feature activation", COLM 2025 (top-afa-sae) |
 
+use super::Ensemble;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -26,6 +27,12 @@ pub enum Activation {
     Relu,
     /// `tanh(relu(pre))`: fires if `pre > 0`, value `round32(tanh(p))`.
     TanhRelu,
+    /// `pre` if it is positive, else `round32(slope * p)`: every feature fires unless it is 0, so
+    /// the result is as good as dense (ViT-Prisma, slope 0.01).
+    LeakyRelu {
+        /// Factor of what is not positive.
+        slope: f64,
+    },
     /// Fires if `rank > threshold_i` (with `inclusive`, `rank >= threshold_i`) and, with `relu`,
     /// `pre > 0`; value `pre`. A threshold of +inf switches a feature off. Without rank weights
     /// the rank is `pre`; with them a BatchTopK crosscoder, for one, gates on `f * codenorm`.
@@ -77,6 +84,8 @@ pub enum Activation {
     /// Matching pursuit and its relatives: features are found one after the other, each on what
     /// the ones before leave of the row. The dictionary is the decoder.
     Pursuit(Pursuit),
+    /// Each member of an ensemble has its own rule.
+    Ensemble(Ensemble),
 }
 
 /// How a pursuit goes about its steps. The atoms are `a_i = decoder_scale_i d_i`; the row that is
@@ -250,16 +259,23 @@ pub enum Rank {
     Magnitude,
 }
 
-/// What is made of a selected feature's `p` before it is reported. Selection comes first and
-/// does not see it.
+/// What is made of a feature's `p` besides the rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum ValueMap {
-    /// `pre`, or what the rule itself says.
+    /// Nothing: the value is `pre`, or what the rule itself says.
     #[default]
     Identity,
-    /// `round32(c tanh(p / c))`, the soft cap of MSAE (c = 30 there).
+    /// The value of a selected feature is `round32(c tanh(p / c))`: the soft cap of MSAE, where
+    /// c = 30. Selection does not see it.
     SoftCap(f64),
+    /// The value of a selected feature is 1: codebook features (Tamkin et al., arXiv 2310.17230),
+    /// which are ranked by cosine and decode to the plain sum of their code vectors.
+    One,
+    /// `p` is a cosine and becomes `c - sqrt(2 - 2 p)` before anything else: c less the distance
+    /// of two unit vectors (VL-SAE, arXiv 2510.21323, whose c is not published with the paper and
+    /// must be given). It grows with the cosine.
+    Distance(f64),
 }
 
 impl ValueMap {
@@ -268,6 +284,8 @@ impl ValueMap {
         match self {
             ValueMap::Identity => None,
             ValueMap::SoftCap(cap) => Some(alloc::format!("soft-capped at {cap}")),
+            ValueMap::One => Some("each with the value 1".into()),
+            ValueMap::Distance(from) => Some(alloc::format!("{from} less the distance")),
         }
     }
 }
@@ -288,6 +306,7 @@ impl Activation {
         match self {
             Activation::Relu => "relu".into(),
             Activation::TanhRelu => "tanh-relu".into(),
+            Activation::LeakyRelu { slope } => alloc::format!("leaky-relu (slope {slope})"),
             Activation::JumpRelu {
                 threshold,
                 relu,
@@ -336,6 +355,8 @@ impl Activation {
             }
             Activation::TopAfa => "top-afa".into(),
             Activation::Pursuit(pursuit) => pursuit.describe(),
+            Activation::Ensemble(Ensemble::Bag) => "each member's, in a bag".into(),
+            Activation::Ensemble(Ensemble::Chain) => "each member's, in a chain".into(),
         }
     }
 }

@@ -24,6 +24,14 @@ pub(super) fn one_block_per_feature(matrix: &Matrix<'_>) -> Result<(), Error> {
     }
 }
 
+/// Whether rows divide into the sites.
+pub(super) fn sites(key: &str, sites: usize, width: usize) -> Result<(), Error> {
+    match sites > 0 && width.is_multiple_of(sites) {
+        true => Ok(()),
+        false => Err(invalid(key, &alloc::format!("a divisor of {width}"), sites)),
+    }
+}
+
 /// Whether the selection rule has all that it needs.
 pub(super) fn rule(parts: &Parts<'_>) -> Result<(), Error> {
     let d_sae = parts.encoder.features();
@@ -37,9 +45,14 @@ pub(super) fn rule(parts: &Parts<'_>) -> Result<(), Error> {
         ValueMap::Identity => {}
         ValueMap::SoftCap(cap) if cap.is_finite() && cap > 0.0 => {}
         ValueMap::SoftCap(cap) => return Err(invalid("soft_cap", "a positive number", cap)),
+        ValueMap::One => {}
+        ValueMap::Distance(from) if from.is_finite() => {}
+        ValueMap::Distance(from) => return Err(invalid("distance", "a finite number", from)),
     }
     match &parts.activation {
-        Activation::Relu | Activation::TanhRelu => Ok(()),
+        Activation::Relu | Activation::TanhRelu | Activation::Ensemble(_) => Ok(()),
+        Activation::LeakyRelu { slope } if slope.is_finite() => Ok(()),
+        Activation::LeakyRelu { slope } => Err(invalid("slope", "a finite number", slope)),
         Activation::Gated { gate_bias } => vector("gate_bias", gate_bias, d_sae),
         Activation::JumpRelu { threshold, .. } => thresholds(threshold, d_sae),
         Activation::TopK { k, .. } => count("k", *k, d_sae),
@@ -77,8 +90,8 @@ fn pursuit(parts: &Parts<'_>, rule: &Pursuit) -> Result<(), Error> {
     if rule.pick == Pick::Any && rule.refit != Refit::Nothing {
         return Err(invalid("pick", "positive or magnitude", "any"));
     }
-    if parts.bias.is_some() || parts.value_map != ValueMap::Identity {
-        let found = "an encoder bias or a value map";
+    if parts.bias.is_some() || parts.glu.is_some() || parts.value_map != ValueMap::Identity {
+        let found = "an encoder bias, a gate or a value map";
         return Err(invalid("activation", "a pursuit without them", found));
     }
     let scale = |feature: usize| match &parts.decoder_scale {

@@ -99,7 +99,7 @@ impl PrepareCost {
         let bytes = match parts.activation {
             Activation::Pursuit(_) => columns(&parts.decoder),
             _ => columns(&parts.encoder) + columns(&parts.decoder),
-        };
+        } + parts.glu.as_ref().map_or(0, |glu| columns(&glu.matrix));
         PrepareCost {
             needed: bytes > 0,
             bytes,
@@ -173,7 +173,8 @@ impl Description {
     pub(crate) fn new(parts: &Parts<'_>, level: Level) -> Self {
         let about = &parts.about;
         let skip = parts.skip.as_ref();
-        let matrices = [Some(&parts.encoder), Some(&parts.decoder), skip];
+        let gate = parts.glu.as_ref().map(|glu| &glu.matrix);
+        let matrices = [Some(&parts.encoder), Some(&parts.decoder), skip, gate];
         let mapped = matrices.iter().flatten().all(|matrix| matrix.is_mapped());
         let all: u64 = matrices
             .iter()
@@ -329,6 +330,9 @@ impl Description {
 /// The rule with its weights and maps.
 fn describe(parts: &Parts<'_>) -> String {
     let mut text = parts.activation.describe();
+    if parts.glu.is_some() {
+        text.push_str(", gated by a sigmoid (glu)");
+    }
     if parts.rank_weight.is_some() {
         text.push_str(", ranked by weighted values");
     }

@@ -187,6 +187,34 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// The first `count` vectors of a plain matrix, in place.
+    pub(super) fn shortened(&self, count: usize) -> Self {
+        let mut shorter = self.clone();
+        shorter.features = count.min(self.features);
+        shorter
+    }
+
+    /// Copies of these vectors, one row each.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn gather_rows(&self, features: &[u32]) -> Result<Matrix<'static>, Error> {
+        let stride = self.width * self.ty.size();
+        let bytes = features.len().saturating_mul(stride);
+        let mut rows: Vec<u8> = Vec::new();
+        rows.try_reserve_exact(bytes)
+            .map_err(|_| Error::OutOfMemory {
+                what: "rows of features",
+                bytes: bytes as u64,
+            })?;
+        rows.resize(bytes, 0);
+        for (row, &feature) in rows.chunks_exact_mut(stride).zip(features) {
+            self.gather(feature as usize, row);
+        }
+        let (ty, count, width) = (self.ty, features.len(), self.width);
+        Ok(Matrix::from_rows(&self.tensor, rows, ty, count, width))
+    }
+
     /// Blocks that were checked.
     pub(super) fn made_of(
         tensor: &str,

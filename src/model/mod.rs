@@ -15,12 +15,15 @@ mod activation;
 mod blocks;
 mod check;
 mod description;
+mod ensemble;
+mod knobs;
 mod matrix;
 mod screening;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
 pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
+pub use ensemble::Ensemble;
 pub use matrix::{FeatureAxis, Layout, Matrix};
 
 use crate::error::Error;
@@ -75,6 +78,8 @@ pub struct Parts<'a> {
     pub rank_weight: Option<Vec<f64>>,
     /// What is made of the selected values.
     pub value_map: ValueMap,
+    /// A gate on every pre-activation.
+    pub glu: Option<Glu<'a>>,
     /// Decoder: d_sae vectors of d_out weights.
     pub decoder: Matrix<'a>,
     /// Per-feature factor of the value before it meets the decoder, `[d_sae]`.
@@ -85,8 +90,23 @@ pub struct Parts<'a> {
     pub undo_norm: bool,
     /// Skip connection: d_out vectors of d_in weights, applied to the raw row.
     pub skip: Option<Matrix<'a>>,
+    /// How many sites (layers, models) the input row is made of, side by side, equally wide.
+    pub input_sites: usize,
+    /// How many sites the output row is made of.
+    pub output_sites: usize,
     /// What `inspect` tells besides the maths.
     pub about: About,
+}
+
+/// The gate of a GLU encoder (OpenMOSS): `p_i = (scale_i S_i + bias_i) sigmoid(G_i + gate_bias_i)`
+/// with `G_i` the exact product of the gate's row and the prepared input, and
+/// `sigmoid(t) = 1 / (1 + exp(-t))` in f64.
+#[derive(Clone, Debug)]
+pub struct Glu<'a> {
+    /// d_sae vectors of d_in weights.
+    pub matrix: Matrix<'a>,
+    /// `[d_sae]`
+    pub bias: Option<Vec<f64>>,
 }
 
 impl<'a> Parts<'a> {
@@ -102,11 +122,14 @@ impl<'a> Parts<'a> {
             activation,
             rank_weight: None,
             value_map: ValueMap::Identity,
+            glu: None,
             decoder,
             decoder_scale: None,
             decoder_bias: None,
             undo_norm: true,
             skip: None,
+            input_sites: 1,
+            output_sites: 1,
             about: About::default(),
         }
     }
@@ -156,6 +179,8 @@ pub struct Sae<'a> {
     pub(crate) identity: usize,
     /// Names the features that a row can fire, if the model is prepared and its rule allows it.
     pub(crate) screen: Option<Screen>,
+    /// Of an ensemble.
+    pub(crate) members: Vec<Sae<'a>>,
     description: Description,
 }
 
@@ -194,6 +219,15 @@ impl<'a> Sae<'a> {
             matrix(skip, d_out, d_in)?;
             check::one_block_per_feature(skip)?;
         }
+        if let Some(glu) = &parts.glu {
+            matrix(&glu.matrix, d_sae, d_in)?;
+            check::one_block_per_feature(&glu.matrix)?;
+            if let Some(bias) = &glu.bias {
+                check::vector("gate_bias", bias, d_sae)?;
+            }
+        }
+        check::sites("input_sites", parts.input_sites, d_in)?;
+        check::sites("output_sites", parts.output_sites, d_out)?;
         let finite = |name: &str, values: &Option<Vec<f64>>, length: usize| {
             values
                 .as_ref()
@@ -215,16 +249,19 @@ impl<'a> Sae<'a> {
         if let Activation::Pursuit(_) = parts.activation {
             parts.about.bytes_read += parts.decoder.size_bytes() as u64;
         }
-        let kernels = Kernels::best();
-        let description = Description::new(&parts, kernels.level());
-        let identity = NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed);
-        Ok(Sae {
+        Ok(Self::assemble(parts, Kernels::best()))
+    }
+
+    /// A model of parts that fit together.
+    fn assemble(parts: Parts<'a>, kernels: &'static Kernels) -> Self {
+        Sae {
+            description: Description::new(&parts, kernels.level()),
+            identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
+            members: Vec::new(),
             parts,
             kernels,
-            identity,
             screen: None,
-            description,
-        })
+        }
     }
 
     /// Values per input row.
@@ -240,6 +277,16 @@ impl<'a> Sae<'a> {
     /// Values per reconstructed row.
     pub fn d_out(&self) -> usize {
         self.parts.decoder.width()
+    }
+
+    /// How many sites (layers, models) an input row is made of, side by side, equally wide.
+    pub fn input_sites(&self) -> usize {
+        self.parts.input_sites
+    }
+
+    /// How many sites a reconstructed row is made of.
+    pub fn output_sites(&self) -> usize {
+        self.parts.output_sites
     }
 
     /// The parts the model is made of.
@@ -269,6 +316,9 @@ impl<'a> Sae<'a> {
                 available: available.join(", "),
             }
         })?;
+        let members = core::mem::take(&mut self.members).into_iter();
+        let members = members.map(|member| member.with_level(level));
+        self.members = members.collect::<Result<_, _>>()?;
         self.description = Description::new(&self.parts, level);
         Ok(self)
     }
@@ -295,11 +345,23 @@ impl<'a> Sae<'a> {
     /// # Errors
     /// [`Error::OutOfMemory`]; the model is as it was then.
     pub fn prepare_in_place(&mut self) -> Result<(), Error> {
+        if !self.members.is_empty() {
+            for member in &mut self.members {
+                member.prepare_in_place()?;
+            }
+            self.rejoin()?;
+            self.description = Description::new(&self.parts, self.level());
+            return Ok(());
+        }
         let rows = |matrix: &Matrix<'a>| match matrix.column_bytes() {
             0 => Ok(None),
             _ => matrix.to_rows().map(Some),
         };
         let decoder = rows(&self.parts.decoder)?;
+        let gate = match &self.parts.glu {
+            Some(glu) => rows(&glu.matrix)?,
+            None => None,
+        };
         let encoder = match self.parts.activation {
             Activation::Pursuit(_) => None,
             _ => rows(&self.parts.encoder)?,
@@ -309,6 +371,9 @@ impl<'a> Sae<'a> {
         }
         if let Some(decoder) = decoder {
             self.parts.decoder = decoder;
+        }
+        if let (Some(glu), Some(gate)) = (&mut self.parts.glu, gate) {
+            glu.matrix = gate;
         }
         self.parts.tie();
         self.screen = screening::build(&self.parts, Certificate::Proven, self.screen_kernels())?;
@@ -339,6 +404,7 @@ impl<'a> Sae<'a> {
             Some(&self.parts.encoder),
             Some(&self.parts.decoder),
             self.parts.skip.as_ref(),
+            self.parts.glu.as_ref().map(|glu| &glu.matrix),
         ];
         for matrix in matrices.into_iter().flatten() {
             matrix.check_finite()?;

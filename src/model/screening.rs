@@ -4,7 +4,7 @@
 //! f32, so `rank_i > threshold` needs `p_i > threshold`, and `rank_i >= threshold` needs `p_i`
 //! above the f32 below the threshold.
 
-use super::{Activation, Matrix, Parts};
+use super::{Activation, Matrix, Parts, ValueMap};
 use crate::error::Error;
 use crate::kernels::screen::{CodeFormat, ScreenKernels};
 use crate::screen::{Certificate, EncoderRows, Options, Rules, Screen};
@@ -20,6 +20,10 @@ struct OwnedRules {
 /// Whether a rule has a screen: it must be possible to tell from a bound on one feature that the
 /// feature is not selected.
 fn rules(parts: &Parts<'_>) -> Option<OwnedRules> {
+    // A gate or a distance changes `p` after the bounds were formed.
+    if parts.glu.is_some() || matches!(parts.value_map, ValueMap::Distance(_)) {
+        return None;
+    }
     let features = parts.encoder.features();
     let weight = |i: usize| parts.rank_weight.as_ref().map_or(1.0, |w| w[i]);
     let bias = |i: usize| parts.bias.as_ref().map_or(0.0, |b| b[i]);
@@ -72,7 +76,11 @@ fn rules(parts: &Parts<'_>) -> Option<OwnedRules> {
             threshold: Some((0..features).map(|_| 0.0).collect()),
         }),
         Activation::TopK { .. } => Some(ranked),
-        Activation::GroupTopK { .. } | Activation::TopAfa | Activation::Pursuit(_) => None,
+        Activation::LeakyRelu { .. }
+        | Activation::GroupTopK { .. }
+        | Activation::TopAfa
+        | Activation::Pursuit(_)
+        | Activation::Ensemble(_) => None,
     }
 }
 

@@ -67,6 +67,14 @@ pub(super) struct Resolved {
 
 impl Resolved {
     fn new(sae: &Sae<'_>, plans: &[Plan], conflicts: Conflicts) -> Result<Self, Error> {
+        sae.alone("steering")?;
+        if sae.parts().glu.is_some() {
+            return Err(Error::InvalidArgument {
+                what: "steering",
+                expected: "a model without a gate".into(),
+                found: sae.parts().activation.describe() + ", gated (glu)",
+            });
+        }
         let mut this = Resolved {
             members: Vec::new(),
             conflicts,

@@ -1,4 +1,4 @@
-//! Cases of `tests/data/architectures` as plain arrays: checkpoints whose maths is tested apart
+//! Cases of `tests/data/fixtures` as plain arrays: checkpoints whose maths is tested apart
 //! from the convention that names their tensors.
 
 use super::read::{self, Array, Arrays};
@@ -9,19 +9,15 @@ use std::path::PathBuf;
 /// A case: rows, goldens, and where its files are.
 pub(crate) struct Case {
     pub(crate) name: String,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     pub(crate) rows: Array,
     golden: Arrays,
 }
 
 impl Case {
     pub(crate) fn new(name: &str) -> Case {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-        let folder = ["architectures", "fixtures"]
-            .map(|place| root.join(place).join(name))
-            .into_iter()
-            .find(|folder| folder.join("case.json").exists())
-            .expect(name);
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let folder = root.join("tests/data/fixtures").join(name);
         Case {
             name: name.into(),
             rows: read::npy(&fs::read(folder.join("inputs.npy")).unwrap()),

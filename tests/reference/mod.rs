@@ -11,7 +11,7 @@
 //! | [`digest`] | what the digests in `tests/data/digests.txt` are taken over |
 //! | [`random`] | random small models, written the way publishers write files |
 //! | [`rules`], [`pursuit`] | selection rules and pursuits in f64, one function each |
-//! | [`arrays`] | the cases in `tests/data/architectures` as plain arrays |
+//! | [`arrays`] | the cases in `tests/data/fixtures` as plain arrays |
 //! | [`steer`] | steering in its full form: encode, edit, decode |
 //! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
 
