@@ -135,10 +135,11 @@ fn main() {
 
     for certificate in [Certificate::Proven, Certificate::Dithered] {
         for format in CodeFormat::ALL {
-            for whiten in [false, true] {
+            for (whiten, refine) in [(false, false), (false, true), (true, false), (true, true)] {
                 let name = format!(
-                    "{certificate:?} {format:?}{}",
-                    if whiten { " gram" } else { "" }
+                    "{certificate:?} {format:?}{}{}",
+                    if whiten { " gram" } else { "" },
+                    if refine { " refined" } else { "" }
                 );
                 if !name.contains(&filter) {
                     continue;
@@ -149,6 +150,7 @@ fn main() {
                     whiten,
                     centre,
                     seed: None,
+                    refine,
                 };
                 let build = Instant::now();
                 let screen = Screen::build(
@@ -163,13 +165,19 @@ fn main() {
                 let mut survivors = Vec::new();
                 let (mut worst, mut missed) = (0f64, 0);
                 for (x, p) in narrow.iter().zip(&pre) {
-                    let bounds =
-                        screen.bounds(ScreenKernels::for_level(Level::best()), x, true, &mut work);
+                    let bounds = screen
+                        .bounds(ScreenKernels::for_level(Level::best()), x, true, &mut work)
+                        .unwrap();
+                    for (i, _) in p.iter().enumerate() {
+                        let (u, l) = (f64::from(bounds.upper()[i]), f64::from(bounds.lower()[i]));
+                        worst = worst.max((p[i] - (u + l) / 2.0).abs() / ((u - l) / 2.0));
+                    }
+                    let bounds = screen
+                        .bounds(ScreenKernels::for_level(Level::best()), x, false, &mut work)
+                        .unwrap();
                     let kept: Vec<usize> = bounds.kept().collect();
                     survivors.push(kept.len());
                     for (i, p) in p.iter().enumerate() {
-                        let (u, l) = (f64::from(bounds.upper()[i]), f64::from(bounds.lower()[i]));
-                        worst = worst.max((p - (u + l) / 2.0).abs() / ((u - l) / 2.0));
                         if (*p as f32) > threshold[i] && kept.binary_search(&i).is_err() {
                             missed += 1;
                         }
@@ -197,7 +205,7 @@ fn main() {
                     for _ in 0..rounds {
                         for narrow in narrow.iter().take(take) {
                             let start = Instant::now();
-                            let bounds = screen.bounds(kernels, narrow, false, &mut work);
+                            let bounds = screen.bounds(kernels, narrow, false, &mut work).unwrap();
                             times.push(start.elapsed().as_secs_f64());
                             let mut out = [0f64];
                             let mut found = 0;

@@ -44,7 +44,9 @@ impl Sae<'_> {
             Activation::TopK { k, rank, relu } => Some((k, rank, relu)),
             _ => None,
         };
-        let bounds = screen.bounds(kernels, input, ranked.is_some(), work.bounds);
+        let Some(bounds) = screen.bounds(kernels, input, ranked.is_some(), work.bounds) else {
+            return self.exact(input, 0..self.d_sae(), kernels, selector, features);
+        };
         match ranked {
             None => self.exact(input, bounds.kept(), kernels, selector, features),
             Some((k, rank, relu)) => {
@@ -53,7 +55,12 @@ impl Sae<'_> {
                     false => f32::NEG_INFINITY,
                 };
                 let order = Order::new(&bounds, rank, least);
-                self.in_order(input, order, (work.order, k), kernels, selector, features)
+                let closer = |feature: usize| match rank {
+                    Rank::Value => bounds.refined_upper(screen, kernels, feature),
+                    Rank::Magnitude => f32::INFINITY,
+                };
+                let work = (&mut *work.order, k);
+                self.in_order(input, order, closer, work, kernels, selector, features)
             }
         }
     }
@@ -95,11 +102,12 @@ impl Sae<'_> {
     }
 
     /// TopK: the k features of the highest upper bounds first; then, in descending order, every
-    /// other one whose upper bound reaches the k-th rank found so far.
+    /// other one whose upper bound, and whose `closer` one, reaches the k-th rank found so far.
     fn in_order(
         &self,
         input: &[f32],
         order: Order<'_>,
+        closer: impl Fn(usize) -> f32,
         (entries, k): (&mut [u64], usize),
         kernels: &ScreenKernels,
         selector: &mut Selector<'_>,
@@ -125,6 +133,9 @@ impl Sae<'_> {
                 kernels.prefetch(self.parts.encoder.row(feature_of(next)).unwrap_or(&[]));
             }
             let feature = feature_of(entry);
+            if closer(feature) < selector.least_rank() {
+                continue;
+            }
             selector.block(feature, &[self.product(input, feature)], &[], features)?;
         }
         Ok(())

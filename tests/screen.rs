@@ -46,7 +46,7 @@ impl Dense {
         }
     }
 
-    fn products(&self, x: &[f64]) -> Vec<f64> {
+    fn products(&self, x: &[f32]) -> Vec<f64> {
         let bytes: Vec<u8> = self.values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let mut out = vec![0.0; self.values.len() / self.width];
         Kernels::best().dot_rows(WeightType::F32, &bytes, self.width * 4, x, &mut out);
@@ -105,6 +105,7 @@ impl Case {
             format,
             whiten,
             centre,
+            refine: true,
             seed: Some(random.next()),
         };
         let kernels = ScreenKernels::for_level(Level::best());
@@ -119,9 +120,9 @@ impl Case {
 
     /// For each feature: how far the exact value is from the middle of the bounds, signed, and how
     /// far the bounds are.
-    fn errors(&self, x: &[f64], work: &mut [f64]) -> Vec<(f64, f64)> {
+    fn errors(&self, x: &[f32], work: &mut [f64]) -> Vec<(f64, f64)> {
         let kernels = ScreenKernels::for_level(Level::best());
-        let bounds = self.screen.bounds(kernels, x, true, work);
+        let bounds = self.screen.bounds(kernels, x, true, work).unwrap();
         let products = self.rows.products(x);
         let exact = products
             .iter()
@@ -131,7 +132,12 @@ impl Case {
         let sides = bounds.lower().iter().zip(bounds.upper());
         exact
             .zip(sides)
-            .map(|(p, (&lower, &upper))| {
+            .enumerate()
+            .map(|(feature, (p, (&lower, &upper)))| {
+                let refined = f64::from(bounds.refined_upper(&self.screen, kernels, feature));
+                if refined < p {
+                    return (p - refined, 0.0);
+                }
                 let (lower, upper) = (f64::from(lower), f64::from(upper));
                 if lower.is_finite() && upper.is_finite() {
                     (p - (lower + upper) / 2.0, (upper - lower) / 2.0)
@@ -144,7 +150,7 @@ impl Case {
             .collect()
     }
 
-    fn assert_bounded(&self, x: &[f64], work: &mut [f64], what: &str) -> f64 {
+    fn assert_bounded(&self, x: &[f32], work: &mut [f64], what: &str) -> f64 {
         let mut worst = 0f64;
         for (feature, (error, bound)) in self.errors(x, work).into_iter().enumerate() {
             assert!(
@@ -159,8 +165,8 @@ impl Case {
     }
 }
 
-fn to_f32(x: impl IntoIterator<Item = f64>) -> Vec<f64> {
-    x.into_iter().map(|v| f64::from(v as f32)).collect()
+fn to_f32(x: impl IntoIterator<Item = f64>) -> Vec<f32> {
+    x.into_iter().map(|v| v as f32).collect()
 }
 
 #[test]
@@ -170,8 +176,9 @@ fn bounds_hold_for_inputs_along_the_residuals() {
     for variant in variants() {
         for (features, width) in [(40, 20), (70, 64), (33, 130), (150, 100)] {
             let rows = Dense::new(features, width, |_, _| random.normal());
-            let centre: Vec<f64> = to_f32((0..width).map(|_| random.normal()));
-            let case = Case::new(rows, variant, Some(&centre), &mut random);
+            let centre: Vec<f32> = to_f32((0..width).map(|_| random.normal()));
+            let wide: Vec<f64> = centre.iter().map(|&v| f64::from(v)).collect();
+            let case = Case::new(rows, variant, Some(&wide), &mut random);
             let mut work = vec![0.0; case.screen.work_len()];
             // The error is nearly linear in the input: its gradient is the residual row.
             let base = case.errors(&centre, &mut work);
@@ -179,7 +186,6 @@ fn bounds_hold_for_inputs_along_the_residuals() {
             for column in 0..width {
                 let mut x = centre.clone();
                 x[column] += 1000.0;
-                x[column] = f64::from(x[column] as f32);
                 for (feature, (error, _)) in case.errors(&x, &mut work).into_iter().enumerate() {
                     residuals[feature][column] = error - base[feature].0;
                 }
@@ -193,7 +199,7 @@ fn bounds_hold_for_inputs_along_the_residuals() {
                     .max(1e-30);
                 for sign in [-50.0, 50.0] {
                     let along = residual.iter().zip(&centre);
-                    let x = to_f32(along.map(|(r, c)| c + sign * r / size));
+                    let x = to_f32(along.map(|(r, &c)| f64::from(c) + sign * r / size));
                     if variant.0 == Certificate::Proven {
                         let worst = case.assert_bounded(&x, &mut work, &format!("{variant:?}"));
                         tightest = tightest.max(worst);
@@ -228,7 +234,7 @@ fn bounds_hold_for_odd_inputs_and_rows() {
                     // Outliers of ten orders of magnitude.
                     _ => 10f64.powf(10.0 * random.uniform() - 5.0),
                 });
-                let centre = to_f32((0..width).map(|_| 3.0 * random.normal()));
+                let centre: Vec<f64> = (0..width).map(|_| 3.0 * random.normal()).collect();
                 let centre = (kind % 2 == 0).then_some(centre.as_slice());
                 let case = Case::new(rows, variant, centre, &mut random);
                 let mut work = vec![0.0; case.screen.work_len()];
@@ -246,6 +252,59 @@ fn bounds_hold_for_odd_inputs_and_rows() {
                     case.assert_bounded(&x, &mut work, &format!("{variant:?} {kind} {round}"));
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn refining_drops_rows_and_none_that_fires() {
+    let mut random = Random(6);
+    for variant in variants() {
+        let (features, width) = (200, 150);
+        let rows = Dense::new(features, width, |_, _| random.normal());
+        let threshold: Vec<f32> = (0..features)
+            .map(|_| 25.0 + random.normal() as f32)
+            .collect();
+        let rules = Rules {
+            threshold: Some(&threshold),
+            ..Rules::default()
+        };
+        let (certificate, format, whiten) = variant;
+        let kernels = ScreenKernels::for_level(Level::best());
+        let [plain, refined] = [false, true].map(|refine| {
+            let options = Options {
+                certificate,
+                format,
+                whiten,
+                centre: None,
+                refine,
+                seed: Some(9),
+            };
+            Screen::build(&rows, &rules, &options, kernels).unwrap()
+        });
+        let (mut before, mut after, mut firing) = (0, 0, 0);
+        for _ in 0..40 {
+            let x = to_f32((0..width).map(|_| random.normal()));
+            let kept = [&plain, &refined].map(|screen| {
+                let mut work = vec![0.0; screen.work_len()];
+                let bounds = screen.bounds(kernels, &x, false, &mut work).unwrap();
+                bounds.kept().collect::<Vec<_>>()
+            });
+            for (feature, product) in rows.products(&x).into_iter().enumerate() {
+                if product as f32 > threshold[feature] {
+                    firing += 1;
+                    assert!(kept[1].contains(&feature), "{variant:?} misses {feature}");
+                }
+            }
+            assert!(kept[1].iter().all(|feature| kept[0].contains(feature)));
+            before += kept[0].len();
+            let mut work = vec![0.0; refined.work_len()];
+            let bounds = refined.bounds(kernels, &x, false, &mut work).unwrap();
+            after += bounds.kept().count();
+        }
+        assert!(firing > 50 && after <= before);
+        if format == CodeFormat::U4 {
+            assert!(2 * after < before, "{variant:?}: {before} {after} {firing}");
         }
     }
 }
@@ -269,13 +328,14 @@ fn rows_that_are_not_finite_are_always_kept() {
             format,
             whiten,
             centre: None,
+            refine: true,
             seed: None,
         };
         let kernels = ScreenKernels::for_level(Level::best());
         let screen = Screen::build(&rows, &rules, &options, kernels).unwrap();
         let mut work = vec![0.0; screen.work_len()];
         let x = to_f32((0..70).map(|i| i as f64));
-        let bounds = screen.bounds(kernels, &x, false, &mut work);
+        let bounds = screen.bounds(kernels, &x, false, &mut work).unwrap();
         assert_eq!(bounds.kept().collect::<Vec<_>>(), [7, 21], "{variant:?}");
     }
 }
@@ -421,6 +481,26 @@ fn all_levels_multiply_bytes_and_tiles_alike() {
             })
             .collect();
         assert!(sums.windows(2).all(|pair| pair[0] == pair[1]));
+
+        let blocks = words / 16 * 4;
+        let bytes = |random: &mut Random, n: usize| -> Vec<u8> {
+            (0..n).map(|_| random.next() as u8).collect()
+        };
+        let scales = bytes(&mut random, blocks);
+        let codes = bytes(&mut random, blocks * 16);
+        let planes = [0, 1].map(|_| -> Vec<i8> {
+            let plane = bytes(&mut random, blocks * 64).into_iter();
+            plane
+                .map(|byte| if words == 16 { -128 } else { byte as i8 })
+                .collect()
+        });
+        let refined: Vec<i64> = Level::available()
+            .map(|level| {
+                let kernels = ScreenKernels::for_level(level);
+                kernels.refine(&scales, &codes, &planes[0], &planes[1])
+            })
+            .collect();
+        assert!(refined.windows(2).all(|pair| pair[0] == pair[1]));
 
         let (a, b): (Vec<f64>, Vec<f64>) = (0..words * 20)
             .map(|_| (random.normal(), random.normal()))

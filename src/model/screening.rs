@@ -122,6 +122,7 @@ pub(crate) fn build(
         seed: None,
         format: CodeFormat::U6,
         whiten: parts.encoder.width() >= 512,
+        refine: parts.encoder.width() >= 512,
         centre: match parts.center {
             Some(_) => None,
             None => parts

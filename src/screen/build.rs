@@ -5,6 +5,7 @@ use crate::kernels::screen::{
     BLOCK_COLUMNS, CodeFormat, HEADER_BYTES, PANEL_ROWS, ScreenKernels, TILE_COLUMNS,
 };
 use crate::screen::numbers::{norm_up, reserve, squares_up, up, zeros};
+use crate::screen::refine::Refinement;
 use crate::screen::transform::Transform;
 use crate::screen::{Certificate, EncoderRows, Options, Rules, Screen, Weights};
 use alloc::vec::Vec;
@@ -34,6 +35,9 @@ struct QuantisedRow {
     row: f64,
     /// Half the sum of the block steps.
     half_steps: f64,
+    /// The norms of the residual and of the codes with the second codes added.
+    refined_residual: f64,
+    refined: f64,
 }
 
 pub(crate) fn build(
@@ -61,15 +65,22 @@ pub(crate) fn build(
     let panel_bytes = format.panel_bytes(blocks);
     let count = features.div_ceil(PANEL_ROWS);
     let mut panels = Weights::zeros(count * panel_bytes)?;
-
-    let centre = match options.centre {
-        Some(centre) => {
-            let mut copy = reserve(d_in, "screen")?;
-            copy.extend_from_slice(centre);
-            copy
-        }
-        None => Vec::new(),
+    let refinement = options.refine.then(|| Refinement::new(blocks));
+    let mut refined = match &refinement {
+        Some(refinement) => Weights::zeros(count * PANEL_ROWS * refinement.stride)?,
+        None => Weights::zeros(0)?,
     };
+    let mut second = zeros::<u8>(width, "screen")?;
+
+    let mut centre = zeros(width, "screen")?;
+    if let Some(from) = options.centre {
+        centre[..d_in].copy_from_slice(from);
+    }
+    let mut powers = zeros(width, "screen")?;
+    powers.fill(1.0);
+    for (power, column) in powers.iter_mut().zip(&columns) {
+        *power = 1.0 / column;
+    }
     let mut slab = zeros(width * SLAB, "screen")?;
     let mut line = zeros(width, "screen")?;
     let mut raw = zeros(d_in, "screen")?;
@@ -112,7 +123,12 @@ pub(crate) fn build(
                 &mut codes[i * width..][..width],
                 &mut scales[i * blocks..][..blocks],
             );
-            let mut row = grid.quantise(&line, codes, scales);
+            let mut row = grid.quantise(&line, codes, scales, &mut second);
+            if let Some(refinement) = &refinement {
+                let at = (first + i) * refinement.stride;
+                let to = &mut refined.bytes_mut()[at..][..refinement.stride];
+                refinement.pack(scales, &second, to);
+            }
             row.row = row_norms[i];
             quantised.push(row);
             constants.push((offsets[i], row_norms[i]));
@@ -154,6 +170,16 @@ pub(crate) fn build(
         let slack = norm * centre_norm * (d_in as f64) * 1e-15 * size
             + (middle.abs() + bias.abs() + (scale * offset).abs()) * 6e-7
             + 1e-30;
+        let refined_other = [
+            row.coded.max(row.refined),
+            row.solved,
+            row.row * balance.row,
+            row.half_steps * balance.steps,
+        ];
+        let refined_residual = match options.certificate {
+            Certificate::Proven => row.refined_residual,
+            Certificate::Dithered => row.step * DITHER_FACTOR * DITHERED_PART,
+        };
         let vectors = [
             up(scale * row.step),
             up(middle + slack),
@@ -168,12 +194,33 @@ pub(crate) fn build(
                 set(vector, value);
             }
             set(4, threshold);
+            if let Some(refinement) = &refinement {
+                let at = feature * refinement.stride;
+                let to = &mut refined.bytes_mut()[at..][..refinement.stride];
+                refinement.set_constants(
+                    to,
+                    [
+                        vectors[0],
+                        vectors[2],
+                        vectors[3],
+                        up(size * refined_residual * 1.000_001),
+                        up(size * norm_up(&refined_other) * 1.000_001),
+                        threshold,
+                    ],
+                );
+            }
             lower_slack = lower_slack.max(up(2.0 * slack * 1.000_01));
             largest.0 = largest.0.max(vectors[3]);
             largest.1 = largest.1.max(vectors[1].abs());
         } else {
             set(1, f32::INFINITY);
             set(4, f32::NEG_INFINITY);
+            if let Some(refinement) = &refinement {
+                let at = feature * refinement.stride;
+                let to = &mut refined.bytes_mut()[at..][..refinement.stride];
+                refinement
+                    .set_constants(to, [0.0, 0.0, 0.0, f32::INFINITY, 0.0, f32::NEG_INFINITY]);
+            }
         }
     }
     Ok(Screen {
@@ -183,9 +230,15 @@ pub(crate) fn build(
         d_in,
         blocks,
         centre,
-        columns,
+        powers,
         transform,
         codes_shift: grid.shift,
+        refined_shift: match options.refine {
+            true => grid.refined_shift,
+            false => Vec::new(),
+        },
+        refinement,
+        refined,
         balance,
         lower_slack,
         largest,
@@ -197,8 +250,18 @@ pub(crate) fn build(
 /// `sqrt(2 ln(2 / delta) / 12)` for delta = 2^-64, rounded up.
 const DITHER_FACTOR: f64 = 2.740_6;
 
+/// What a unit of a second code is worth, in units of the first: a quarter, so that four cover a
+/// step; and a third with dither, which takes up the fourth, and a little for rounding.
+pub(crate) const PROVEN_PART: f64 = 0.25;
+pub(crate) const DITHERED_PART: f64 = 0.3334;
+/// The middle of the second codes.
+const REFINED_MIDDLE: f64 = 1.5;
+
 /// The lattice that codes stand for.
 struct Grid {
+    /// The same for second codes.
+    refined_shift: Vec<f64>,
+    part: f64,
     /// The value of code `u` in column `j` is `step * (u - shift_j)`.
     shift: Vec<f64>,
     /// Values up to `reach * step` have a code.
@@ -217,6 +280,8 @@ impl Grid {
         let middle = (lowest + highest) / 2.0;
         let mut shift = zeros(width, "screen")?;
         shift.fill(middle);
+        let mut refined_shift = zeros(width, "screen")?;
+        refined_shift.fill(REFINED_MIDDLE);
         let mut reach = highest - middle + 0.5;
         if let Some(seed) = seed {
             // The middle of the codes plus the dither must not reach beyond the last half unit.
@@ -225,8 +290,16 @@ impl Grid {
             for shift in &mut shift {
                 *shift += random.uniform() - 0.5;
             }
+            for shift in &mut refined_shift {
+                *shift += random.uniform() - 0.5;
+            }
         }
         Ok(Grid {
+            refined_shift,
+            part: match seed {
+                Some(_) => DITHERED_PART,
+                None => PROVEN_PART,
+            },
             shift,
             reach,
             lowest,
@@ -235,8 +308,14 @@ impl Grid {
         })
     }
 
-    /// Codes and block scales of a row.
-    fn quantise(&self, row: &[f64], codes: &mut [u8], scales: &mut [u8]) -> QuantisedRow {
+    /// Codes, block scales and second codes of a row.
+    fn quantise(
+        &self,
+        row: &[f64],
+        codes: &mut [u8],
+        scales: &mut [u8],
+        second: &mut [u8],
+    ) -> QuantisedRow {
         let largest = |values: &[f64]| values.iter().fold(0f64, |max, v| max.max(v.abs()));
         let solved = norm_up(row);
         let mut out = QuantisedRow {
@@ -246,12 +325,15 @@ impl Grid {
             solved,
             row: 0.0,
             half_steps: 0.0,
+            refined_residual: 0.0,
+            refined: 0.0,
         };
         // One unit of the total: a 255th of the largest block step.
         out.step = crate::screen::numbers::to_f32_precision(
             largest(row) / (self.reach * 255.0) * (1.0 + 1e-6),
         );
         if !(out.step.is_normal() && solved.is_finite()) {
+            second.fill(0);
             // Zeros are met exactly; anything else that comes here is always kept.
             codes.fill(self.lowest as u8);
             scales.fill(0);
@@ -259,6 +341,7 @@ impl Grid {
             return out;
         }
         let (mut residual, mut coded, mut steps) = (0.0, 0.0, 0.0);
+        let (mut refined_residual, mut refined) = (0.0, 0.0);
         let blocks = row.chunks_exact(BLOCK_COLUMNS).zip(scales.iter_mut());
         for (b, (row, scale)) in blocks.enumerate() {
             let codes = &mut codes[b * BLOCK_COLUMNS..][..BLOCK_COLUMNS];
@@ -282,10 +365,28 @@ impl Grid {
             }
             residual += squares_up(&errors);
             coded += squares_up(&values);
+            let second = &mut second[b * BLOCK_COLUMNS..][..BLOCK_COLUMNS];
+            let shift = &self.refined_shift[b * BLOCK_COLUMNS..][..BLOCK_COLUMNS];
+            let part = step * self.part;
+            for (i, second) in second.iter_mut().enumerate() {
+                let place = match *scale {
+                    0 => 0.0,
+                    _ => errors[i] / part + shift[i],
+                };
+                let rounded = libm::rint(place).clamp(0.0, 3.0);
+                *second = rounded as u8;
+                let value = part * (rounded - shift[i]);
+                errors[i] -= value;
+                values[i] += value;
+            }
+            refined_residual += squares_up(&errors);
+            refined += squares_up(&values);
             steps += step;
         }
         out.residual = libm::sqrt(residual) * (1.0 + 1e-12) + solved * 1e-14;
         out.coded = libm::sqrt(coded) * (1.0 + 1e-12);
+        out.refined_residual = libm::sqrt(refined_residual) * (1.0 + 1e-12) + solved * 1e-14;
+        out.refined = libm::sqrt(refined) * (1.0 + 1e-12);
         out.half_steps = 0.5 * steps * (1.0 + 1e-12);
         out
     }

@@ -125,6 +125,7 @@
 mod build;
 mod numbers;
 mod query;
+mod refine;
 mod transform;
 
 pub use query::Bounds;
@@ -132,7 +133,8 @@ pub use query::Bounds;
 use crate::error::Error;
 use crate::kernels::screen::{CodeFormat, ScreenKernels};
 use alloc::vec::Vec;
-use build::Balance;
+use build::{Balance, DITHERED_PART, PROVEN_PART};
+use refine::Refinement;
 use transform::Transform;
 
 /// The rows of an encoder, one per feature.
@@ -179,6 +181,8 @@ pub struct Options<'o> {
     pub whiten: bool,
     /// Subtracted from inputs before they meet the quantised rows.
     pub centre: Option<&'o [f64]>,
+    /// Whether rows have two more bits, read for those that pass the first bound.
+    pub refine: bool,
     /// Where the dither comes from; from a hash of the weights if `None`.
     pub seed: Option<u64>,
 }
@@ -219,13 +223,17 @@ pub struct Screen {
     features: usize,
     d_in: usize,
     blocks: usize,
-    /// Empty if nothing is subtracted.
+    /// Subtracted from inputs; padded to whole blocks, like all vectors over columns.
     centre: Vec<f64>,
-    /// A power of two for each input: rows are multiplied, inputs divided.
-    columns: Vec<f64>,
+    /// A power of two for each input, which it is multiplied by; the rows are divided.
+    powers: Vec<f64>,
     transform: Option<Transform>,
     /// What codes are shifted by, for each column.
     codes_shift: Vec<f64>,
+    /// The same for second codes; empty without.
+    refined_shift: Vec<f64>,
+    refinement: Option<Refinement>,
+    refined: Weights,
     balance: Balance,
     /// Twice the largest of what offsets were raised by.
     lower_slack: f32,
@@ -278,13 +286,31 @@ impl Screen {
 
     /// Bytes held.
     pub fn bytes_held(&self) -> usize {
-        let vectors = self.centre.len() + self.columns.len() + self.codes_shift.len();
+        self.bytes_read() + self.refined.len
+    }
+
+    /// Bytes read for each input, before any row is refined or computed exactly.
+    pub fn bytes_read(&self) -> usize {
+        let vectors = [
+            &self.centre,
+            &self.powers,
+            &self.codes_shift,
+            &self.refined_shift,
+        ];
+        let vectors: usize = vectors.iter().map(|vector| vector.len()).sum();
         self.panels.len + vectors * 8 + self.transform.as_ref().map_or(0, Transform::bytes)
     }
 
-    /// Bytes read for each input, before any row is computed exactly.
-    pub fn bytes_read(&self) -> usize {
-        self.bytes_held()
+    /// Bytes read for each row that is refined.
+    pub fn bytes_refined(&self) -> usize {
+        self.refinement.map_or(0, |refinement| refinement.stride)
+    }
+
+    fn refined_part(&self) -> f64 {
+        match self.certificate {
+            Certificate::Proven => PROVEN_PART,
+            Certificate::Dithered => DITHERED_PART,
+        }
     }
 
     /// Number of features.

@@ -8,9 +8,29 @@ use crate::screen::{Certificate, Screen};
 const LARGEST: f64 = 32_639.0;
 /// The smallest step; smaller inputs are all remainder.
 const SMALLEST_STEP: f64 = 1e-30;
-
 /// Block norms are not allowed to underflow.
 const SMALLEST_SQUARE: f32 = 1e-36;
+/// Rows fetched ahead of the one being refined.
+const AHEAD: usize = 6;
+
+/// An input as the panels meet it.
+#[derive(Debug)]
+pub(crate) struct Input<'w> {
+    /// Planes of a multiple of four blocks, zero behind the last.
+    pub(crate) high: &'w [i8],
+    pub(crate) low: &'w [i8],
+    sums: &'w [i32],
+    corrections: &'w [i32],
+    /// Empty unless dithered.
+    pub(crate) squares: &'w [f32],
+    /// For each block, the sum of the integers times the shift of second codes; empty without.
+    pub(crate) refined_shifts: &'w [f64],
+    pub(crate) step: f64,
+    pub(crate) spread: f32,
+    pub(crate) slack: f32,
+    /// Whether bounds can be formed without overflow.
+    usable: bool,
+}
 
 /// What a screen says about one input.
 #[derive(Debug)]
@@ -19,16 +39,13 @@ pub struct Bounds<'w> {
     upper: &'w [f32],
     lower: &'w [f32],
     features: usize,
+    input: Input<'w>,
 }
 
 impl Bounds<'_> {
     /// The features whose upper bound is not below their threshold, ascending.
     pub fn kept(&self) -> impl Iterator<Item = usize> + Clone {
-        let features = self.features;
-        let panels = self.keep.iter().enumerate();
-        panels
-            .flat_map(move |(panel, &bits)| Bits(bits).map(move |r| panel * PANEL_ROWS + r))
-            .take_while(move |&feature| feature < features)
+        kept(self.keep, self.features)
     }
 
     /// Upper bounds of `p_i`; may be NaN or infinite, which bounds nothing. Empty unless asked for.
@@ -40,6 +57,23 @@ impl Bounds<'_> {
     pub fn lower(&self) -> &[f32] {
         self.lower.get(..self.features).unwrap_or(&[])
     }
+
+    /// A closer upper bound for one feature, if the screen has second codes; else the same again.
+    pub fn refined_upper(&self, screen: &Screen, kernels: &ScreenKernels, feature: usize) -> f32 {
+        let upper = self.upper().get(feature).copied().unwrap_or(f32::INFINITY);
+        match screen.refinement.is_some() && upper < f32::INFINITY {
+            true => up(screen.refine(kernels, &self.input, feature, upper).0),
+            false => upper,
+        }
+    }
+}
+
+/// The positions of the ones in masks of sixteen.
+fn kept(keep: &[u16], features: usize) -> impl Iterator<Item = usize> + Clone {
+    let panels = keep.iter().enumerate();
+    panels
+        .flat_map(move |(panel, &bits)| Bits(bits).map(move |r| panel * PANEL_ROWS + r))
+        .take_while(move |&feature| feature < features)
 }
 
 /// The positions of the ones.
@@ -60,236 +94,268 @@ impl Iterator for Bits {
     }
 }
 
-/// How much of [`Bounds`] is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) upper: bool,
-    pub(crate) lower: bool,
-}
+/// Cuts work space into parts.
+struct Cut<'w>(&'w mut [f64]);
 
-/// An input as integers.
-struct Quantised<'w> {
-    high: &'w mut [i32],
-    low: &'w mut [i32],
-    sums: &'w mut [i32],
-    step: f64,
-    /// Upper bound of the norm of what the integers leave out.
-    remainder: f64,
-    /// Upper bound of the norm of the integers times the step.
-    coded: f64,
+impl<'w> Cut<'w> {
+    fn doubles(&mut self, len: usize) -> &'w mut [f64] {
+        let (part, rest) = core::mem::take(&mut self.0)
+            .split_at_mut_checked(len)
+            .unwrap_or((&mut [], &mut []));
+        self.0 = rest;
+        part
+    }
+
+    /// `len` elements of a type whose size divides that of f64.
+    fn take<T: bytemuck::Pod>(&mut self, len: usize) -> &'w mut [T] {
+        let words = (len * size_of::<T>()).div_ceil(8);
+        bytemuck::cast_slice_mut(self.doubles(words))
+            .get_mut(..len)
+            .unwrap_or(&mut [])
+    }
 }
 
 impl Screen {
     /// Length of the work space that [`Screen::bounds`] needs.
     pub fn work_len(&self) -> usize {
         let width = self.blocks * BLOCK_COLUMNS;
+        let padded = self.blocks.next_multiple_of(4) * BLOCK_COLUMNS;
         let panels = self.features.div_ceil(PANEL_ROWS);
-        // Two vectors; two planes twice; sums, corrections, squares; masks; bounds.
+        // Two vectors and shift sums; planes; sums twice, corrections, squares; masks; bounds.
         2 * width
-            + 4 * (width / 8)
+            + self.blocks
+            + 2 * (width / 8)
+            + 2 * (padded / 8)
             + 4 * self.blocks.div_ceil(2)
             + panels.div_ceil(4)
             + panels * PANEL_ROWS
     }
 
-    /// Bounds for the input `x`, whose values are f32 and finite.
+    /// Bounds for the input `x`, d_in finite values; upper and lower ones for each feature if
+    /// `ranked`.
     ///
-    /// `work` needs [`Screen::work_len`] values. With a shorter one, or an input whose square
-    /// overflows, every feature is kept.
+    /// `None` if `work` is shorter than [`Screen::work_len`] or `x` has another length.
     pub fn bounds<'w>(
         &self,
         kernels: &ScreenKernels,
         x: &[f32],
-        bounded: bool,
+        ranked: bool,
         work: &'w mut [f64],
-    ) -> Bounds<'w> {
-        let wanted = Wanted {
-            upper: bounded,
-            lower: bounded,
-        };
-        let width = self.blocks * BLOCK_COLUMNS;
-        let panels = self.features.div_ceil(PANEL_ROWS);
-        let mut rest = work;
-        let mut take = |len: usize| -> &'w mut [f64] {
-            let (part, tail) = core::mem::take(&mut rest)
-                .split_at_mut_checked(len)
-                .unwrap_or((&mut [], &mut []));
-            rest = tail;
-            part
-        };
-        let (y, z) = (take(width), take(width));
-        let mut words = |len| bytemuck::cast_slice_mut::<f64, i32>(take(len));
-        let mut first = Quantised {
-            high: words(width / 8),
-            low: words(width / 8),
-            sums: words(self.blocks.div_ceil(2)),
-            step: 0.0,
-            remainder: 0.0,
-            coded: 0.0,
-        };
-        let mut second = Quantised {
-            high: words(width / 8),
-            low: words(width / 8),
-            sums: words(self.blocks.div_ceil(2)),
-            step: 0.0,
-            remainder: 0.0,
-            coded: 0.0,
-        };
-        let corrections = &mut words(self.blocks.div_ceil(2))[..self.blocks];
-        let squares = bytemuck::cast_slice_mut::<i32, f32>(words(self.blocks.div_ceil(2)));
-        let squares = &mut squares[..self.blocks];
-        let keep = bytemuck::cast_slice_mut::<f64, u16>(take(panels.div_ceil(4)));
-        let bounds = bytemuck::cast_slice_mut::<f64, f32>(take(panels * PANEL_ROWS));
-        let (upper, lower) = bounds.split_at_mut(panels * PANEL_ROWS);
-
-        // y = (x - c) / column, and the norm of x in those units.
-        let mut norm_x = 0.0;
-        for (j, (y, x)) in y.iter_mut().zip(x).enumerate() {
-            let column = self.columns.get(j).copied().unwrap_or(1.0);
-            let (inverse, x) = (1.0 / column, f64::from(*x));
-            norm_x += (x * inverse) * (x * inverse);
-            *y = (x - self.centre.get(j).copied().unwrap_or(0.0)) * inverse;
+    ) -> Option<Bounds<'w>> {
+        if work.len() < self.work_len() || x.len() != self.d_in {
+            return None;
         }
-        let norm_x = libm::sqrt(norm_x * (1.0 + SUM_ERROR));
-        y.get_mut(self.d_in..).unwrap_or(&mut []).fill(0.0);
-        let norm_y = norm_up(y);
+        let mut cut = Cut(work);
+        let input = self.quantise(kernels, x, &mut cut);
+        let panels = self.features.div_ceil(PANEL_ROWS);
+        let keep: &mut [u16] = cut.take(panels);
+        let rows = panels * PANEL_ROWS;
+        // Refining starts from upper bounds.
+        let bounded = ranked || self.refinement.is_some();
+        let upper: &mut [f32] = cut.take(if bounded { rows } else { 0 });
+        let lower: &mut [f32] = cut.take(if ranked { rows } else { 0 });
+        if !input.usable {
+            keep.fill(u16::MAX);
+            upper.fill(f32::INFINITY);
+            lower.fill(f32::NEG_INFINITY);
+        } else {
+            let words = self.blocks * BLOCK_COLUMNS;
+            let plane = |plane: &'w [i8]| bytemuck::cast_slice(plane.get(..words).unwrap_or(&[]));
+            let panel_input = ScreenInput {
+                high: plane(input.high),
+                low: plane(input.low),
+                sums: input.sums,
+                corrections: input.corrections,
+                squares: input.squares,
+                step: input.step as f32,
+                spread: input.spread,
+                slack: input.slack,
+            };
+            let mut output = ScreenOutput {
+                keep: &mut *keep,
+                upper: &mut *upper,
+                lower: &mut *lower,
+            };
+            let (panels, blocks) = (self.panels.bytes(), self.blocks);
+            kernels.screen(self.format, panels, blocks, &panel_input, &mut output);
+            lower
+                .iter_mut()
+                .for_each(|lower| *lower -= self.lower_slack);
+            if self.refinement.is_some() && !ranked {
+                self.refine_kept(kernels, &input, keep, upper);
+            }
+        }
+        Some(Bounds {
+            keep,
+            upper,
+            lower,
+            features: self.features,
+            input,
+        })
+    }
+
+    /// Drops the kept rows whose refined bound is below their threshold.
+    fn refine_kept(
+        &self,
+        kernels: &ScreenKernels,
+        input: &Input<'_>,
+        keep: &mut [u16],
+        upper: &[f32],
+    ) {
+        // Fetches run ahead of the masks that are being changed: they wait in a ring.
+        let mut ring = [0usize; AHEAD];
+        let (mut fetched, mut done) = (0, 0);
+        let refine = |keep: &mut [u16], feature: usize| {
+            let first = upper.get(feature).copied().unwrap_or(f32::INFINITY);
+            if !(first < f32::INFINITY) {
+                return;
+            }
+            let (refined, threshold) = self.refine(kernels, input, feature, first);
+            if refined < f64::from(threshold) {
+                if let Some(bits) = keep.get_mut(feature / PANEL_ROWS) {
+                    *bits &= !(1 << (feature % PANEL_ROWS));
+                }
+            }
+        };
+        for panel in 0..keep.len() {
+            for r in Bits(keep[panel]) {
+                let feature = panel * PANEL_ROWS + r;
+                if feature >= self.features {
+                    break;
+                }
+                if fetched - done == AHEAD {
+                    refine(keep, ring[done % AHEAD]);
+                    done += 1;
+                }
+                kernels.prefetch(self.refined_row(feature));
+                ring[fetched % AHEAD] = feature;
+                fetched += 1;
+            }
+        }
+        while done < fetched {
+            refine(keep, ring[done % AHEAD]);
+            done += 1;
+        }
+    }
+
+    /// The input as integers, and what that leaves out.
+    fn quantise<'w>(&self, kernels: &ScreenKernels, x: &[f32], cut: &mut Cut<'w>) -> Input<'w> {
+        let (width, blocks) = (self.blocks * BLOCK_COLUMNS, self.blocks);
+        let padded = blocks.next_multiple_of(4) * BLOCK_COLUMNS;
         let d = self.d_in as f64;
+        let y = cut.doubles(width);
+        let spare = cut.doubles(width);
+        let root = |sum: f64| libm::sqrt(sum * (1.0 + SUM_ERROR)) * (1.0 + 1e-12);
+
+        // y = (x - c) power, in whole lines; the last one is padded.
+        let (body, tail) = x.split_at(self.d_in / 8 * 8);
+        let (y_body, y_tail) = y.split_at_mut(body.len());
+        let (fixed, fixed_tail) = self.centre.split_at(body.len());
+        let (powers, powers_tail) = self.powers.split_at(body.len());
+        let [mut raw, mut sum, mut largest] = kernels.centre(body, fixed, powers, y_body);
+        y_tail.fill(0.0);
+        let fixed_tail = fixed_tail.iter().zip(powers_tail);
+        for ((y, x), (centre, power)) in y_tail.iter_mut().zip(tail).zip(fixed_tail) {
+            let scaled = f64::from(*x) * power;
+            *y = (f64::from(*x) - centre) * power;
+            raw += scaled * scaled;
+            sum += *y * *y;
+            largest = largest.max(y.abs());
+        }
+        let (norm_x, norm_y) = (root(raw), root(sum));
 
         // What is left out before the screen's own basis, per unit of the row's norm ...
         let mut row_slack = norm_y * 3e-16 + norm_x * (d / 16.0 + 12.0) * 2.5e-16;
         // ... and per unit of the solved row's.
         let mut solved_slack = 0.0;
+        let mut spread = norm_y;
+        let high: &mut [i8] = cut.take(width);
+        let low: &mut [i8] = cut.take(width);
+        let first_sums: &mut [i32] = cut.take(blocks);
         let source = match &self.transform {
             None => &*y,
             Some(transform) => {
-                quantise(y, &mut first);
-                row_slack += first.remainder;
-                let planes = (&*first.high, &*first.low, &first.sums[..self.blocks]);
-                transform.apply(kernels, planes, first.step, z);
-                solved_slack += (d + 64.0) * 2.3e-16 * transform.norm() * first.coded;
-                &*z
+                let step = step_for(largest);
+                let [left, coded] = kernels.quantise(y, step, high, low, first_sums);
+                row_slack += root(left);
+                solved_slack += (d + 64.0) * 2.3e-16 * transform.norm() * root(coded);
+                let planes = (bytemuck::cast_slice(high), bytemuck::cast_slice(low));
+                transform.apply(kernels, planes, first_sums, step, spare);
+                [sum, largest] = kernels.measure(spare);
+                spread = root(sum);
+                &*spare
             }
         };
-        let spread = norm_up(source);
         solved_slack += spread * 1e-15;
-        quantise(source, &mut second);
-        let eta = (self.blocks as f64 + 16.0) * 1.3e-7;
-        let coded_slack = second.remainder + second.coded * eta;
+
+        let high: &mut [i8] = cut.take(padded);
+        let low: &mut [i8] = cut.take(padded);
+        let sums: &mut [i32] = cut.take(blocks);
+        let step = step_for(largest);
+        let [left, coded] = kernels.quantise(
+            source,
+            step,
+            high.get_mut(..width).unwrap_or(&mut []),
+            low.get_mut(..width).unwrap_or(&mut []),
+            sums,
+        );
+        high.get_mut(width..).unwrap_or(&mut []).fill(0);
+        low.get_mut(width..).unwrap_or(&mut []).fill(0);
+        let coded = root(coded);
         let slack = norm_up(&[
-            coded_slack,
+            root(left) + coded * (blocks as f64 + 16.0) * 1.3e-7,
             solved_slack,
             row_slack / self.balance.row,
-            second.step * 1.01 / self.balance.steps,
+            step * 1.01 / self.balance.steps,
         ]);
 
-        for (b, correction) in corrections.iter_mut().enumerate() {
-            let at = b * BLOCK_COLUMNS / 4..(b + 1) * BLOCK_COLUMNS / 4;
-            let shift = &self.codes_shift[b * BLOCK_COLUMNS..][..BLOCK_COLUMNS];
-            *correction = match self.certificate {
-                Certificate::Proven => libm::rint(-shift[0] * f64::from(second.sums[b])) as i32,
-                Certificate::Dithered => {
-                    let mut total = 0.0;
-                    let planes = second.high[at.clone()].iter().zip(&second.low[at]);
-                    for (i, (high, low)) in planes.enumerate() {
-                        let (high, low) = (high.to_le_bytes(), low.to_le_bytes());
-                        for k in 0..4 {
-                            let z = f64::from(high[k] as i8) * 256.0 + f64::from(low[k] as i8);
-                            total -= z * shift[4 * i + k];
-                        }
-                    }
-                    libm::rint(total) as i32
-                }
-            };
-            let block = &source[b * BLOCK_COLUMNS..][..BLOCK_COLUMNS];
-            if self.certificate == Certificate::Dithered {
-                squares[b] = up(squares_up(block) * 1.000_01).max(SMALLEST_SQUARE);
+        let corrections: &mut [i32] = cut.take(blocks);
+        let shifts = cut.doubles(blocks);
+        let dithered = self.certificate == Certificate::Dithered;
+        let squares: &mut [f32] = cut.take(if dithered { blocks } else { 0 });
+        if dithered {
+            kernels.shift_sums(high, low, &self.codes_shift, shifts);
+            for (square, block) in squares
+                .iter_mut()
+                .zip(source.as_chunks::<BLOCK_COLUMNS>().0)
+            {
+                *square = up(squares_up(block) * 1.000_01).max(SMALLEST_SQUARE);
             }
+        } else {
+            let shift = self.codes_shift.first().copied().unwrap_or(0.0);
+            for (out, sum) in shifts.iter_mut().zip(&*sums) {
+                *out = shift * f64::from(*sum);
+            }
+        }
+        for (correction, shift) in corrections.iter_mut().zip(&*shifts) {
+            *correction = libm::rint(-shift) as i32;
+        }
+        if self.refinement.is_some() {
+            kernels.shift_sums(high, low, &self.refined_shift, shifts);
         }
         let (spread, slack) = (up(spread * 1.000_001), up(slack * 1.000_001));
         let (other, offset) = self.largest;
-        let reach = f64::from(other) * 2.0 * (second.coded + f64::from(slack));
-        let usable = second.step < 1e20 && reach + f64::from(offset) < 1e37 && spread.is_finite();
-        let keep = keep.get_mut(..panels).unwrap_or(&mut []);
-        if !usable {
-            keep.fill(u16::MAX);
-            upper.fill(f32::INFINITY);
-            lower.fill(f32::NEG_INFINITY);
-        } else {
-            let input = ScreenInput {
-                high: second.high,
-                low: second.low,
-                sums: &second.sums[..self.blocks],
-                corrections,
-                squares: match self.certificate {
-                    Certificate::Dithered => squares,
-                    Certificate::Proven => &[],
-                },
-                step: second.step as f32,
-                spread,
-                slack,
-            };
-            let mut output = ScreenOutput {
-                keep: &mut *keep,
-                upper: if wanted.upper { &mut *upper } else { &mut [] },
-                lower: if wanted.lower { &mut *lower } else { &mut [] },
-            };
-            kernels.screen(
-                self.format,
-                self.panels.bytes(),
-                self.blocks,
-                &input,
-                &mut output,
-            );
-            output
-                .lower
-                .iter_mut()
-                .for_each(|lower| *lower -= self.lower_slack);
-        }
-        Bounds {
-            keep,
-            upper,
-            lower,
-            features: self.features,
+        let reach = f64::from(other) * 2.0 * (coded + f64::from(slack));
+        Input {
+            high,
+            low,
+            sums,
+            corrections,
+            squares,
+            refined_shifts: match self.refinement.is_some() {
+                true => shifts,
+                false => &[],
+            },
+            step,
+            spread,
+            slack,
+            usable: step < 1e20 && reach + f64::from(offset) < 1e37 && spread.is_finite(),
         }
     }
 }
 
-/// Rounds `values` to `step * (256 high + low)`.
-fn quantise(values: &[f64], out: &mut Quantised<'_>) {
-    let largest = values.iter().fold(0f64, |max, v| max.max(v.abs()));
-    // An f32, so that its product with a 16-bit integer is exact.
-    let step = f64::from((largest / LARGEST * (1.0 + 1e-6)) as f32).max(SMALLEST_STEP);
-    let inverse = 1.0 / step;
-    let (mut left, mut coded) = (0.0, 0.0);
-    let words = out.high.iter_mut().zip(out.low.iter_mut());
-    for (values, (high, low)) in values.as_chunks::<4>().0.iter().zip(words) {
-        let (mut highs, mut lows) = ([0u8; 4], [0u8; 4]);
-        for (i, value) in values.iter().enumerate() {
-            // Adding and taking away 1.5 * 2^52 rounds to the nearest integer.
-            let z = (value * inverse + 6_755_399_441_055_744.0) - 6_755_399_441_055_744.0;
-            let error = value - z * step;
-            left += error * error;
-            coded += (z * step) * (z * step);
-            let z = z as i32;
-            let upper = (z + 128) >> 8;
-            highs[i] = upper as u8;
-            lows[i] = (z - 256 * upper) as u8;
-        }
-        *high = i32::from_le_bytes(highs);
-        *low = i32::from_le_bytes(lows);
-    }
-    for (b, sum) in out.sums.iter_mut().enumerate() {
-        let at = b * BLOCK_COLUMNS / 4..(b + 1) * BLOCK_COLUMNS / 4;
-        let plane = |words: &[i32]| -> i32 {
-            let words = words.get(at.clone()).unwrap_or(&[]).iter();
-            words
-                .flat_map(|word| word.to_le_bytes())
-                .map(|byte| i32::from(byte as i8))
-                .sum()
-        };
-        *sum = 256 * plane(out.high) + plane(out.low);
-    }
-    out.step = step;
-    out.remainder = libm::sqrt(left * (1.0 + SUM_ERROR)) * (1.0 + 1e-12);
-    out.coded = libm::sqrt(coded * (1.0 + SUM_ERROR)) * (1.0 + 1e-12);
+/// The step with which values up to `largest` are rounded to 16 bits: an f32, so that its product
+/// with such an integer is exact.
+fn step_for(largest: f64) -> f64 {
+    f64::from((largest / LARGEST * (1.0 + 1e-6)) as f32).max(SMALLEST_STEP)
 }

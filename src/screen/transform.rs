@@ -101,7 +101,8 @@ impl Transform {
     pub(crate) fn apply(
         &self,
         kernels: &ScreenKernels,
-        (high, low, sums): (&[i32], &[i32], &[i32]),
+        (high, low): (&[i32], &[i32]),
+        sums: &[i32],
         step: f64,
         out: &mut [f64],
     ) {

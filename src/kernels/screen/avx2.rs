@@ -12,7 +12,7 @@ use core::arch::x86_64::*;
 
 use super::{
     CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
-    TILE_ROWS, U4, U6, U8, row_pairs, split_panel, subtract_tile,
+    TILE_ROWS, U4, U6, U8, input, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
@@ -20,6 +20,11 @@ pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     level: Level::Avx2,
     screen: [screen::<U4>, screen::<U6>, screen::<U8>],
     dot_bytes,
+    refine,
+    centre,
+    measure,
+    quantise,
+    shift_sums,
     subtract_products,
 };
 
@@ -321,4 +326,80 @@ fn load_doubles(values: &[f64; 4]) -> __m256d {
 fn store_doubles(out: &mut [f64; 4], x: __m256d) {
     // SAFETY: the reference covers the 32 bytes; the store needs no alignment.
     unsafe { _mm256_storeu_pd(out.as_mut_ptr(), x) }
+}
+
+#[target_feature(enable = "avx2")]
+fn centre(x: &[f32], centre: &[f64], powers: &[f64], y: &mut [f64]) -> [f64; 3] {
+    input::centre(x, centre, powers, y)
+}
+
+#[target_feature(enable = "avx2")]
+fn measure(values: &[f64]) -> [f64; 2] {
+    input::measure(values)
+}
+
+#[target_feature(enable = "avx2")]
+fn quantise(
+    values: &[f64],
+    step: f64,
+    high: &mut [i8],
+    low: &mut [i8],
+    block_sums: &mut [i32],
+) -> [f64; 2] {
+    input::quantise(values, step, high, low, block_sums)
+}
+
+#[target_feature(enable = "avx2")]
+fn shift_sums(high: &[i8], low: &[i8], shift: &[f64], out: &mut [f64]) {
+    input::shift_sums(high, low, shift, out);
+}
+
+/// `vpmaddubsw` adds two products, at most 2 x 3 x 128; `vpmaddwd` multiplies them by the scale: a
+/// lane grows by at most 2 x 4 x 3 x 128 x 255 for a block, and i32 holds 2,700 of those.
+#[target_feature(enable = "avx2")]
+fn refine(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
+    let mut sums = [_mm256_setzero_si256(); 2];
+    let mask = _mm256_set1_epi8(3);
+    let planes = high
+        .as_chunks::<256>()
+        .0
+        .iter()
+        .zip(low.as_chunks::<256>().0);
+    let rows = codes
+        .as_chunks::<64>()
+        .0
+        .iter()
+        .zip(scales.as_chunks::<4>().0);
+    for ((codes, scales), (high, low)) in rows.zip(planes) {
+        for (half, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+            let codes = load(codes);
+            let codes = [
+                _mm256_and_si256(codes, mask),
+                _mm256_and_si256(_mm256_srli_epi16::<2>(codes), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<6>(codes), mask),
+            ];
+            for (b, codes) in codes.into_iter().enumerate() {
+                let scale = _mm256_set1_epi16(i16::from(scales[b]));
+                for (sum, plane) in sums.iter_mut().zip([low, high]) {
+                    let z = load_signed(&plane.as_chunks::<32>().0[2 * b + half]);
+                    let pairs = _mm256_maddubs_epi16(codes, z);
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, scale));
+                }
+            }
+        }
+    }
+    let mut lanes = [[0i32; 8]; 2];
+    for (lanes, sum) in lanes.iter_mut().zip(sums) {
+        store_ints(lanes, sum);
+    }
+    let [low, high] = lanes.map(|lanes| lanes.iter().map(|&lane| i64::from(lane)).sum::<i64>());
+    256 * high + low
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load_signed(bytes: &[i8; 32]) -> __m256i {
+    // SAFETY: the reference covers the 32 bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }

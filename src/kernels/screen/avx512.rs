@@ -7,7 +7,7 @@ use core::arch::x86_64::*;
 
 use super::{
     CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
-    TILE_ROWS, U4, U6, U8, row_pairs, split_panel, subtract_tile,
+    TILE_ROWS, U4, U6, U8, input, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
@@ -15,6 +15,11 @@ pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     level: Level::Avx512,
     screen: [screen::<U4, 512>, screen::<U6, 768>, screen::<U8, 1024>],
     dot_bytes,
+    refine,
+    centre,
+    measure,
+    quantise,
+    shift_sums,
     subtract_products,
 };
 
@@ -329,4 +334,79 @@ fn load_doubles(values: &[f64]) -> __m512d {
 fn store_doubles(out: &mut [f64; 8], x: __m512d) {
     // SAFETY: the reference covers the 64 bytes; the store needs no alignment.
     unsafe { _mm512_storeu_pd(out.as_mut_ptr(), x) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn centre(x: &[f32], centre: &[f64], powers: &[f64], y: &mut [f64]) -> [f64; 3] {
+    input::centre(x, centre, powers, y)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn measure(values: &[f64]) -> [f64; 2] {
+    input::measure(values)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn quantise(
+    values: &[f64],
+    step: f64,
+    high: &mut [i8],
+    low: &mut [i8],
+    block_sums: &mut [i32],
+) -> [f64; 2] {
+    input::quantise(values, step, high, low, block_sums)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn shift_sums(high: &[i8], low: &[i8], shift: &[f64], out: &mut [f64]) {
+    input::shift_sums(high, low, shift, out);
+}
+
+/// `vpmaddubsw` adds two products, at most 2 x 3 x 128; `vpdpwssd` multiplies them by the scale: a
+/// lane grows by at most 4 x 3 x 128 x 255 for a block, and i32 holds 5,000 of those.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn refine(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
+    let mut sums = [[_mm512_setzero_si512(); 2]; 2];
+    let mask = _mm512_set1_epi8(3);
+    let planes = high
+        .as_chunks::<256>()
+        .0
+        .iter()
+        .zip(low.as_chunks::<256>().0);
+    let rows = codes
+        .as_chunks::<64>()
+        .0
+        .iter()
+        .zip(scales.as_chunks::<4>().0);
+    for ((codes, scales), (high, low)) in rows.zip(planes) {
+        let codes = load(codes);
+        let codes = [
+            _mm512_and_si512(codes, mask),
+            _mm512_and_si512(_mm512_srli_epi16::<2>(codes), mask),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask),
+            _mm512_and_si512(_mm512_srli_epi16::<6>(codes), mask),
+        ];
+        for (b, codes) in codes.into_iter().enumerate() {
+            let scale = _mm512_set1_epi16(i16::from(scales[b]));
+            for (sums, plane) in sums.iter_mut().zip([low, high]) {
+                let z = load_signed(&plane.as_chunks::<64>().0[b]);
+                let pairs = _mm512_maddubs_epi16(codes, z);
+                sums[b % 2] = _mm512_dpwssd_epi32(sums[b % 2], pairs, scale);
+            }
+        }
+    }
+    let mut totals = [0; 2];
+    for (total, [a, b]) in totals.iter_mut().zip(sums) {
+        let (low, high) = halves(_mm512_add_epi32(a, b));
+        *total = _mm512_reduce_add_epi64(_mm512_add_epi64(low, high));
+    }
+    let [low, high] = totals;
+    256 * high + low
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_signed(bytes: &[i8; 64]) -> __m512i {
+    // SAFETY: the reference covers the 64 bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }

@@ -41,6 +41,7 @@
 mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512;
+mod input;
 mod scalar;
 
 use super::Level;
@@ -133,7 +134,9 @@ pub struct ScreenOutput<'o> {
 type Screen = unsafe fn(&[u8], usize, &ScreenInput<'_>, &mut ScreenOutput<'_>);
 /// `(codes, high, low, out)`
 type DotBytes = unsafe fn(&[u8], &[i32], &[i32], &mut [i64; PANEL_ROWS]);
-/// `(a, b, c)`
+/// `(scales, codes, high, low)`
+type Refine = unsafe fn(&[u8], &[u8], &[i8], &[i8]) -> i64;
+/// `(a, b, c, stride)`
 type SubtractProducts = unsafe fn(Matrix<'_>, Matrix<'_>, &mut [f64], usize);
 
 /// One level's screen kernels.
@@ -145,6 +148,11 @@ pub struct ScreenKernels {
     level: Level,
     screen: [Screen; 3],
     dot_bytes: DotBytes,
+    refine: Refine,
+    centre: unsafe fn(&[f32], &[f64], &[f64], &mut [f64]) -> [f64; 3],
+    measure: unsafe fn(&[f64]) -> [f64; 2],
+    quantise: unsafe fn(&[f64], f64, &mut [i8], &mut [i8], &mut [i32]) -> [f64; 2],
+    shift_sums: unsafe fn(&[i8], &[i8], &[f64], &mut [f64]),
     subtract_products: SubtractProducts,
 }
 
@@ -218,6 +226,58 @@ impl ScreenKernels {
         }
         // SAFETY: a table is handed out only after its level was detected.
         unsafe { (self.dot_bytes)(codes, high, low, out) }
+    }
+
+    /// `sum over blocks b of m_b * sum over its columns j of v_j z_j`, exactly, for one row of
+    /// 2-bit codes `v`, 16 bytes to a block: byte `i` of each 64 holds column `i` of four
+    /// neighbouring blocks, the first in the lowest bits. `scales` holds a byte for each block.
+    ///
+    /// The number of blocks is that of the planes; codes are padded to a multiple of 64 bytes and
+    /// planes and scales to a multiple of four blocks.
+    pub fn refine(&self, scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
+        let blocks = scales.len();
+        let columns = blocks * BLOCK_COLUMNS;
+        let lengths = [4 * codes.len(), high.len(), low.len()];
+        if lengths != [columns; 3] || blocks % 4 != 0 {
+            debug_assert!(false, "refine: lengths disagree");
+            return 0;
+        }
+        // SAFETY: a table is handed out only after its level was detected.
+        unsafe { (self.refine)(scales, codes, high, low) }
+    }
+
+    /// `y = (x - centre) * power`; returns the sum of `(x * power)^2`, the sum of `y^2` and the
+    /// largest magnitude in `y`. All slices have one length, a multiple of eight.
+    pub fn centre(&self, x: &[f32], centre: &[f64], powers: &[f64], y: &mut [f64]) -> [f64; 3] {
+        // SAFETY: a table is handed out only after its level was detected.
+        unsafe { (self.centre)(x, centre, powers, y) }
+    }
+
+    /// The sum of squares and the largest magnitude. The length is a multiple of eight.
+    pub fn measure(&self, values: &[f64]) -> [f64; 2] {
+        // SAFETY: a table is handed out only after its level was detected.
+        unsafe { (self.measure)(values) }
+    }
+
+    /// `values = step * (256 high + low) + remainder`: writes the integers and their sums over
+    /// blocks, returns the sums of squares of the remainder and of `step * (256 high + low)`.
+    /// The magnitudes of `values` are at most `32,639 step`.
+    pub fn quantise(
+        &self,
+        values: &[f64],
+        step: f64,
+        high: &mut [i8],
+        low: &mut [i8],
+        block_sums: &mut [i32],
+    ) -> [f64; 2] {
+        // SAFETY: a table is handed out only after its level was detected.
+        unsafe { (self.quantise)(values, step, high, low, block_sums) }
+    }
+
+    /// For each block, the sum of `shift * (256 high + low)`.
+    pub fn shift_sums(&self, high: &[i8], low: &[i8], shift: &[f64], out: &mut [f64]) {
+        // SAFETY: a table is handed out only after its level was detected.
+        unsafe { (self.shift_sums)(high, low, shift, out) }
     }
 
     /// Asks for the cache lines of `bytes`, which are read soon.

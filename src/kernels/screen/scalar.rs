@@ -1,8 +1,8 @@
 //! What each screen kernel computes, in plain Rust.
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
-    TILE_ROWS, U4, U6, U8, row_pairs, split_panel, subtract_tile,
+    BLOCK_COLUMNS, CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput,
+    TILE_COLUMNS, TILE_ROWS, U4, U6, U8, input, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
@@ -10,6 +10,11 @@ pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     level: Level::Scalar,
     screen: [screen::<U4>, screen::<U6>, screen::<U8>],
     dot_bytes,
+    refine,
+    centre,
+    measure,
+    quantise,
+    shift_sums,
     subtract_products,
 };
 
@@ -144,4 +149,37 @@ fn subtract_products(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize)
         }
     }
     subtract_tile(c, stride, &sums);
+}
+
+fn centre(x: &[f32], centre: &[f64], powers: &[f64], y: &mut [f64]) -> [f64; 3] {
+    input::centre(x, centre, powers, y)
+}
+
+fn measure(values: &[f64]) -> [f64; 2] {
+    input::measure(values)
+}
+
+fn quantise(
+    values: &[f64],
+    step: f64,
+    high: &mut [i8],
+    low: &mut [i8],
+    block_sums: &mut [i32],
+) -> [f64; 2] {
+    input::quantise(values, step, high, low, block_sums)
+}
+
+fn shift_sums(high: &[i8], low: &[i8], shift: &[f64], out: &mut [f64]) {
+    input::shift_sums(high, low, shift, out);
+}
+
+fn refine(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
+    let mut sum = 0;
+    for (at, (high, low)) in high.iter().zip(low).enumerate() {
+        let (block, column) = (at / BLOCK_COLUMNS, at % BLOCK_COLUMNS);
+        let code = codes[block / 4 * 64 + column] >> (2 * (block % 4)) & 3;
+        let z = 256 * i64::from(*high) + i64::from(*low);
+        sum += i64::from(scales[block]) * i64::from(code) * z;
+    }
+    sum
 }
