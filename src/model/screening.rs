@@ -61,14 +61,18 @@ fn rules(parts: &Parts<'_>) -> Option<OwnedRules> {
             })
         }
         Activation::Gated { gate_bias } => Some(OwnedRules {
-            // S > -gate_bias, and scale S > -bias.
+            // S > -gate_bias, and scale S > -bias: the quotient is raised by more than the rounding
+            // of the product and of the division can take away.
             scale: None,
             bias: Some(
                 gate_bias
                     .iter()
                     .enumerate()
                     .map(|(i, &gate)| match scale(i) > 0.0 {
-                        true => gate.min(bias(i) / scale(i)),
+                        true => {
+                            let quotient = bias(i) / scale(i);
+                            gate.min(quotient + quotient.abs() * 1e-15)
+                        }
                         false => gate,
                     })
                     .collect(),
