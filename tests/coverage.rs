@@ -152,7 +152,7 @@ impl Generator {
                     file: below("params.safetensors"),
                     bytes,
                     // Some of them come without.
-                    config: (number % 2 == 0).then(|| config.to_string()),
+                    config: number.is_multiple_of(2).then(|| config.to_string()),
                     convention: "gemma_scope_2",
                     rule: "jumprelu".into(),
                 }

@@ -84,7 +84,7 @@ impl Form<'_> {
 
     #[track_caller]
     fn refused(&self, code: Code, words: &str) {
-        let error = self.open().err().expect("it opened");
+        let error = self.open().expect_err("it opened");
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }

@@ -207,14 +207,14 @@ impl Screen {
         let (mut fetched, mut done) = (0, 0);
         let refine = |keep: &mut [u16], feature: usize| {
             let first = upper.get(feature).copied().unwrap_or(f32::INFINITY);
-            if !(first < f32::INFINITY) {
+            if first.is_nan() || first == f32::INFINITY {
                 return;
             }
             let (refined, threshold) = self.refine(kernels, input, feature, first);
-            if refined < f64::from(threshold) {
-                if let Some(bits) = keep.get_mut(feature / PANEL_ROWS) {
-                    *bits &= !(1 << (feature % PANEL_ROWS));
-                }
+            if refined < f64::from(threshold)
+                && let Some(bits) = keep.get_mut(feature / PANEL_ROWS)
+            {
+                *bits &= !(1 << (feature % PANEL_ROWS));
             }
         };
         for panel in 0..keep.len() {

@@ -136,6 +136,12 @@ type Screen = unsafe fn(&[u8], usize, &ScreenInput<'_>, &mut ScreenOutput<'_>);
 type DotBytes = unsafe fn(&[u8], &[i32], &[i32], &mut [i64; PANEL_ROWS]);
 /// `(scales, codes, high, low)`
 type Refine = unsafe fn(&[u8], &[u8], &[i8], &[i8]) -> i64;
+/// `(x, centre, powers, y)`
+type Centre = unsafe fn(&[f32], &[f64], &[f64], &mut [f64]) -> [f64; 3];
+/// `(values, step, high, low, block_sums)`
+type Quantise = unsafe fn(&[f64], f64, &mut [i8], &mut [i8], &mut [i32]) -> [f64; 2];
+/// `(high, low, shift, out)`
+type ShiftSums = unsafe fn(&[i8], &[i8], &[f64], &mut [f64]);
 /// `(a, b, c, stride)`
 type SubtractProducts = unsafe fn(Matrix<'_>, Matrix<'_>, &mut [f64], usize);
 
@@ -149,10 +155,10 @@ pub struct ScreenKernels {
     screen: [Screen; 3],
     dot_bytes: DotBytes,
     refine: Refine,
-    centre: unsafe fn(&[f32], &[f64], &[f64], &mut [f64]) -> [f64; 3],
+    centre: Centre,
     measure: unsafe fn(&[f64]) -> [f64; 2],
-    quantise: unsafe fn(&[f64], f64, &mut [i8], &mut [i8], &mut [i32]) -> [f64; 2],
-    shift_sums: unsafe fn(&[i8], &[i8], &[f64], &mut [f64]),
+    quantise: Quantise,
+    shift_sums: ShiftSums,
     subtract_products: SubtractProducts,
 }
 
@@ -238,7 +244,7 @@ impl ScreenKernels {
         let blocks = scales.len();
         let columns = blocks * BLOCK_COLUMNS;
         let lengths = [4 * codes.len(), high.len(), low.len()];
-        if lengths != [columns; 3] || blocks % 4 != 0 {
+        if lengths != [columns; 3] || !blocks.is_multiple_of(4) {
             debug_assert!(false, "refine: lengths disagree");
             return 0;
         }
