@@ -2,6 +2,8 @@
 //! bytes that do not change.
 #![cfg(feature = "std")]
 
+#[path = "../benches/common/allocations.rs"]
+mod allocations;
 mod library;
 mod reference;
 
@@ -1578,4 +1580,41 @@ fn wide_model(d_sae: u32) -> Vec<u8> {
     add("b_dec", &[2]);
     add("b_enc", &[d_sae]);
     tensors.safetensors(0)
+}
+
+/// The first call with a new work space asks for no memory, whatever the plan needs.
+#[test]
+fn steering_allocates_nothing() {
+    for made in all() {
+        let sae = made.open(Level::best());
+        let (mixed, _) = mixed_plan(&made);
+        let gate = Condition::Reconstruction {
+            edited: true,
+            at_least: 0.0,
+        };
+        let plans = [
+            mixed.clone(),
+            mixed.clone().drop_error(),
+            mixed.clone().when(gate).per_batch(),
+            mixed.clone().budget(0.1, OverBudget::Clip),
+            Plan::new("keep").keep_only(&[1, 2]),
+            Plan::new("max").edit(Edit::add(1, Strength::current_max(0.5))),
+        ];
+        let (given, bytes) = site(&made, Format::F32, 4);
+        for plan in plans {
+            let compiled = sae.compile_plan(&plan).unwrap();
+            let mut scratch = SteerScratch::new(&sae, &compiled).unwrap();
+            let mut report = Report::new(&compiled);
+            let mut values = Format::F32.widen(&bytes);
+            let mut batch = Batch::new(RowsMut::from_f32(&mut values, sae.d_out()).unwrap());
+            let inputs = given.inputs.as_ref();
+            batch.inputs = inputs.map(|inputs| Rows::from_f32(inputs, sae.d_in()).unwrap());
+            let before = allocations::of_this_thread();
+            let result = sae.steer(&compiled, batch, &mut scratch, &mut report);
+            let allocations = allocations::of_this_thread() - before;
+            result.unwrap();
+            assert_eq!(allocations, 0, "{}: {}", made.name, plan.name);
+            assert_eq!(report.rows(), 4);
+        }
+    }
 }
