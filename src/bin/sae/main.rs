@@ -50,6 +50,7 @@ enum Command {
     Inspect(inspect::Args),
     Encode(encode::Args),
     Readout(readout::Args),
+    Steer(steer::Args),
     Levels(levels::Args),
     Demo(demo::Args),
 }

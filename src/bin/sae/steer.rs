@@ -100,9 +100,10 @@ pub(crate) fn run(args: &Args, _style: Style, out: &mut impl Write) -> Result<()
         plans.push(plan);
     }
     let plan = sae.compile_plans(&plans, args.conflicts.into())?;
-    let file = RowsFile::open(&args.rows)?;
+    let file = RowsFile::open(&args.rows, sae.d_out())?;
     let rows = file.rows()?;
-    let inputs = args.inputs.as_deref().map(RowsFile::open).transpose()?;
+    let open = |path| RowsFile::open(path, sae.d_in());
+    let inputs = args.inputs.as_deref().map(open).transpose()?;
     if let Some(path) = &args.output {
         let mut read = vec![args.model.path.as_path(), &args.rows];
         read.extend(args.plans.iter().map(PathBuf::as_path));
