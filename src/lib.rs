@@ -54,6 +54,7 @@ extern crate std;
 mod batch;
 pub mod bytes;
 pub mod container;
+pub mod control_vector;
 pub mod convention;
 mod cross_layer;
 mod decode;

@@ -13,6 +13,17 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The C headers, one after the other.
+fn headers() -> String {
+    HEADERS
+        .iter()
+        .map(|name| read(&format!("include/{name}")))
+        .collect()
+}
+
+/// The C headers that make up the interface.
+const HEADERS: &[&str] = &["sae.h", "sae_steer.h"];
+
 /// A text without its C comments and preprocessor lines.
 fn without_comments(text: &str) -> String {
     let mut kept = String::new();
@@ -38,7 +49,7 @@ fn last_word(text: &str) -> &str {
 
 /// The functions that the header declares.
 fn declared() -> Functions {
-    let text = without_comments(&read("include/sae.h"));
+    let text = without_comments(&headers());
     let mut functions = Functions::new();
     for declaration in text.split("SAE_API").skip(1) {
         let (head, rest) = declaration.split_once('(').unwrap();
@@ -108,7 +119,7 @@ fn the_shared_library_exports_what_the_header_declares() {
 /// follow one scheme.
 #[test]
 fn functions_follow_the_order_of_arguments() {
-    let text = without_comments(&read("include/sae.h"));
+    let text = without_comments(&headers());
     for (name, parameters) in declared() {
         assert!(name.starts_with("sae_"), "{name}");
         let returns_status = text.contains(&format!("sae_status {name}("));
@@ -128,7 +139,7 @@ fn functions_follow_the_order_of_arguments() {
 /// Every function, type, struct field, enumerator and macro of the header stands below a comment.
 #[test]
 fn every_item_has_a_comment() {
-    let text = read("include/sae.h");
+    let text = headers();
     let mut items = 0;
     // Parentheses that are open, and whether a comment stands above.
     let (mut open, mut commented) = (0, false);
@@ -142,7 +153,13 @@ fn every_item_has_a_comment() {
         let bare = line.starts_with('#') && !line.starts_with("#define SAE_")
             || line.starts_with('}')
             || line.is_empty()
-            || ["enum {", "extern \"C\" {", "#define SAE_H"].contains(&line)
+            || [
+                "enum {",
+                "extern \"C\" {",
+                "#define SAE_H",
+                "#define SAE_STEER_H",
+            ]
+            .contains(&line)
             || line.starts_with("#define SAE_API");
         if open == 0 && !bare {
             items += 1;
@@ -194,7 +211,7 @@ fn enumerators(text: &str, between: [&str; 2]) -> BTreeMap<String, String> {
 
 #[test]
 fn enumerators_are_the_same_in_the_header_in_rust_and_pinned() {
-    let header = without_comments(&read("include/sae.h"));
+    let header = without_comments(&headers());
     let in_header = enumerators(&header, ["SAE_", " = "]);
     let in_rust = enumerators(
         &read("ffi/src/types.rs"),
@@ -246,7 +263,7 @@ fn struct_layouts_are_asserted_alike_on_both_sides() {
     assert!(in_c.len() > 35, "does the reader still work?");
     assert_eq!(in_c, in_rust);
     // Every field of every struct of the header.
-    let header = without_comments(&read("include/sae.h"));
+    let header = without_comments(&headers());
     for structure in header.split("typedef struct ").skip(1) {
         let Some((head, rest)) = structure.split_once(" {\n") else {
             continue;
@@ -295,7 +312,6 @@ fn headers_compile_without_a_warning() {
     let mut compiled = 0;
     let compilers = [("gcc", "g++"), ("clang", "clang++"), ("cc", "c++")];
     for (c, cpp) in compilers {
-        let header = root().join("include/sae.h");
         let check = |compiler: &std::path::Path, standard: &str, language: &str, file| {
             let mut command = Command::new(compiler);
             command.arg(format!("-std={standard}")).args(WARNINGS);
@@ -308,14 +324,18 @@ fn headers_compile_without_a_warning() {
         };
         if let Some(c) = tool(c) {
             for standard in ["c11", "c17"] {
-                check(&c, standard, "c", header.clone());
+                for name in HEADERS {
+                    check(&c, standard, "c", root().join("include").join(name));
+                }
                 check(&c, standard, "c", root().join("tests/c/abi.c"));
                 compiled += 1;
             }
         }
         if let Some(cpp) = tool(cpp) {
             for standard in ["c++17", "c++20"] {
-                check(&cpp, standard, "c++", header.clone());
+                for name in HEADERS {
+                    check(&cpp, standard, "c++", root().join("include").join(name));
+                }
                 check(&cpp, standard, "c++", root().join("include/sae.hpp"));
                 check(&cpp, standard, "c++", root().join("tests/c/abi.c"));
                 compiled += 1;
@@ -353,7 +373,7 @@ fn every_function_is_called_with_null_and_described_in_the_manual() {
 #[test]
 fn the_manual_quotes_the_header() {
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let header = flat(&without_comments(&read("include/sae.h")).replace("SAE_API ", ""));
+    let header = flat(&without_comments(&headers()).replace("SAE_API ", ""));
     let manual = read("ffi/README.md");
     let mut prototypes = 0;
     for block in manual.split("```c\n").skip(1) {

@@ -44,6 +44,11 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "dtype", "error", "features", "kernels", "model", "rows", "screen",
         ],
     ),
+    // Vectors of other programs, as files.
+    (
+        &["control_vector"],
+        &["bytes", "container", "dtype", "error", "tensor"],
+    ),
     // Plans: what is written into rows.
     (
         &["steer"],

@@ -2,6 +2,8 @@
 //! bytes that do not change.
 #![cfg(feature = "std")]
 
+#[path = "../benches/common/allocations.rs"]
+mod allocations;
 mod library;
 mod reference;
 
@@ -1432,4 +1434,187 @@ fn calls_with_wrong_arguments_change_nothing() {
     let infos: &'static [RowInfo] = vec![unknown; 2].leak();
     let bad: Change<'_> = &move |batch| batch.infos = Some(infos);
     assert!(call(&sae, &plan, width, bad).starts_with("plan of a row: "));
+}
+
+#[test]
+fn a_constant_plan_is_a_vector() {
+    for made in all().filter(|made| {
+        made.name.contains(", none,") || made.name.contains(", expected_average_only_in,")
+    }) {
+        let sae = made.open(Level::best());
+        let mut random = Random(made.seed);
+        let v: Vec<f32> = (0..made.model.d_out).map(|_| random.number()).collect();
+        let plan = Plan::new("vector")
+            .edit(Edit::add(3, 1.5))
+            .edit(Edit::add(9, -2.0))
+            .edit(Edit::add(3, 0.25))
+            .direction("v", v.clone())
+            .edit(Edit::add_direction("v", 0.5));
+        let compiled = sae.compile_plan(&plan).unwrap();
+        let found = sae.constant_vector(&compiled).unwrap();
+        let scale = |i: usize| {
+            made.model
+                .decoder_scale
+                .as_ref()
+                .map_or(1.0, |scale| scale[i])
+        };
+        for (c, found) in found.iter().enumerate() {
+            let expected = 1.75 * scale(3) * made.model.decoder_row(3)[c]
+                - 2.0 * scale(9) * made.model.decoder_row(9)[c]
+                + 0.5 * f64::from(v[c]);
+            let error = (f64::from(*found) - expected).abs();
+            assert!(
+                error <= ulp(Format::F32, expected) / 2.0 + 1e-13,
+                "{}",
+                made.name
+            );
+        }
+        // And adding it is what steering does, but for one rounding more.
+        let (given, bytes) = site(&made, Format::F32, 1);
+        let steered = steer(&sae, &plan, &bytes, Format::F32, &given);
+        for (change, found) in steered.changes.iter().zip(&found) {
+            assert_eq!(*change as f32, *found);
+        }
+    }
+}
+
+#[test]
+fn plans_that_depend_on_the_row_are_no_vectors() {
+    let made = Made::new("standard", "none", Format::F32, 21);
+    let sae = made.open(Level::best());
+    let add = || Plan::new("add").edit(Edit::add(3, 1.0));
+    let plans = [
+        Plan::new("set").edit(Edit::set(3, 1.0)),
+        Plan::new("norm").edit(Edit::add(3, Strength::row_norm(1.0))),
+        Plan::new("phase").edit(Edit::add(3, Strength::by_phase(&[1.0, 2.0]))),
+        Plan::new("limit").edit(Edit::add(3, 1.0).over(1.0)),
+        add().when(Condition::over(1, 0.0)),
+        add().skip_first(1),
+        add().budget(1.0, OverBudget::Clip),
+        add().keep_only(&[1]),
+        add().drop_error(),
+    ];
+    for plan in plans {
+        let compiled = sae.compile_plan(&plan).unwrap();
+        let error = sae.constant_vector(&compiled).unwrap_err();
+        assert_eq!(error.code(), sae::Code::InvalidValue, "{}", plan.name);
+    }
+    let made = Made::new("standard", "layer_norm", Format::F32, 21);
+    let sae = made.open(Level::best());
+    let compiled = sae.compile_plan(&add()).unwrap();
+    assert!(sae.constant_vector(&compiled).is_err());
+}
+
+#[test]
+fn control_vectors_go_to_gguf_and_back() {
+    use sae::control_vector::ControlVector;
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("steer");
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("control.gguf");
+    let mut vector = ControlVector {
+        model_hint: "gemma2".into(),
+        ..Default::default()
+    };
+    assert!(vector.write(&path).is_err(), "no layers");
+    vector.directions.insert(12, vec![1.0, -2.5, 3.0]);
+    vector.directions.insert(20, vec![0.5, 0.25, -0.0]);
+    vector.write(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(ControlVector::read(&bytes).unwrap(), vector);
+    vector.directions.insert(21, vec![1.0]);
+    assert!(vector.write(&path).is_err(), "another length");
+    vector.directions = [(0, vec![1.0])].into();
+    assert!(vector.write(&path).is_err(), "layer 0");
+    // What llama.cpp's loader looks at: names, type, one dimension.
+    let archive = sae::container::gguf::read(&sae::bytes::Bytes::borrowed(&bytes)).unwrap();
+    let names: Vec<&str> = archive.entries.iter().map(|entry| entry.name()).collect();
+    assert_eq!(names, ["direction.12", "direction.20"]);
+    for entry in &archive.entries {
+        assert_eq!((entry.dtype(), entry.shape()), (Dtype::F32, &[3][..]));
+    }
+    let text = |key: &str| archive.value(key).and_then(|value| value.as_str());
+    assert_eq!(text("general.architecture"), Some("controlvector"));
+    assert_eq!(text("controlvector.model_hint"), Some("gemma2"));
+    for cut in 0..bytes.len() {
+        let _ = ControlVector::read(&bytes[..cut]);
+    }
+}
+
+/// The worked plans of the documentation are read, compile against a model of their width and say
+/// what their files say.
+#[test]
+fn the_worked_plans_compile() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/plans");
+    let mut names = vec![];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_string();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if !name.ends_with(".json") || name == "schema.json" {
+            continue;
+        }
+        let plan = Plan::from_json(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        // Through the canonical form and back it is the same plan.
+        assert_eq!(Plan::from_value(&plan.to_json()).unwrap(), plan, "{name}");
+        let file = wide_model(plan.d_sae.unwrap_or(16384));
+        let config = r#"{"architecture": "standard", "d_in": 2}"#;
+        let (file_name, options) = ("sae_weights.safetensors", Default::default());
+        let sae = Sae::from_bytes(file_name, &file, Some(config), &options).unwrap();
+        sae.compile_plan(&plan)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        names.push(name);
+    }
+    assert!(names.len() >= 5, "{names:?}");
+}
+
+/// A model of width 2 with so many features.
+fn wide_model(d_sae: u32) -> Vec<u8> {
+    let d_sae = d_sae as usize;
+    let mut tensors = Tensors::default();
+    let mut add = |name: &str, shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        tensors.add(name, Format::F16, shape, &vec![0; 2 * count]);
+    };
+    add("W_enc", &[2, d_sae]);
+    add("W_dec", &[d_sae, 2]);
+    add("b_dec", &[2]);
+    add("b_enc", &[d_sae]);
+    tensors.safetensors(0)
+}
+
+/// The first call with a new work space asks for no memory, whatever the plan needs.
+#[test]
+fn steering_allocates_nothing() {
+    for made in all() {
+        let sae = made.open(Level::best());
+        let (mixed, _) = mixed_plan(&made);
+        let gate = Condition::Reconstruction {
+            edited: true,
+            at_least: 0.0,
+        };
+        let plans = [
+            mixed.clone(),
+            mixed.clone().drop_error(),
+            mixed.clone().when(gate).per_batch(),
+            mixed.clone().budget(0.1, OverBudget::Clip),
+            Plan::new("keep").keep_only(&[1, 2]),
+            Plan::new("max").edit(Edit::add(1, Strength::current_max(0.5))),
+        ];
+        let (given, bytes) = site(&made, Format::F32, 4);
+        for plan in plans {
+            let compiled = sae.compile_plan(&plan).unwrap();
+            let mut scratch = SteerScratch::new(&sae, &compiled).unwrap();
+            let mut report = Report::new(&compiled);
+            let mut values = Format::F32.widen(&bytes);
+            let mut batch = Batch::new(RowsMut::from_f32(&mut values, sae.d_out()).unwrap());
+            let inputs = given.inputs.as_ref();
+            batch.inputs = inputs.map(|inputs| Rows::from_f32(inputs, sae.d_in()).unwrap());
+            let before = allocations::of_this_thread();
+            let result = sae.steer(&compiled, batch, &mut scratch, &mut report);
+            let allocations = allocations::of_this_thread() - before;
+            result.unwrap();
+            assert_eq!(allocations, 0, "{}: {}", made.name, plan.name);
+            assert_eq!(report.rows(), 4);
+        }
+    }
 }

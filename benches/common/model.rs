@@ -126,6 +126,11 @@ impl Model {
         .expect("a model of the benches opens")
     }
 
+    /// The decoder row of a feature.
+    pub(crate) fn decoder_row(&self, feature: u32) -> &[f32] {
+        &self.w_dec[feature as usize * self.d_in..][..self.d_in]
+    }
+
     /// Bytes of one of the two matrices.
     pub(crate) fn matrix_bytes(&self) -> usize {
         self.d_in * self.d_sae * self.weight_type.size()

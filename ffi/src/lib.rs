@@ -49,4 +49,5 @@ pub mod open;
 pub mod readout;
 pub mod scratch;
 pub mod status;
+pub mod steer;
 mod types;

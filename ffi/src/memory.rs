@@ -1,7 +1,7 @@
 //! Pointers and lengths from C, checked and turned into slices and texts.
 
 use crate::failure::{Failure, Found};
-use crate::types::{SAE_DTYPE_BF16, SAE_DTYPE_F16, SAE_DTYPE_F32, sae_rows};
+use crate::types::{SAE_DTYPE_BF16, SAE_DTYPE_F16, SAE_DTYPE_F32, sae_rows, sae_rows_mut};
 use core::ffi::{CStr, c_char, c_void};
 use core::ops::Range;
 
@@ -267,6 +267,37 @@ pub(crate) unsafe fn rows<'m>(
     // SAFETY: the caller guarantees that the rows are readable, and their span is as above.
     let bytes = unsafe { slice("rows.data", rows.data.cast::<u8>(), span.len()) }?;
     let rows = sae::Rows::from_bytes(bytes, dtype, rows.n_rows, rows.width, stride.unwrap_or(0))?;
+    Ok((rows, span))
+}
+
+/// Rows of the caller that may be changed, of the given width, and the addresses they span. They
+/// are not zeroed.
+///
+/// # Safety
+/// `rows` is an input, and the memory that it describes is writable and initialised, and nobody
+/// else uses it, for as long as `'m`.
+pub(crate) unsafe fn rows_mut<'m>(
+    argument: &'static str,
+    rows: *const sae_rows_mut,
+    width: usize,
+) -> Result<(sae::RowsMut<'m>, Range<usize>), Failure> {
+    // Both structs have the same layout (asserted in `types`), and the same checks apply.
+    // SAFETY: the caller guarantees what `rows` needs; what it returns is not kept.
+    let (read, span) = unsafe { self::rows(argument, rows.cast::<sae_rows>(), width) }?;
+    let (dtype, n_rows) = (read.dtype(), read.rows());
+    // SAFETY: not NULL by the check above; readable by contract.
+    let rows = unsafe { rows.read_unaligned() };
+    let stride = match rows.stride_bytes {
+        0 => width * dtype.size(),
+        stride => stride,
+    };
+    let bytes: &mut [u8] = match span.is_empty() {
+        true => &mut [],
+        // SAFETY: not NULL and of a size that can exist by the check above; writable, initialised
+        // and not shared by contract.
+        false => unsafe { core::slice::from_raw_parts_mut(rows.data.cast::<u8>(), span.len()) },
+    };
+    let rows = sae::RowsMut::from_bytes(bytes, dtype, n_rows, width, stride)?;
     Ok((rows, span))
 }
 

@@ -12,6 +12,9 @@ pub(crate) type sae_check = i32;
 pub(crate) type sae_text = i32;
 pub(crate) type sae_dtype = i32;
 pub(crate) type sae_row_status = u8;
+pub(crate) type sae_conflicts = i32;
+pub(crate) type sae_stage = i32;
+pub(crate) type sae_outcome = u8;
 
 pub(crate) const SAE_STATUS_OK: sae_status = 0;
 pub(crate) const SAE_STATUS_NULL_ARGUMENT: sae_status = 1;
@@ -57,6 +60,39 @@ pub(crate) const SAE_DTYPE_BF16: sae_dtype = 30;
 pub(crate) const SAE_ROW_OK: sae_row_status = 0;
 pub(crate) const SAE_ROW_NON_FINITE: sae_row_status = 1;
 pub(crate) const SAE_ROW_NAN_PRE_ACTIVATION: sae_row_status = 2;
+
+pub(crate) const SAE_CONFLICTS_REFUSE: sae_conflicts = 0;
+pub(crate) const SAE_CONFLICTS_FIRST: sae_conflicts = 1;
+pub(crate) const SAE_CONFLICTS_LAST: sae_conflicts = 2;
+pub(crate) const SAE_CONFLICTS_SUM: sae_conflicts = 3;
+pub(crate) const SAE_CONFLICTS_ONE_PER_ROW: sae_conflicts = 4;
+
+pub(crate) const SAE_STAGE_UNKNOWN: sae_stage = 0;
+pub(crate) const SAE_STAGE_PROMPT: sae_stage = 1;
+pub(crate) const SAE_STAGE_GENERATION: sae_stage = 2;
+
+pub(crate) const SAE_OUTCOME_FILTERED: sae_outcome = 0;
+pub(crate) const SAE_OUTCOME_UNCHANGED: sae_outcome = 1;
+pub(crate) const SAE_OUTCOME_EDITED: sae_outcome = 2;
+pub(crate) const SAE_OUTCOME_CLIPPED: sae_outcome = 3;
+pub(crate) const SAE_OUTCOME_REFUSED: sae_outcome = 4;
+pub(crate) const SAE_OUTCOME_NON_FINITE: sae_outcome = 5;
+pub(crate) const SAE_OUTCOME_OVERFLOW: sae_outcome = 6;
+
+/// The library's own numbers, so that an outcome needs no translation.
+const _: () = {
+    use sae::steer::{Outcome, RowInfo};
+    assert!(SAE_OUTCOME_FILTERED == Outcome::Filtered as u8);
+    assert!(SAE_OUTCOME_UNCHANGED == Outcome::Unchanged as u8);
+    assert!(SAE_OUTCOME_EDITED == Outcome::Edited as u8);
+    assert!(SAE_OUTCOME_CLIPPED == Outcome::Clipped as u8);
+    assert!(SAE_OUTCOME_REFUSED == Outcome::Refused as u8);
+    assert!(SAE_OUTCOME_NON_FINITE == Outcome::NonFinite as u8);
+    assert!(SAE_OUTCOME_OVERFLOW == Outcome::Overflow as u8);
+    // SAE_ALL_PLANS and SAE_NO_PLAN, which are macros.
+    assert!(RowInfo::ALL_PLANS == 0xffff_ffff);
+    assert!(RowInfo::NO_PLAN == 0xffff_fffe);
+};
 
 /// The library's own numbers, so that a row status needs no translation.
 const _: () = {
@@ -169,6 +205,69 @@ pub struct sae_features_view {
     pub count: usize,
 }
 
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_rows_mut {
+    pub data: *mut c_void,
+    pub dtype: sae_dtype,
+    pub reserved: u32,
+    pub n_rows: usize,
+    pub width: usize,
+    pub stride_bytes: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_row_info {
+    pub position: u32,
+    pub stage: sae_stage,
+    pub last: u32,
+    pub token_class: u32,
+    pub phase: u32,
+    pub plan: u32,
+    pub source: u32,
+    pub reserved: u32,
+    pub factor: f64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_steer_batch {
+    pub struct_size: u32,
+    pub dry_run: u32,
+    pub rows: *const sae_rows_mut,
+    pub inputs: *const sae_rows,
+    pub sources: *const sae_rows,
+    pub infos: *const sae_row_info,
+    pub n_infos: usize,
+    pub outcomes: *mut sae_outcome,
+    pub n_outcomes: usize,
+    pub changes: *mut f64,
+    pub n_changes: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_plan_cost {
+    pub struct_size: u32,
+    pub needs_encode: u32,
+    pub encoder_rows: u64,
+    pub decoder_rows: u64,
+    pub bytes_per_row: u64,
+    pub bytes_held: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_audit {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub hash: u64,
+    pub rows: u64,
+    pub mean_relative: f64,
+    pub max_relative: f64,
+}
+
 /// Bytes of a pointer and of `size_t`.
 const P: usize = size_of::<*const c_void>();
 
@@ -177,6 +276,9 @@ const P: usize = size_of::<*const c_void>();
 pub(crate) const OPEN_OPTIONS_SIZE_1: usize = 16 + 3 * P;
 pub(crate) const SITE_SIZE_1: usize = 24;
 pub(crate) const PREPARE_COST_SIZE_1: usize = 24;
+pub(crate) const STEER_BATCH_SIZE_1: usize = 8 + 9 * P;
+pub(crate) const PLAN_COST_SIZE_1: usize = 40;
+pub(crate) const AUDIT_SIZE_1: usize = 40;
 
 const _: () = {
     assert!(size_of::<usize>() == P);
@@ -231,4 +333,52 @@ const _: () = {
     assert!(offset_of!(sae_features_view, values) == 3 * P);
     assert!(offset_of!(sae_features_view, n_rows) == 4 * P);
     assert!(offset_of!(sae_features_view, count) == 5 * P);
+
+    assert!(size_of::<sae_rows_mut>() == 8 + 4 * P);
+    assert!(offset_of!(sae_rows_mut, data) == 0);
+    assert!(offset_of!(sae_rows_mut, dtype) == P);
+    assert!(offset_of!(sae_rows_mut, reserved) == 4 + P);
+    assert!(offset_of!(sae_rows_mut, n_rows) == 8 + P);
+    assert!(offset_of!(sae_rows_mut, width) == 8 + 2 * P);
+    assert!(offset_of!(sae_rows_mut, stride_bytes) == 8 + 3 * P);
+
+    assert!(size_of::<sae_row_info>() == 40);
+    assert!(offset_of!(sae_row_info, position) == 0);
+    assert!(offset_of!(sae_row_info, stage) == 4);
+    assert!(offset_of!(sae_row_info, last) == 8);
+    assert!(offset_of!(sae_row_info, token_class) == 12);
+    assert!(offset_of!(sae_row_info, phase) == 16);
+    assert!(offset_of!(sae_row_info, plan) == 20);
+    assert!(offset_of!(sae_row_info, source) == 24);
+    assert!(offset_of!(sae_row_info, reserved) == 28);
+    assert!(offset_of!(sae_row_info, factor) == 32);
+
+    assert!(size_of::<sae_steer_batch>() == 8 + 9 * P);
+    assert!(offset_of!(sae_steer_batch, struct_size) == 0);
+    assert!(offset_of!(sae_steer_batch, dry_run) == 4);
+    assert!(offset_of!(sae_steer_batch, rows) == 8);
+    assert!(offset_of!(sae_steer_batch, inputs) == 8 + P);
+    assert!(offset_of!(sae_steer_batch, sources) == 8 + 2 * P);
+    assert!(offset_of!(sae_steer_batch, infos) == 8 + 3 * P);
+    assert!(offset_of!(sae_steer_batch, n_infos) == 8 + 4 * P);
+    assert!(offset_of!(sae_steer_batch, outcomes) == 8 + 5 * P);
+    assert!(offset_of!(sae_steer_batch, n_outcomes) == 8 + 6 * P);
+    assert!(offset_of!(sae_steer_batch, changes) == 8 + 7 * P);
+    assert!(offset_of!(sae_steer_batch, n_changes) == 8 + 8 * P);
+
+    assert!(size_of::<sae_plan_cost>() == 40);
+    assert!(offset_of!(sae_plan_cost, struct_size) == 0);
+    assert!(offset_of!(sae_plan_cost, needs_encode) == 4);
+    assert!(offset_of!(sae_plan_cost, encoder_rows) == 8);
+    assert!(offset_of!(sae_plan_cost, decoder_rows) == 16);
+    assert!(offset_of!(sae_plan_cost, bytes_per_row) == 24);
+    assert!(offset_of!(sae_plan_cost, bytes_held) == 32);
+
+    assert!(size_of::<sae_audit>() == 40);
+    assert!(offset_of!(sae_audit, struct_size) == 0);
+    assert!(offset_of!(sae_audit, reserved) == 4);
+    assert!(offset_of!(sae_audit, hash) == 8);
+    assert!(offset_of!(sae_audit, rows) == 16);
+    assert!(offset_of!(sae_audit, mean_relative) == 24);
+    assert!(offset_of!(sae_audit, max_relative) == 32);
 };

@@ -48,7 +48,7 @@
 //! refuses. With `error: drop` the result is what [`decode`](crate::Sae::decode) makes of f', to
 //! the bit.
 //!
-//! The rules are in [`Rule`].
+//! The rules are in [`Rule`]; whole methods from papers are in [`recipes`].
 
 mod apply;
 mod batch;
@@ -62,8 +62,10 @@ mod json_write;
 mod member;
 mod plan;
 mod read;
+pub mod recipes;
 mod scratch;
 mod statistics;
+mod vector;
 
 pub use batch::{Audit, Batch, Outcome, Report, RowInfo};
 pub use compiled::{CompiledPlan, PlanCost};

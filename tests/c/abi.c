@@ -1,6 +1,7 @@
-/* The layout and the numbers of sae.h, pinned. ffi/src/types.rs asserts the same on the other
+/* The layout and the numbers of the C headers, pinned. ffi/src/types.rs asserts the same on the other
  * side; tests/c_abi.rs compares the two lists. A line here is only ever added. */
 #include "sae.h"
+#include "sae_steer.h"
 
 #include <assert.h>
 #include <stddef.h>
@@ -108,6 +109,74 @@ static_assert(SAE_DTYPE_BF16 == 30, "sae_dtype");
 static_assert(SAE_ROW_OK == 0, "sae_row_status");
 static_assert(SAE_ROW_NON_FINITE == 1, "sae_row_status");
 static_assert(SAE_ROW_NAN_PRE_ACTIVATION == 2, "sae_row_status");
+
+static_assert(sizeof(sae_rows_mut) == 8 + 4 * P, "sae_rows_mut");
+static_assert(offsetof(sae_rows_mut, data) == 0, "sae_rows_mut");
+static_assert(offsetof(sae_rows_mut, dtype) == P, "sae_rows_mut");
+static_assert(offsetof(sae_rows_mut, reserved) == 4 + P, "sae_rows_mut");
+static_assert(offsetof(sae_rows_mut, n_rows) == 8 + P, "sae_rows_mut");
+static_assert(offsetof(sae_rows_mut, width) == 8 + 2 * P, "sae_rows_mut");
+static_assert(offsetof(sae_rows_mut, stride_bytes) == 8 + 3 * P, "sae_rows_mut");
+
+static_assert(sizeof(sae_row_info) == 40, "sae_row_info");
+static_assert(offsetof(sae_row_info, position) == 0, "sae_row_info");
+static_assert(offsetof(sae_row_info, stage) == 4, "sae_row_info");
+static_assert(offsetof(sae_row_info, last) == 8, "sae_row_info");
+static_assert(offsetof(sae_row_info, token_class) == 12, "sae_row_info");
+static_assert(offsetof(sae_row_info, phase) == 16, "sae_row_info");
+static_assert(offsetof(sae_row_info, plan) == 20, "sae_row_info");
+static_assert(offsetof(sae_row_info, source) == 24, "sae_row_info");
+static_assert(offsetof(sae_row_info, reserved) == 28, "sae_row_info");
+static_assert(offsetof(sae_row_info, factor) == 32, "sae_row_info");
+
+static_assert(sizeof(sae_steer_batch) == 8 + 9 * P, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, struct_size) == 0, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, dry_run) == 4, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, rows) == 8, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, inputs) == 8 + P, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, sources) == 8 + 2 * P, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, infos) == 8 + 3 * P, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, n_infos) == 8 + 4 * P, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, outcomes) == 8 + 5 * P, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, n_outcomes) == 8 + 6 * P, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, changes) == 8 + 7 * P, "sae_steer_batch");
+static_assert(offsetof(sae_steer_batch, n_changes) == 8 + 8 * P, "sae_steer_batch");
+
+static_assert(sizeof(sae_plan_cost) == 40, "sae_plan_cost");
+static_assert(offsetof(sae_plan_cost, struct_size) == 0, "sae_plan_cost");
+static_assert(offsetof(sae_plan_cost, needs_encode) == 4, "sae_plan_cost");
+static_assert(offsetof(sae_plan_cost, encoder_rows) == 8, "sae_plan_cost");
+static_assert(offsetof(sae_plan_cost, decoder_rows) == 16, "sae_plan_cost");
+static_assert(offsetof(sae_plan_cost, bytes_per_row) == 24, "sae_plan_cost");
+static_assert(offsetof(sae_plan_cost, bytes_held) == 32, "sae_plan_cost");
+
+static_assert(sizeof(sae_audit) == 40, "sae_audit");
+static_assert(offsetof(sae_audit, struct_size) == 0, "sae_audit");
+static_assert(offsetof(sae_audit, reserved) == 4, "sae_audit");
+static_assert(offsetof(sae_audit, hash) == 8, "sae_audit");
+static_assert(offsetof(sae_audit, rows) == 16, "sae_audit");
+static_assert(offsetof(sae_audit, mean_relative) == 24, "sae_audit");
+static_assert(offsetof(sae_audit, max_relative) == 32, "sae_audit");
+
+static_assert(SAE_CONFLICTS_REFUSE == 0, "SAE_CONFLICTS_REFUSE");
+static_assert(SAE_CONFLICTS_FIRST == 1, "SAE_CONFLICTS_FIRST");
+static_assert(SAE_CONFLICTS_LAST == 2, "SAE_CONFLICTS_LAST");
+static_assert(SAE_CONFLICTS_SUM == 3, "SAE_CONFLICTS_SUM");
+static_assert(SAE_CONFLICTS_ONE_PER_ROW == 4, "SAE_CONFLICTS_ONE_PER_ROW");
+
+static_assert(SAE_STAGE_UNKNOWN == 0, "SAE_STAGE_UNKNOWN");
+static_assert(SAE_STAGE_PROMPT == 1, "SAE_STAGE_PROMPT");
+static_assert(SAE_STAGE_GENERATION == 2, "SAE_STAGE_GENERATION");
+
+static_assert(SAE_OUTCOME_FILTERED == 0, "SAE_OUTCOME_FILTERED");
+static_assert(SAE_OUTCOME_UNCHANGED == 1, "SAE_OUTCOME_UNCHANGED");
+static_assert(SAE_OUTCOME_EDITED == 2, "SAE_OUTCOME_EDITED");
+static_assert(SAE_OUTCOME_CLIPPED == 3, "SAE_OUTCOME_CLIPPED");
+static_assert(SAE_OUTCOME_REFUSED == 4, "SAE_OUTCOME_REFUSED");
+static_assert(SAE_OUTCOME_NON_FINITE == 5, "SAE_OUTCOME_NON_FINITE");
+static_assert(SAE_OUTCOME_OVERFLOW == 6, "SAE_OUTCOME_OVERFLOW");
+
+static_assert(0xffffffffu == SAE_ALL_PLANS && 0xfffffffeu == SAE_NO_PLAN, "plans");
 
 static_assert(SAE_VERSION_NUMBER ==
                   SAE_VERSION_MAJOR * 0x10000 + SAE_VERSION_MINOR * 0x100 + SAE_VERSION_PATCH,

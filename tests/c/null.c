@@ -1,5 +1,6 @@
 /* Every function with every pointer NULL, one at a time and all at once. */
 #include "check.h"
+#include "sae_steer.h"
 
 #define NULL_ARGUMENT(call) CHECK_STATUS(SAE_STATUS_NULL_ARGUMENT, call)
 
@@ -192,12 +193,66 @@ int main(int argc, char **argv) {
           SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_readout_one(model, 0, &rows, scratch, values, n, NULL, NULL) == SAE_STATUS_OK);
 
+    /* Plans and steering. */
+    sae_plan *plan = NULL, *no_plan = NULL;
+    const char *text = "{\"edits\": [{\"feature\": 0, \"rule\": \"add\", \"strength\": 0}]}";
+    NULL_ARGUMENT(sae_plan_compile(NULL, &text, 1, SAE_CONFLICTS_REFUSE, &no_plan, &error));
+    NULL_ARGUMENT(sae_plan_compile(model, NULL, 1, SAE_CONFLICTS_REFUSE, &no_plan, &error));
+    NULL_ARGUMENT(sae_plan_compile(model, &no_text, 1, SAE_CONFLICTS_REFUSE, &no_plan, &error));
+    NULL_ARGUMENT(sae_plan_compile(model, &text, 1, SAE_CONFLICTS_REFUSE, NULL, &error));
+    CHECK(sae_plan_compile(NULL, NULL, 0, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_plan == NULL);
+    CHECK(sae_plan_compile(model, &text, 1, SAE_CONFLICTS_REFUSE, &plan, NULL) == SAE_STATUS_OK);
+    CHECK(sae_plan_count(NULL) == 0);
+    sae_plan_cost plan_cost;
+    plan_cost.struct_size = (uint32_t)sizeof plan_cost;
+    NULL_ARGUMENT(sae_model_plan_cost(NULL, text, &plan_cost, &error));
+    NULL_ARGUMENT(sae_model_plan_cost(model, NULL, &plan_cost, &error));
+    NULL_ARGUMENT(sae_model_plan_cost(model, text, NULL, &error));
+    CHECK(sae_model_plan_cost(NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_plan_cost(model, text, &plan_cost, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_plan_vector(NULL, plan, out, sae_model_d_out(model), &error));
+    NULL_ARGUMENT(sae_model_plan_vector(model, NULL, out, sae_model_d_out(model), &error));
+    NULL_ARGUMENT(sae_model_plan_vector(model, plan, NULL, sae_model_d_out(model), &error));
+    CHECK(sae_model_plan_vector(NULL, NULL, NULL, 0, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    sae_steer_scratch *steer = NULL, *no_steer = NULL;
+    NULL_ARGUMENT(sae_steer_scratch_create(NULL, plan, &no_steer, &error));
+    NULL_ARGUMENT(sae_steer_scratch_create(model, NULL, &no_steer, &error));
+    NULL_ARGUMENT(sae_steer_scratch_create(model, plan, NULL, &error));
+    CHECK(sae_steer_scratch_create(NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_steer == NULL);
+    CHECK(sae_steer_scratch_create(model, plan, &steer, NULL) == SAE_STATUS_OK);
+    CHECK(sae_steer_scratch_count(NULL, SAE_OUTCOME_EDITED) == 0);
+    CHECK(sae_steer_scratch_count(steer, 200) == 0);
+    sae_audit audit;
+    audit.struct_size = (uint32_t)sizeof audit;
+    NULL_ARGUMENT(sae_steer_scratch_audit(NULL, 0, &audit, &error));
+    NULL_ARGUMENT(sae_steer_scratch_audit(steer, 0, NULL, &error));
+    CHECK(sae_steer_scratch_audit(NULL, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    sae_rows_mut steered = {out, SAE_DTYPE_F32, 0, rows.n_rows, sae_model_d_out(model), 0};
+    sae_steer_batch batch;
+    memset(&batch, 0, sizeof batch);
+    batch.struct_size = (uint32_t)sizeof batch;
+    batch.inputs = &rows;
+    NULL_ARGUMENT(sae_model_steer(model, plan, &batch, steer, &error));
+    batch.rows = &steered;
+    NULL_ARGUMENT(sae_model_steer(NULL, plan, &batch, steer, &error));
+    NULL_ARGUMENT(sae_model_steer(model, NULL, &batch, steer, &error));
+    NULL_ARGUMENT(sae_model_steer(model, plan, NULL, steer, &error));
+    NULL_ARGUMENT(sae_model_steer(model, plan, &batch, NULL, &error));
+    CHECK(sae_model_steer(NULL, NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_steer(model, plan, &batch, steer, NULL) == SAE_STATUS_OK);
+
     /* Destroying NULL does nothing. */
+    sae_plan_destroy(NULL);
+    sae_steer_scratch_destroy(NULL);
     sae_set_destroy(NULL);
     sae_features_destroy(NULL);
     sae_scratch_destroy(NULL);
     sae_model_close(NULL);
 
+    sae_steer_scratch_destroy(steer);
+    sae_plan_destroy(plan);
     sae_set_destroy(empty_set);
     sae_set_destroy(set);
     sae_features_destroy(empty);

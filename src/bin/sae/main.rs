@@ -15,6 +15,7 @@ mod progress;
 mod readout;
 mod report;
 mod rows;
+mod steer;
 mod style;
 
 use clap::{Parser, Subcommand};
@@ -49,6 +50,7 @@ enum Command {
     Inspect(inspect::Args),
     Encode(encode::Args),
     Readout(readout::Args),
+    Steer(steer::Args),
     Levels(levels::Args),
     Demo(demo::Args),
 }
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, style, out),
         Command::Encode(args) => encode::run(args),
         Command::Readout(args) => readout::run(args, style, out),
+        Command::Steer(args) => steer::run(args, style, out),
         Command::Levels(args) => levels::run(args, style, out),
         Command::Demo(args) => demo::run(args, style, out),
     };

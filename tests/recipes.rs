@@ -1,0 +1,253 @@
+//! The methods of the papers, on a model that can be followed by hand: encoder rows (1, 0), (0, 1)
+//! and (-0.5, -0.5), decoder rows (1, 0), (0, 1) and (-1, -1), ReLU, no biases. Each expectation is
+//! the paper's formula written out.
+#![cfg(feature = "std")]
+
+use sae::steer::{Batch, Plan, Report, RowInfo, Stage, SteerScratch, recipes};
+use sae::{RowsMut, Sae};
+
+/// Steers rows of two values.
+fn steer(plan: &Plan, rows: &[[f32; 2]], infos: Option<&[RowInfo]>) -> Vec<[f32; 2]> {
+    let (name, file, config) = sae::doc_example::tiny();
+    let sae = Sae::from_bytes(&name, &file, Some(&config), &Default::default()).unwrap();
+    // As JSON it is the same plan.
+    let plan = Plan::from_json(&plan.to_json().to_string()).unwrap();
+    let plan = sae.compile_plan(&plan).unwrap();
+    let mut values = rows.concat();
+    let mut scratch = SteerScratch::new(&sae, &plan).unwrap();
+    let mut batch = Batch::new(RowsMut::from_f32(&mut values, 2).unwrap());
+    batch.infos = infos;
+    sae.steer(&plan, batch, &mut scratch, &mut Report::new(&plan))
+        .unwrap();
+    values.chunks_exact(2).map(|row| [row[0], row[1]]).collect()
+}
+
+/// Features of (x, y).
+fn encode([x, y]: [f32; 2]) -> [f32; 3] {
+    [x, y, -0.5 * x - 0.5 * y].map(|pre| pre.max(0.0))
+}
+
+fn decode([a, b, c]: [f32; 3]) -> [f32; 2] {
+    [a - c, b - c]
+}
+
+/// x + decode(f') - decode(f)
+fn keep(x: [f32; 2], after: [f32; 3]) -> [f32; 2] {
+    let (a, b) = (decode(after), decode(encode(x)));
+    [x[0] + a[0] - b[0], x[1] + a[1] - b[1]]
+}
+
+const ROWS: [[f32; 2]; 4] = [[3.0, 4.0], [-2.0, 1.0], [-2.0, -6.0], [0.5, -0.25]];
+
+/// All rows but the first, changed by `change`.
+fn but_first(change: impl Fn([f32; 2]) -> [f32; 2]) -> Vec<[f32; 2]> {
+    let mut rows = ROWS.map(change);
+    rows[0] = ROWS[0];
+    rows.to_vec()
+}
+
+#[test]
+fn unlearning_clamps_active_features_below_zero() {
+    let clamp = |c: [f32; 3]| {
+        move |x| {
+            let f = encode(x);
+            keep(
+                x,
+                [0, 1, 2].map(|i| {
+                    if f[i] > 0.0 && c[i] != 0.0 {
+                        -c[i]
+                    } else {
+                        f[i]
+                    }
+                }),
+            )
+        }
+    };
+    let plan = recipes::wmdp_negative_clamp(&[0, 2], 20.0);
+    assert_eq!(
+        steer(&plan, &ROWS, None),
+        but_first(clamp([20.0, 0.0, 20.0]))
+    );
+    let plan = recipes::crisp(&[(0, 1.5), (2, -0.5)], 4.0);
+    assert_eq!(steer(&plan, &ROWS, None), but_first(clamp([6.0, 0.0, 2.0])));
+}
+
+#[test]
+fn spare_removes_and_adds_at_the_last_row_of_the_prompt() {
+    let plan = recipes::spare(&[(0, 2.0)], &[(2, 1.5)]);
+    let infos = [0, 1, 2, 3].map(|row| RowInfo {
+        stage: if row < 3 {
+            Stage::Prompt
+        } else {
+            Stage::Generation
+        },
+        last: row >= 2,
+        ..RowInfo::at(row)
+    });
+    // Row 2: z = (-2, -6, 4): nothing to take away, nothing to add.
+    assert_eq!(steer(&plan, &ROWS, Some(&infos)), ROWS);
+    let rows = [ROWS[1], ROWS[2], ROWS[0], ROWS[3]];
+    // z = (3, 4, -3.5): take min(3, 2) d_0 away, add (1.5 + 3.5) d_2.
+    let expected = [ROWS[1], ROWS[2], [3.0 - 2.0 - 5.0, 4.0 - 5.0], ROWS[3]];
+    assert_eq!(steer(&plan, &rows, Some(&infos)), expected);
+}
+
+#[test]
+fn additions_are_where_and_as_large_as_the_papers_say() {
+    let infos = [0, 1, 2, 3].map(|row| RowInfo {
+        stage: if row < 2 {
+            Stage::Prompt
+        } else {
+            Stage::Generation
+        },
+        last: row % 2 == 1,
+        factor: f64::from(row) / 2.0,
+        ..RowInfo::at(row)
+    });
+    let plain = infos.map(|info| RowInfo {
+        factor: 1.0,
+        ..info
+    });
+    let mut expected = ROWS;
+    expected[3][1] += 2.5;
+    let plan = recipes::corr_steer(&[(1, 2.5)]);
+    assert_eq!(steer(&plan, &ROWS, Some(&plain)), expected);
+
+    // mean + beta deviation
+    let plan = recipes::saif(&[(0, 2.0, 0.5), (1, 1.0, 0.25)], 2.0);
+    assert_eq!(
+        steer(&plan, &ROWS, None),
+        ROWS.map(|[x, y]| [x + 3.0, y + 1.5])
+    );
+
+    let plan = recipes::repetition_induce(0, 2.0);
+    assert_eq!(steer(&plan, &ROWS, None), ROWS.map(|[x, y]| [x + 2.0, y]));
+
+    // s max_j f_j at the last row: max of (3, 4, 0).
+    let plan = recipes::output_feature(0, 1.5);
+    let rows = [ROWS[1], ROWS[0]];
+    assert_eq!(steer(&plan, &rows, None), [ROWS[1], [3.0 + 6.0, 4.0]]);
+
+    let plan = recipes::token_scaled_vector(vec![2.0, -4.0]);
+    let scaled = [0.0, 0.5, 1.0, 1.5];
+    let expected = std::iter::zip(ROWS, scaled).map(|([x, y], a)| [x + 2.0 * a, y - 4.0 * a]);
+    assert_eq!(
+        steer(&plan, &ROWS, Some(&infos)),
+        expected.collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn tables_by_step_scale_what_is_above_the_mean() {
+    let plan = recipes::saeuron(&[(0, vec![0.5, 0.25], vec![1.0, 4.0])], -2.0);
+    let infos = [0, 1, 0, 0].map(|phase| RowInfo {
+        phase,
+        ..RowInfo::at(0)
+    });
+    let rows = [[3.0, 4.0], [3.0, 4.0], [1.0, 4.0], [8.0, 0.0]];
+    // Step 0: above 1, f := -2 * 0.5 f. Step 1: above 4.
+    let expected = [[-3.0, 4.0], [3.0, 4.0], [1.0, 4.0], [-8.0, 0.0]];
+    assert_eq!(steer(&plan, &rows, Some(&infos)), expected);
+}
+
+#[test]
+fn deactivation_waits_for_its_threshold() {
+    let reconstruction = |x| {
+        let [a, b, c] = encode(x);
+        decode([-8.0 * a, b, c])
+    };
+    let squares = ROWS[1..].iter().map(|&x| {
+        let [a, b] = reconstruction(x);
+        (a - x[0]) * (a - x[0]) + (b - x[1]) * (b - x[1])
+    });
+    let mean = f64::from(squares.sum::<f32>()) / 6.0;
+    let plan = recipes::interpret_then_deactivate(&[0], -8.0, mean * 0.99);
+    assert_eq!(steer(&plan, &ROWS, None), but_first(reconstruction));
+    let plan = recipes::interpret_then_deactivate(&[0], -8.0, mean * 1.01);
+    assert_eq!(steer(&plan, &ROWS, None), ROWS);
+}
+
+#[test]
+fn topics_are_aligned_by_scores() {
+    let pre = |[x, y]: [f32; 2]| [x, y, -0.5 * x - 0.5 * y];
+    let s = [0.5, 0.0, 0.25];
+    let scores = || [(0, 0.5), (2, 0.25)].into();
+    let expected = ROWS.map(|x| {
+        let z = pre(x);
+        decode([0, 1, 2].map(|i| (s[i] * z[i]).max(0.0)))
+    });
+    assert_eq!(
+        steer(&recipes::topic_weight(scores()), &ROWS, None),
+        expected
+    );
+    let expected = ROWS.map(|x| {
+        let z = pre(x);
+        decode([0, 1, 2].map(|i| if s[i] * z[i] > 0.0 { z[i] } else { 0.0 }))
+    });
+    assert_eq!(steer(&recipes::topic_swap(scores()), &ROWS, None), expected);
+    let expected = ROWS.map(|x| {
+        let [a, b, c] = encode(x);
+        decode([a + 10.0, b, c + 10.0])
+    });
+    assert_eq!(steer(&recipes::topic_clamp(&[0, 2]), &ROWS, None), expected);
+}
+
+#[test]
+fn ax_bench_adds_and_clamps() {
+    let add = recipes::ax_bench_add(1, 0.5, 8.0);
+    assert_eq!(steer(&add, &ROWS, None), ROWS.map(|[x, y]| [x, y + 4.0]));
+    let set = ROWS.map(|x| {
+        let [a, _, c] = encode(x);
+        keep(x, [a, 4.0, c])
+    });
+    assert_eq!(
+        steer(&recipes::ax_bench_clamp(1, 0.5, 8.0), &ROWS, None),
+        set
+    );
+    assert_eq!(steer(&recipes::reason_score(1, 0.5, 8.0), &ROWS, None), set);
+    let expected = ROWS.map(|x| {
+        let [a, b, c] = encode(x);
+        keep(x, [a, b.max(2.0), c])
+    });
+    assert_eq!(
+        steer(&recipes::ax_bench_min_clamp(1, 0.25, 8.0), &ROWS, None),
+        expected
+    );
+    let expected = ROWS.map(|x| {
+        let [a, _, _] = encode(x);
+        keep(x, [a, 0.0, 0.0])
+    });
+    assert_eq!(
+        steer(&recipes::repetition_suppress(&[1, 2]), &ROWS, None),
+        expected
+    );
+    // v = (0, 1): h - relu(<h, v>) v + 4 v, the first row kept.
+    let plan = recipes::ax_bench_subspace_clamp(vec![0.0, 5.0], 0.5, 8.0, 1);
+    assert_eq!(
+        steer(&plan, &ROWS, None),
+        but_first(|[x, y]| [x, y - y.max(0.0) + 4.0])
+    );
+    let plan = recipes::ax_bench_threshold_add(vec![0.0, 5.0], 2.0);
+    let expected = ROWS.map(|[x, y]| [x, if y < 2.0 { y + 2.0 } else { y }]);
+    assert_eq!(steer(&plan, &ROWS, None), expected);
+}
+
+#[test]
+fn directions_come_from_means_and_effects() {
+    // (3, 5) - (0, 1) = (3, 4)
+    let v = recipes::diff_mean(&[2.0, 4.0, 4.0, 6.0], &[0.0, 1.0], 2).unwrap();
+    assert_eq!(v, [0.6, 0.8]);
+    assert!(recipes::diff_mean(&[1.0, 2.0], &[1.0, 2.0], 2).is_err());
+    assert!(recipes::diff_mean(&[1.0], &[1.0, 2.0], 2).is_err());
+    assert!(recipes::diff_mean(&[], &[1.0, 2.0], 2).is_err());
+    assert!(recipes::diff_mean(&[1.0], &[2.0], 0).is_err());
+    assert!(recipes::diff_mean(&[f32::NAN, 0.0], &[1.0, 2.0], 2).is_err());
+    // W = [[1, 0], [0, 2]], b = (0, 1): W_0 = (1, 0), W b = (0, 2).
+    let effects = [1.0, 0.0, 0.0, 2.0];
+    let u = recipes::effect_vector(&effects, &[0.0, 1.0], 2, 0, 1.0).unwrap();
+    let half = std::f64::consts::FRAC_1_SQRT_2 as f32;
+    assert_eq!(u, [half, -half]);
+    assert!(recipes::effect_vector(&effects, &[0.0, 1.0], 2, 2, 1.0).is_err());
+    assert!(recipes::effect_vector(&effects, &[0.0], 2, 0, 1.0).is_err());
+    assert!(recipes::effect_vector(&effects, &[0.0, 0.0], 2, 0, 1.0).is_err());
+}
