@@ -14,7 +14,9 @@ use crate::container::gguf_write::{GgufHeader, GgufValue};
 use crate::dtype::Dtype;
 use crate::error::Error;
 use alloc::collections::BTreeMap;
-use alloc::string::{String, ToString};
+use alloc::string::String;
+#[cfg(feature = "std")]
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 /// The value of `general.architecture`, and the prefix of the other keys.
