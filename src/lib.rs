@@ -38,7 +38,8 @@
 //! | feature | adds |
 //! |---|---|
 //! | `std` (default) | paths, memory maps, npz |
-//! | `cli` | the `sae` tool |
+//! | `torch`, `gzip`, `yaml` | torch files; gzipped files; YAML side-cars |
+//! | `cli` | the `sae` tool, with all of the above |
 //!
 //! Without `std` the crate is `no_std` + `alloc` and models come from bytes. A feature adds API;
 //! it never changes a result.
