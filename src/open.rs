@@ -120,6 +120,18 @@ impl<'a> Sae<'a> {
             .about
             .notes
             .extend(archives.flat_map(|(_, archive)| archive.notes.clone()));
+        if check_weights {
+            let matrices = [
+                Some(&parts.encoder),
+                Some(&parts.decoder),
+                parts.skip.as_ref(),
+            ];
+            let bytes = matrices
+                .into_iter()
+                .flatten()
+                .map(|matrix| matrix.size_bytes());
+            parts.about.bytes_read += bytes.sum::<usize>() as u64;
+        }
         let mut sae = Sae::from_parts(parts)?;
         if check_weights {
             sae.check_weights()?;

@@ -5,8 +5,8 @@
 //! `W_enc [d_in, d_sae]`, `W_dec [d_sae, d_out]`, `b_enc`, `threshold [d_sae]`, `b_dec [d_out]`.
 //! `pre = W_enc^T x + b_enc` (`b_dec` is **not** subtracted), strict JumpReLU; without
 //! `threshold` a plain ReLU. Lower-case `w_enc`, `w_dec` occur. The eight embedding SAEs (a
-//! folder `embedding`) follow SAELens: `W_enc / sqrt(d_in)` and `W_dec * sqrt(d_in)`, everything
-//! else as stored.
+//! folder `embedding` above a `width_*`) follow SAELens: `W_enc / sqrt(d_in)` and
+//! `W_dec * sqrt(d_in)`, everything else as stored.
 
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
@@ -70,10 +70,12 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, _: &Settings<'_>) -> Result<Parts<'a>, 
     }
     let bias = tensors.vector("b_enc", d_sae)?;
     let decoder_bias = tensors.vector("b_dec", d_out)?;
+    // As published: `embedding/width_4k/average_l0_21/params.npz`. A folder of the user's own that
+    // happens to be called so is followed by another name.
     let embedding = checkpoint
         .folders
-        .iter()
-        .any(|folder| folder == "embedding");
+        .windows(2)
+        .any(|pair| matches!(pair, [first, second] if first == "embedding" && second.starts_with("width_")));
     let root = libm::sqrt(d_in as f64);
     let mut notes = Vec::new();
     if embedding {
