@@ -20,6 +20,8 @@ fn install(cmake: &Path) -> (PathBuf, String) {
     let build = folder("cmake-build");
     let prefix = folder("installed");
     fs::remove_dir_all(&prefix).unwrap();
+    // CMake refuses a build folder that was configured from another checkout.
+    let _ = fs::remove_file(build.join("CMakeCache.txt"));
     let mut configure = Command::new(cmake);
     configure
         .arg("-S")
