@@ -1,4 +1,4 @@
-//! Methods from papers, as plans: each composes the rules of [`Rule`](super::Rule) with the
+//! Methods from papers, as plans: each composes the rules of [`Rule`] with the
 //! paper's defaults, and adds nothing to what runs. What a method selects features by is the
 //! caller's; what it does to rows is here.
 //!
