@@ -50,20 +50,32 @@ mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512;
 mod detect;
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    target_endian = "little"
+))]
+mod neon;
 mod scalar;
 pub mod screen;
-#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
-mod neon;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
 #[cfg(any(
-    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
 mod two;
 #[cfg(any(
     any(target_arch = "x86", target_arch = "x86_64"),
-    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
 mod walk;
@@ -254,7 +266,11 @@ impl Kernels {
             Level::Avx2 => detect::has_avx2().then_some(&avx2::KERNELS),
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Level::Avx512 => detect::has_avx512().then_some(&avx512::KERNELS),
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+            #[cfg(all(
+                target_arch = "aarch64",
+                target_feature = "neon",
+                target_endian = "little"
+            ))]
             Level::Neon => Some(&neon::KERNELS),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Level::Simd128 => Some(&simd128::KERNELS),
@@ -423,7 +439,11 @@ fn at_or_next(row: &[u8], next_row: *const u8, at: usize) -> *const u8 {
 /// The 16 values from `at` on.
 #[cfg(any(
     any(target_arch = "x86", target_arch = "x86_64"),
-    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
 #[inline]
@@ -434,7 +454,11 @@ fn block(values: &[f64], at: usize) -> Option<&[[f64; 8]; 2]> {
 /// The 16 values from `at` on, to be written.
 #[cfg(any(
     any(target_arch = "x86", target_arch = "x86_64"),
-    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
 #[inline]
@@ -449,7 +473,11 @@ fn block_mut(values: &mut [f64], at: usize) -> Option<&mut [[f64; 8]; 2]> {
 /// The ragged end of a row as 16 values, the rest zeros.
 #[cfg(any(
     any(target_arch = "x86", target_arch = "x86_64"),
-    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
 #[inline]

@@ -33,7 +33,7 @@ pub(super) static KERNELS: Kernels = Kernels {
 
 /// Two f64 values.
 #[derive(Clone, Copy)]
-struct Neon(float64x2_t);
+pub(super) struct Neon(float64x2_t);
 
 impl Two for Neon {
     #[inline]
@@ -136,7 +136,11 @@ fn load_bytes(bytes: &[u8]) -> uint8x16_t {
 #[target_feature(enable = "neon")]
 #[inline]
 fn canonical_two(values: float64x2_t) -> float64x2_t {
-    vbslq_f64(vceqq_f64(values, values), values, vdupq_n_f64(CANONICAL_NAN))
+    vbslq_f64(
+        vceqq_f64(values, values),
+        values,
+        vdupq_n_f64(CANONICAL_NAN),
+    )
 }
 
 #[target_feature(enable = "neon")]

@@ -77,7 +77,11 @@ impl Two for Simd128 {
     #[inline]
     fn canonical(self) -> Self {
         let is_number = f64x2_eq(self.0, self.0);
-        Self(v128_bitselect(self.0, f64x2_splat(CANONICAL_NAN), is_number))
+        Self(v128_bitselect(
+            self.0,
+            f64x2_splat(CANONICAL_NAN),
+            is_number,
+        ))
     }
 
     #[inline]

@@ -97,7 +97,11 @@ fn dot_group<V: Two, const TYPE: u8, const EIGHT: usize, const ROWS: usize, cons
             let tail = row.get(x_blocks.len() * 2 * EIGHT..).unwrap_or(&[]);
             let [low, high] = padded::<u8, EIGHT>(tail);
             add_products(&mut sums[0], &load_weights::<V, TYPE, EIGHT>(&low), &x_low);
-            add_products(&mut sums[1], &load_weights::<V, TYPE, EIGHT>(&high), &x_high);
+            add_products(
+                &mut sums[1],
+                &load_weights::<V, TYPE, EIGHT>(&high),
+                &x_high,
+            );
         }
     }
     let mut out = [0.0; ROWS];
@@ -178,8 +182,16 @@ fn add_columns<V: Two, const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
                 break;
             };
             V::prefetch(low.as_ptr().wrapping_add(IN_FLIGHT / PASS_ROWS));
-            add_products(&mut sums[0], &load_weights::<V, TYPE, EIGHT>(low), &x_all[r]);
-            add_products(&mut sums[1], &load_weights::<V, TYPE, EIGHT>(high), &x_all[r]);
+            add_products(
+                &mut sums[0],
+                &load_weights::<V, TYPE, EIGHT>(low),
+                &x_all[r],
+            );
+            add_products(
+                &mut sums[1],
+                &load_weights::<V, TYPE, EIGHT>(high),
+                &x_all[r],
+            );
         }
         for fold in 1..=pass.folds {
             let Some([low, high]) = block(lanes, at - fold * width + i * LANES) else {
