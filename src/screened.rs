@@ -33,7 +33,7 @@ impl Sae<'_> {
     /// Selects from the features that the screen does not rule out.
     pub(crate) fn select_screened(
         &self,
-        screen: &Screen,
+        screen: &Screen<'_>,
         input: &[f32],
         work: &mut Work<'_>,
         selector: &mut Selector<'_>,
