@@ -59,7 +59,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     ),
     // What is built on those.
     (
-        &["batch", "cross_layer", "importance"],
+        &["batch", "cross_layer", "importance", "part"],
         &[
             "decode", "encode", "error", "features", "kernels", "model", "rows", "scratch",
             "select",
