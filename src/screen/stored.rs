@@ -137,7 +137,8 @@ impl<'a> Screen<'a> {
 
     fn flags(&self) -> u32 {
         let whitened = u32::from(self.transform.is_some()) * WHITENED;
-        whitened | u32::from(self.refinement.is_some()) * REFINED
+        let refined = u32::from(self.refinement.is_some()) * REFINED;
+        whitened | refined
     }
 
     /// Bytes of each section of the stored form.
