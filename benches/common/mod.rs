@@ -31,7 +31,7 @@ pub(crate) fn copies(bytes: usize) -> usize {
 }
 
 /// Whether criterion will call everything once and time nothing.
-fn only_checked() -> bool {
+pub(crate) fn only_checked() -> bool {
     let arguments: Vec<String> = std::env::args().collect();
     let has = |name| arguments.iter().any(|argument| argument == name);
     has("--test") || !has("--bench")

@@ -7,8 +7,8 @@ use core::arch::x86_64::*;
 
 use super::walk::{self, PASS_ROWS, Pass};
 use super::{
-    BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, at_or_next, block, block_mut, canonical,
-    padded, row_bytes, scalar, starts_line,
+    BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, at_or_next, block, block_mut, blocks_of,
+    canonical, padded, row_bytes, scalar, starts_line,
 };
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -40,7 +40,7 @@ const SCALED_ROWS: usize = 16;
 /// How far ahead of what is being read a row is fetched, in bytes. The hardware follows long runs
 /// by itself; requests that are further ahead only keep it from the lines that are needed first
 /// (`benches/NOTES.md`).
-const DOT_AHEAD: usize = 512;
+const DOT_AHEAD: usize = 256;
 /// The same for the rows of a pass over columns, of which there are more side by side.
 const COLUMN_AHEAD: usize = 256;
 /// The same for rows from all over a matrix.
@@ -77,17 +77,16 @@ fn dot_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FETCH:
     x: &[f32],
 ) -> [f64; ROWS] {
     let x_blocks = x.as_chunks::<8>().0.as_chunks::<2>().0;
-    let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
+    let (blocks, count) = blocks_of::<EIGHT, ROWS>(rows, x_blocks.len());
 
     let mut sums = [[_mm512_setzero_pd(); 2]; ROWS];
-    for (i, [x_low, x_high]) in x_blocks.iter().enumerate() {
+    for (i, [x_low, x_high]) in x_blocks.iter().take(count).enumerate() {
         let x = to_order::<TYPE>([load_input(x_low), load_input(x_high)]);
         for (sums, blocks) in sums.iter_mut().zip(&blocks) {
-            let Some(block) = blocks.get(i) else {
-                break;
-            };
+            // SAFETY: `i` is below `count`, and every row has that many blocks.
+            let block = unsafe { blocks.get_unchecked(i) };
             if FETCH && starts_line::<EIGHT>(i) {
-                prefetch(block.as_ptr().wrapping_add(DOT_AHEAD).cast());
+                prefetch(block.as_ptr().cast::<u8>().wrapping_add(DOT_AHEAD));
             }
             let [first, second] = load_block::<TYPE, EIGHT>(block);
             sums[0] = _mm512_fmadd_pd(first, x[0], sums[0]);
@@ -178,7 +177,7 @@ fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
             .as_ptr()
             .wrapping_add((next + r * LANES).wrapping_mul(stride))
     });
-    let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
+    let (blocks, count) = blocks_of::<EIGHT, ROWS>(rows, width / LANES);
     let mut x_all = [_mm512_setzero_pd(); ROWS];
     for (x_all, x) in x_all.iter_mut().zip(x) {
         *x_all = _mm512_set1_pd(x);
@@ -186,7 +185,7 @@ fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
 
     let at = pass.slot * width;
     let to = (pass.slot - pass.folds) * width;
-    for i in 0..width / LANES {
+    for i in 0..count {
         let mut sums = [_mm512_setzero_pd(); 2];
         if !pass.fresh
             && let Some([low, high]) = block(lanes, at + i * LANES)
@@ -194,9 +193,8 @@ fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
             sums = to_order::<TYPE>([load(low), load(high)]);
         }
         for r in 0..ROWS {
-            let Some(block) = blocks[r].get(i) else {
-                break;
-            };
+            // SAFETY: `i` is below `count`, and every row has that many blocks.
+            let block = unsafe { blocks[r].get_unchecked(i) };
             if starts_line::<EIGHT>(i) {
                 let at = i * 2 * EIGHT + COLUMN_AHEAD;
                 prefetch(at_or_next(rows[r], next_rows[r], at));
@@ -321,18 +319,17 @@ fn add_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FUSED:
     scales: [f64; ROWS],
     sums: &mut [f64],
 ) {
-    let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
+    let (blocks, count) = blocks_of::<EIGHT, ROWS>(rows, sums.len() / LANES);
     let mut scale_all = [_mm512_setzero_pd(); ROWS];
     for (scale_all, scale) in scale_all.iter_mut().zip(scales) {
         *scale_all = _mm512_set1_pd(scale);
     }
     let (sum_blocks, _) = sums.as_chunks_mut::<8>().0.as_chunks_mut::<2>();
-    for (i, [sums_low, sums_high]) in sum_blocks.iter_mut().enumerate() {
+    for (i, [sums_low, sums_high]) in sum_blocks.iter_mut().take(count).enumerate() {
         let mut sums = to_order::<TYPE>([load(sums_low), load(sums_high)]);
         for r in 0..ROWS {
-            let Some(block) = blocks[r].get(i) else {
-                break;
-            };
+            // SAFETY: `i` is below `count`, and every row has that many blocks.
+            let block = unsafe { blocks[r].get_unchecked(i) };
             if starts_line::<EIGHT>(i) {
                 let at = i * 2 * EIGHT + SCALED_AHEAD;
                 prefetch(at_or_next(rows[r], next_rows[r], at));
@@ -348,7 +345,7 @@ fn add_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FUSED:
         store(sums_low, canonical_all(low));
         store(sums_high, canonical_all(high));
     }
-    let done = sum_blocks.len() * 2 * EIGHT;
+    let done = count * 2 * EIGHT;
     let (_, sum_tail) = sums.as_chunks_mut::<LANES>();
     for (row, scale) in rows.iter().zip(scales) {
         let tail = row.get(done..).unwrap_or(&[]);

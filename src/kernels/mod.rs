@@ -448,6 +448,22 @@ fn at_or_next(row: &[u8], next_row: *const u8, at: usize) -> *const u8 {
     }
 }
 
+/// The rows in blocks of 16 weights, and how many of them, at most `most`, every row has.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[inline(always)] // a call in each vector loop, which closures of `map` would be
+fn blocks_of<const EIGHT: usize, const ROWS: usize>(
+    rows: [&[u8]; ROWS],
+    most: usize,
+) -> ([&[[[u8; EIGHT]; 2]]; ROWS], usize) {
+    let mut blocks: [&[[[u8; EIGHT]; 2]]; ROWS] = [&[]; ROWS];
+    let mut count = most;
+    for (blocks, row) in blocks.iter_mut().zip(rows) {
+        *blocks = row.as_chunks::<EIGHT>().0.as_chunks::<2>().0;
+        count = count.min(blocks.len());
+    }
+    (blocks, count)
+}
+
 /// Whether block `i` is the first to reach into a line of memory, so that one fetch per line is
 /// asked for.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
