@@ -1,6 +1,7 @@
 //! Encoding with an ensemble: its members one after the other, on the row or on what is left of
 //! it. See [`Ensemble`].
 
+use crate::encode::RowSource;
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
 use crate::model::{Ensemble, Sae};
@@ -12,7 +13,7 @@ impl Sae<'_> {
     pub(crate) fn encode_members(
         &self,
         kind: Ensemble,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         scratch: &mut Scratch<'_>,
         features: &mut Features,
@@ -30,7 +31,7 @@ impl Sae<'_> {
 
     fn encode_bag(
         &self,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         scratch: &mut Scratch<'_>,
         features: &mut Features,
@@ -55,7 +56,7 @@ impl Sae<'_> {
 
     fn encode_chain(
         &self,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         scratch: &mut Scratch<'_>,
         features: &mut Features,
@@ -85,9 +86,9 @@ impl Sae<'_> {
                     values: features.values().get(before..).unwrap_or(&[]),
                     status: found,
                 };
-                member.decode_row(own, None, 0, &mut work, reconstruction);
+                member.decode_row(own, None::<Rows<'_>>, 0, &mut work, reconstruction);
                 if stage == 0 {
-                    crate::encode::load_row(self.kernels, rows, row, work.raw);
+                    rows.load(self.kernels, row, work.raw);
                     for (to, &from) in residual.iter_mut().zip(work.raw.iter()) {
                         *to = from as f32;
                     }
@@ -107,7 +108,7 @@ impl Sae<'_> {
         &self,
         kind: Ensemble,
         wanted: &[u32],
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         scratch: &mut Scratch<'_>,
         values: &mut [f32],

@@ -1,5 +1,6 @@
 //! Run-time knobs: models derived from a model. They share its weights, take the same calls and
 //! have no special cases; making one copies per-feature vectors only, unless it says otherwise.
+//! A derived model has no screen of its own until it is prepared.
 
 use super::{Activation, InputNorm, Layout, Matrix, Parts, Pursuit, Sae, Thresholds};
 use crate::error::Error;
@@ -221,6 +222,15 @@ impl<'a> Sae<'a> {
         parts.center = None;
         parts.decoder_bias = None;
         Ok(self.derived(parts))
+    }
+
+    /// The same model once more: its weights are shared, not copied. A screen is not: prepare the
+    /// new model if it is to have one.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let mut shared = self.derived(self.parts.clone());
+        shared.members = self.members.iter().map(Sae::share).collect();
+        shared
     }
 
     /// These parts, checked, on this model's level.
