@@ -66,6 +66,7 @@ pub mod error;
 pub mod features;
 mod importance;
 pub mod kernels;
+mod lorsa;
 #[cfg(feature = "std")]
 pub mod mmap;
 pub mod model;
@@ -78,6 +79,7 @@ mod scratch;
 pub mod screen;
 mod screened;
 mod select;
+mod sites;
 pub mod steer;
 pub mod tensor;
 
@@ -88,6 +90,7 @@ pub use error::{Code, Error};
 pub use features::{Features, FeaturesRow, RowStatus};
 pub use importance::Importance;
 pub use kernels::Level;
+pub use lorsa::{Lorsa, LorsaCache};
 pub use model::{Description, Sae};
 pub use open::{MAX_CONFIG_BYTES, OpenOptions};
 pub use readout::FeatureSet;

@@ -39,6 +39,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (
         &[
             "encode", "ensemble", "select", "screened", "pursuit", "decode", "readout", "scratch",
+            "sites",
         ],
         &[
             "dtype", "error", "features", "kernels", "model", "rows", "screen",
@@ -59,7 +60,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     ),
     // What is built on those.
     (
-        &["batch", "cross_layer", "importance"],
+        &["batch", "cross_layer", "importance", "lorsa"],
         &[
             "decode", "encode", "error", "features", "kernels", "model", "rows", "scratch",
             "select",

@@ -12,6 +12,7 @@
 //! stay vectors: no matrix is ever multiplied out.
 
 mod activation;
+mod attention;
 mod blocks;
 mod check;
 mod description;
@@ -21,6 +22,7 @@ mod matrix;
 mod screening;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
+pub use attention::{Attention, ByParts, HeadNorm, Pairs, Rotary};
 pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use ensemble::Ensemble;
@@ -94,6 +96,8 @@ pub struct Parts<'a> {
     pub input_sites: usize,
     /// How many sites the output row is made of.
     pub output_sites: usize,
+    /// The attention of a Lorsa, which opens as a [`Lorsa`](crate::Lorsa).
+    pub attention: Option<Attention<'a>>,
     /// What `inspect` tells besides the maths.
     pub about: About,
 }
@@ -130,6 +134,7 @@ impl<'a> Parts<'a> {
             skip: None,
             input_sites: 1,
             output_sites: 1,
+            attention: None,
             about: About::default(),
         }
     }
@@ -191,8 +196,14 @@ impl<'a> Sae<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if a vector or matrix has the wrong size, [`Error::BadValue`] if a vector
-    /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae.
+    /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae,
+    /// [`Error::UnsupportedArchitecture`] for parts with attention.
     pub fn from_parts(mut parts: Parts<'a>) -> Result<Self, Error> {
+        if parts.attention.is_some() {
+            return Err(Error::UnsupportedArchitecture {
+                architecture: "lorsa, which attends to rows before: open it as a `Lorsa`".into(),
+            });
+        }
         parts.tie();
         let (d_sae, d_in) = (parts.encoder.features(), parts.encoder.width());
         let d_out = parts.decoder.width();

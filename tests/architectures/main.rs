@@ -13,8 +13,10 @@ mod ensembles;
 mod goldens;
 mod knobs;
 mod layers;
+mod lorsa;
 mod pursuits;
 mod rules;
+mod sites;
 mod steering;
 
 use library::parts::{self, Stored, dense, matrix, tensor};
