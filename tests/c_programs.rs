@@ -13,7 +13,14 @@ use std::process::Command;
 use support::{Case, Profile, WARNINGS, cases, folder, library, program, root, run, tool};
 
 /// Programs that take a checkpoint and rows, and check themselves.
-const PROGRAMS: &[&str] = &["null", "sizes", "steer", "two_threads", "fork"];
+const PROGRAMS: &[&str] = &[
+    "null",
+    "sizes",
+    "steer",
+    "architectures",
+    "two_threads",
+    "fork",
+];
 
 /// What `smoke.c` prints, from the Rust API.
 fn expected(case: &Case) -> String {
@@ -246,6 +253,30 @@ fn valgrind_finds_nothing() {
         let half = half_of(case);
         let [file, rows] = arguments(&case.file, case);
         support::valgrind(&valgrind, &errors, &[file, rows, half.as_os_str()]);
+    }
+}
+
+/// Models over several layers, natively and under valgrind.
+#[test]
+fn several_sites_and_layers_one_after_the_other() {
+    let Some(sites) = program("tests/c/sites.c", "sites", Profile::Release, &[]) else {
+        return;
+    };
+    let Some(checked) = program("tests/c/sites.c", "sites-checked", Profile::Dev, &[]) else {
+        return;
+    };
+    for (name, says) in [
+        ("crosscoder_relu", "no layers\n"),
+        ("crosscoder_batchtopk", "no layers\n"),
+        ("circuit_tracer_clt", "layers\n"),
+    ] {
+        let case = support::case(name, "");
+        let arguments = arguments(&case.file, &case);
+        let text = run(Command::new(&sites).args(arguments));
+        assert_eq!(text, says, "{name}");
+        if let Some(valgrind) = tool("valgrind") {
+            assert_eq!(support::valgrind(&valgrind, &checked, &arguments), says);
+        }
     }
 }
 
