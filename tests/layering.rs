@@ -60,7 +60,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     ),
     // What is built on those.
     (
-        &["batch", "cross_layer", "importance", "lorsa"],
+        &["batch", "cross_layer", "importance", "lorsa", "part"],
         &[
             "decode", "encode", "error", "features", "kernels", "model", "rows", "scratch",
             "select",
