@@ -127,9 +127,7 @@ typedef struct sae_pursuit {
 
 /* Orthogonal matching pursuit of `steps` steps with non-negative values, to initialise a variable
  * with. */
-#define SAE_PURSUIT_INIT(steps)                                                                    \
-    {(uint32_t)sizeof(sae_pursuit), SAE_PICK_POSITIVE, SAE_REFIT_LEAST_SQUARES, 0, (steps), 0, 0,  \
-     0, 0}
+#define SAE_PURSUIT_INIT(steps) {(uint32_t)sizeof(sae_pursuit), 0, 2, 0, (steps), 0, 0, 0, 0}
 
 /* The decoder of a model as the dictionary of a pursuit (inference-time optimisation): the encoder
  * is not read, rows are those that the model reconstructs. Atoms are scaled to length 1. One pass

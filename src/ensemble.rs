@@ -1,7 +1,7 @@
 //! Encoding with an ensemble: its members one after the other, on the row or on what is left of
 //! it. See [`Ensemble`].
 
-use crate::encode::RowSource;
+use crate::encode::{RowSource, products};
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
 use crate::model::{Ensemble, Sae};
@@ -22,6 +22,7 @@ impl Sae<'_> {
         let status = match kind {
             Ensemble::Bag => self.encode_bag(rows, row, scratch, features)?,
             Ensemble::Chain => self.encode_chain(rows, row, scratch, features)?,
+            Ensemble::Route => self.encode_routed(rows, row, scratch, features)?,
         };
         if status == RowStatus::NonFinite {
             features.truncate(start);
@@ -52,6 +53,86 @@ impl Sae<'_> {
             offset += member.d_sae() as u32;
         }
         Ok(status)
+    }
+
+    fn encode_routed(
+        &self,
+        rows: impl RowSource,
+        row: usize,
+        scratch: &mut Scratch<'_>,
+        features: &mut Features,
+    ) -> Result<RowStatus, Error> {
+        let Some((expert, weight)) = self.expert(rows, row, scratch)? else {
+            return Ok(RowStatus::NonFinite);
+        };
+        let before = self
+            .members
+            .iter()
+            .take(expert)
+            .map(Sae::d_sae)
+            .sum::<usize>();
+        let Some(member) = self.members.get(expert) else {
+            return Ok(RowStatus::NonFinite);
+        };
+        let mut work = scratch.split(member)?;
+        if member.prepare_row(rows, row, &mut work).is_none() {
+            return Ok(RowStatus::NonFinite);
+        }
+        let start = features.len();
+        let status = member.encode_row(&mut work, features)?;
+        if weight != 1.0 {
+            features.scale(start, weight);
+        }
+        features.shift(start, before as u32);
+        Ok(status)
+    }
+
+    /// The member that the router picks and the weight of its values; `None` if the row is not
+    /// finite.
+    fn expert(
+        &self,
+        rows: impl RowSource,
+        row: usize,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Option<(usize, f64)>, Error> {
+        let Some(router) = &self.router else {
+            return Ok(None);
+        };
+        let work = scratch.split(self)?;
+        if !rows.load(self.kernels, row, work.raw) {
+            return Ok(None);
+        }
+        if let Some(center) = &router.center {
+            for (value, center) in work.raw.iter_mut().zip(center) {
+                *value -= center;
+            }
+        }
+        let mut finite = true;
+        for (input, &value) in work.input.iter_mut().zip(work.raw.iter()) {
+            *input = value as f32;
+            finite &= input.is_finite();
+        }
+        let Some(scores) = work.sums.get_mut(..router.matrix.features()) else {
+            return Ok(None);
+        };
+        if !finite {
+            return Ok(None);
+        }
+        products(self.kernels, &router.matrix, 0, work.input, &mut [], scores);
+        let (mut expert, mut most) = (0, f64::NEG_INFINITY);
+        for (at, &score) in scores.iter().enumerate() {
+            if score > most {
+                (expert, most) = (at, score);
+            }
+        }
+        let weight = match router.weighs {
+            false => 1.0,
+            true => {
+                let powers = scores.iter().map(|score| libm::exp(score - most));
+                1.0 / powers.fold(0.0, |sum, power| sum + power)
+            }
+        };
+        Ok(Some((expert, weight)))
     }
 
     fn encode_chain(

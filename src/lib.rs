@@ -70,6 +70,7 @@ mod lorsa;
 #[cfg(feature = "std")]
 pub mod mmap;
 pub mod model;
+mod molt;
 mod open;
 mod part;
 mod pursuit;
@@ -93,6 +94,7 @@ pub use importance::Importance;
 pub use kernels::Level;
 pub use lorsa::{Lorsa, LorsaCache};
 pub use model::{Description, Sae};
+pub use molt::{Molt, MoltScratch};
 pub use open::{MAX_CONFIG_BYTES, OpenOptions};
 pub use part::Part;
 pub use readout::FeatureSet;

@@ -60,10 +60,17 @@ const TABLE: &[(&[&str], &[&str])] = &[
     ),
     // What is built on those.
     (
-        &["batch", "cross_layer", "importance", "lorsa", "part"],
         &[
-            "decode", "encode", "error", "features", "kernels", "model", "rows", "scratch",
-            "select",
+            "batch",
+            "cross_layer",
+            "importance",
+            "lorsa",
+            "molt",
+            "part",
+        ],
+        &[
+            "decode", "encode", "error", "features", "kernels", "model", "readout", "rows",
+            "scratch", "select",
         ],
     ),
     // From a path or bytes to the model: the one place that knows both ends.
@@ -75,8 +82,10 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "convention",
             "error",
             "kernels",
+            "lorsa",
             "mmap",
             "model",
+            "molt",
         ],
     ),
 ];

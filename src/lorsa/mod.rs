@@ -250,6 +250,16 @@ impl<'a> Lorsa<'a> {
         self.sae.decode(features, None, scratch, out)
     }
 
+    /// Looks for NaN and infinite weights in every matrix.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`] with tensor and position.
+    pub fn check_weights(&self) -> Result<(), Error> {
+        self.sae.check_weights()?;
+        self.attention.query.check_finite()?;
+        self.attention.key.check_finite()
+    }
+
     /// Adds rows to the cache, one after the other, and gives `take` each with its keys and values
     /// in place.
     fn each(

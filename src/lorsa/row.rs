@@ -51,7 +51,8 @@ impl Run<'_, '_> {
         let values = self.space.values.get_mut(range).unwrap_or(&mut []);
         let (sae, work) = (&self.lorsa.sae, &mut self.work);
         let (sums, gates, lanes) = (&mut *work.sums, &mut *work.gates, &mut *work.lanes);
-        sae.for_products(work.input, sums, gates, lanes, |first, sums, _| {
+        let all = 0..sae.d_sae();
+        sae.for_products(all, work.input, sums, gates, lanes, |first, sums, _| {
             let to = values.get_mut(first..).unwrap_or(&mut []);
             for (i, (to, &sum)) in to.iter_mut().zip(sums).enumerate() {
                 *to = pre_f64(sae.parts(), first + i, sum) as f32;

@@ -20,13 +20,15 @@ mod ensemble;
 mod knobs;
 mod matrix;
 mod screening;
+mod transforms;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
 pub use attention::{Attention, ByParts, HeadNorm, Pairs, Rotary};
 pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
-pub use ensemble::Ensemble;
+pub use ensemble::{Ensemble, Router};
 pub use matrix::{FeatureAxis, Layout, Matrix};
+pub use transforms::{Transform, Transforms};
 
 use crate::error::Error;
 use crate::kernels::screen::ScreenKernels;
@@ -98,6 +100,8 @@ pub struct Parts<'a> {
     pub output_sites: usize,
     /// The attention of a Lorsa, which opens as a [`Lorsa`](crate::Lorsa).
     pub attention: Option<Attention<'a>>,
+    /// The transforms of a mixture, which opens as a [`Molt`](crate::Molt).
+    pub transforms: Option<Transforms<'a>>,
     /// What `inspect` tells besides the maths.
     pub about: About,
 }
@@ -135,6 +139,7 @@ impl<'a> Parts<'a> {
             input_sites: 1,
             output_sites: 1,
             attention: None,
+            transforms: None,
             about: About::default(),
         }
     }
@@ -186,6 +191,8 @@ pub struct Sae<'a> {
     pub(crate) screen: Option<Screen>,
     /// Of an ensemble.
     pub(crate) members: Vec<Sae<'a>>,
+    /// Of a routed ensemble.
+    pub(crate) router: Option<Router<'a>>,
     description: Description,
 }
 
@@ -197,12 +204,23 @@ impl<'a> Sae<'a> {
     /// # Errors
     /// [`Error::Shape`] if a vector or matrix has the wrong size, [`Error::BadValue`] if a vector
     /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae,
-    /// [`Error::UnsupportedArchitecture`] for parts with attention.
+    /// [`Error::UnsupportedArchitecture`] for parts with attention or transforms.
     pub fn from_parts(mut parts: Parts<'a>) -> Result<Self, Error> {
-        if parts.attention.is_some() {
-            return Err(Error::UnsupportedArchitecture {
-                architecture: "lorsa, which attends to rows before: open it as a `Lorsa`".into(),
-            });
+        for (found, what) in [
+            (
+                parts.attention.is_some(),
+                "lorsa, which attends to the rows before: open it as a `Lorsa`",
+            ),
+            (
+                parts.transforms.is_some(),
+                "molt, which decodes by transforms of the row: open it as a `Molt`",
+            ),
+        ] {
+            if found {
+                return Err(Error::UnsupportedArchitecture {
+                    architecture: what.into(),
+                });
+            }
         }
         parts.tie();
         let (d_sae, d_in) = (parts.encoder.features(), parts.encoder.width());
@@ -269,6 +287,7 @@ impl<'a> Sae<'a> {
             description: Description::new(&parts, kernels.level()),
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             members: Vec::new(),
+            router: None,
             parts,
             kernels,
             screen: None,

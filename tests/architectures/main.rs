@@ -10,10 +10,12 @@ mod reference;
 
 mod batches;
 mod ensembles;
+mod files;
 mod goldens;
 mod knobs;
 mod layers;
 mod lorsa;
+mod properties;
 mod pursuits;
 mod rules;
 mod sites;
