@@ -235,6 +235,7 @@ static void ensembles(const sae_model *model, const sae_rows *rows) {
     CHECK_OK(sae_ensemble_create(members, 1, SAE_ENSEMBLE_BAG, &one, &error));
     sae_features *same = encode(one, rows);
     CHECK(same_features(same, alone));
+    sae_model_close(one);
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
                  sae_ensemble_create(NULL, 0, SAE_ENSEMBLE_BAG, &one, &error));
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_ensemble_create(members, 1, 9, &one, &error));
