@@ -24,7 +24,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &["bytes", "dtype", "error", "mmap", "tensor"],
     ),
     // Which rows of an encoder can matter for a row: numbers in, candidates out.
-    (&["screen"], &["error", "kernels"]),
+    (&["screen"], &["bytes", "error", "kernels"]),
     // The model; knows no file and no publisher.
     (
         &["model"],
