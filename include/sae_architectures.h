@@ -327,6 +327,98 @@ SAE_API sae_status sae_model_decode_layer(const sae_model *model, sae_layer_stre
                                           sae_scratch *scratch, float *out, size_t n_out,
                                           sae_error *error);
 
+/* ------------------------------------------------------------------------------------------ */
+/* Low-rank sparse attention                                                                   */
+/* ------------------------------------------------------------------------------------------ */
+
+/* A Lorsa: a sparse dictionary in place of an attention layer. Its features look at the rows
+ * before, so it is no `sae_model`. Immutable and shared by threads. */
+typedef struct sae_lorsa sae_lorsa;
+
+/* What the rows of one sequence leave for later ones: keys and values, 4 bytes times (the width of
+ * all keys + d_sae) per row. Belongs to one call at a time. */
+typedef struct sae_lorsa_cache sae_lorsa_cache;
+
+/* Opens a checkpoint, as `sae_model_open` does.
+ *   path     the file or folder.
+ *   options  NULL for the defaults.
+ *   lorsa    receives the handle; release it with `sae_lorsa_close`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_open(const char *path, const sae_open_options *options,
+                                  sae_lorsa **lorsa, sae_error *error);
+
+/* Closes a Lorsa; NULL does nothing. No call may be using it. */
+SAE_API void sae_lorsa_close(sae_lorsa *lorsa);
+
+/* Width of the rows that go in; 0 if `lorsa` is none. Any thread. */
+SAE_API size_t sae_lorsa_d_in(const sae_lorsa *lorsa);
+
+/* Number of features; 0 if `lorsa` is none. Any thread. */
+SAE_API size_t sae_lorsa_d_sae(const sae_lorsa *lorsa);
+
+/* Width of the rows that decoding gives; 0 if `lorsa` is none. Any thread. */
+SAE_API size_t sae_lorsa_d_out(const sae_lorsa *lorsa);
+
+/* Makes the work space of one thread.
+ *   scratch  receives the handle; release it with `sae_scratch_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_scratch_create(const sae_lorsa *lorsa, sae_scratch **scratch,
+                                            sae_error *error);
+
+/* Makes a cache for sequences of up to `n_rows` rows.
+ *   cache    receives the handle; release it with `sae_lorsa_cache_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_cache_create(const sae_lorsa *lorsa, size_t n_rows,
+                                          sae_lorsa_cache **cache, sae_error *error);
+
+/* Destroys a cache; NULL does nothing. */
+SAE_API void sae_lorsa_cache_destroy(sae_lorsa_cache *cache);
+
+/* Rows of the sequence so far; 0 if `cache` is none. */
+SAE_API size_t sae_lorsa_cache_length(const sae_lorsa_cache *cache);
+
+/* Forgets all rows from position `length` on: 0 begins a new sequence, less than the length takes
+ * rejected rows back.
+ *   error    may be NULL. */
+SAE_API sae_status sae_lorsa_cache_truncate(sae_lorsa_cache *cache, size_t length,
+                                            sae_error *error);
+
+/* Encodes the next rows of a sequence, and adds them to its cache: one at a time or a whole prompt,
+ * with the same bits. A row that is not finite keeps its place, and no later row attends to it.
+ *   rows      of width d_in, at most as many as the cache has room for.
+ *   cache     of the sequence, made for this Lorsa.
+ *   scratch   of this thread, made for this Lorsa.
+ *   features  what it held is replaced.
+ *   error     may be NULL.
+ * On failure the cache is as it was. Any thread. */
+SAE_API sae_status sae_lorsa_encode(const sae_lorsa *lorsa, const sae_rows *rows,
+                                    sae_lorsa_cache *cache, sae_scratch *scratch,
+                                    sae_features *features, sae_error *error);
+
+/* Reads chosen features out of the next rows of a sequence, and adds these to its cache: a row goes
+ * through `sae_lorsa_encode` or through this.
+ *   wanted, n_wanted  the features, in any order.
+ *   rows, cache, scratch  as above.
+ *   values, n_values  receives n_rows * n_wanted values; n_values must be exactly that.
+ *   status    receives n_rows numbers.
+ *   error     may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_readout(const sae_lorsa *lorsa, const uint32_t *wanted,
+                                     size_t n_wanted, const sae_rows *rows,
+                                     sae_lorsa_cache *cache, sae_scratch *scratch, float *values,
+                                     size_t n_values, sae_row_status *status, sae_error *error);
+
+/* Decodes features into rows of the layer's output. Needs no cache.
+ *   out, n_out  receives n_rows * d_out values; n_out must be exactly that.
+ *   error       may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_decode(const sae_lorsa *lorsa, const sae_features *features,
+                                    sae_scratch *scratch, float *out, size_t n_out,
+                                    sae_error *error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -46,6 +46,7 @@ mod memory;
 pub mod batch;
 pub mod derive;
 pub mod features;
+pub mod lorsa;
 pub mod model;
 pub mod open;
 pub mod readout;

@@ -325,6 +325,23 @@ int main(int argc, char **argv) {
     NULL_ARGUMENT(sae_model_decode_layer(NULL, NULL, 0, &rows, scratch, out, 1, &error));
     NULL_ARGUMENT(sae_model_decode_layer(model, NULL, 0, &rows, scratch, out, 1, &error));
 
+    /* Low-rank sparse attention; what works is in lorsa.c. */
+    sae_lorsa *lorsa = NULL;
+    sae_lorsa_cache *cache = NULL;
+    NULL_ARGUMENT(sae_lorsa_open(NULL, NULL, &lorsa, &error));
+    NULL_ARGUMENT(sae_lorsa_open(argv[1], NULL, NULL, &error));
+    CHECK(sae_lorsa_d_in(NULL) == 0 && sae_lorsa_d_sae(NULL) == 0 && sae_lorsa_d_out(NULL) == 0);
+    NULL_ARGUMENT(sae_lorsa_scratch_create(NULL, &no_scratch, &error));
+    NULL_ARGUMENT(sae_lorsa_cache_create(NULL, 1, &cache, &error));
+    CHECK(sae_lorsa_cache_length(NULL) == 0);
+    NULL_ARGUMENT(sae_lorsa_cache_truncate(NULL, 0, &error));
+    NULL_ARGUMENT(sae_lorsa_encode(NULL, &rows, NULL, scratch, features, &error));
+    NULL_ARGUMENT(sae_lorsa_readout(NULL, NULL, 0, &rows, NULL, scratch, values, 0, status, &error));
+    NULL_ARGUMENT(sae_lorsa_decode(NULL, features, scratch, out, 1, &error));
+    sae_lorsa_close(NULL);
+    sae_lorsa_cache_destroy(NULL);
+    CHECK(lorsa == NULL && cache == NULL && no_scratch == NULL);
+
     /* Destroying NULL does nothing. */
     sae_layer_stream_destroy(NULL);
     sae_batch_destroy(NULL);
