@@ -110,8 +110,8 @@ pub unsafe extern "C" fn sae_lorsa_close(lorsa: *mut sae_lorsa) {
 /// - `lorsa` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_lorsa_d_in(lorsa: *const sae_lorsa) -> usize {
-    // SAFETY: the caller guarantees that `lorsa` is a handle.
     value(0, || {
+        // SAFETY: the caller guarantees that `lorsa` is a handle.
         Ok(unsafe { Handle::borrow("lorsa", lorsa) }?.0.d_in())
     })
 }

@@ -16,6 +16,7 @@ mod attention;
 mod blocks;
 mod check;
 mod description;
+mod distance;
 mod ensemble;
 mod knobs;
 mod matrix;

@@ -459,7 +459,7 @@ fn openmoss_files_with_a_glu_encoder_open() {
     add(&mut tensors, "W_D", &[n, D], &w_d);
     add(&mut tensors, "b_E", &[n], &b_e);
     add(&mut tensors, "b_E_glu", &[n], &b_gate);
-    add(&mut tensors, "b_D", &[D], &vec![0.0; D]);
+    add(&mut tensors, "b_D", &[D], &[0.0; D]);
     let bytes = tensors.safetensors(0);
     let config = |norm: &str| {
         json!({

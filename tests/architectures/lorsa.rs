@@ -33,7 +33,7 @@ fn reference(seed: u64) -> Reference {
         value,
         value_bias: spread(&mut random, features),
         scale: 6.0 + f64::from(random.number().abs()),
-        norm: (seed % 3 == 0).then(|| {
+        norm: seed.is_multiple_of(3).then(|| {
             let weights = (spread(&mut random, width), spread(&mut random, width));
             (weights.0, weights.1, 1e-6)
         }),

@@ -98,7 +98,8 @@ fn sites_may_differ_in_format_and_stride() {
         .map(|&x| x as f32)
         .collect();
     let expected = encode_decode(&sae, rows(&whole, SITES * WIDTH)).0;
-    let formats: [(Dtype, fn(f32) -> Vec<u8>); SITES] = [
+    type Format = (Dtype, fn(f32) -> Vec<u8>);
+    let formats: [Format; SITES] = [
         (Dtype::F32, |x| x.to_le_bytes().to_vec()),
         (Dtype::F16, |x| {
             half::f16::from_f32(x).to_le_bytes().to_vec()
