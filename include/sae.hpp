@@ -164,6 +164,13 @@ class rows {
     rows(const void *data, sae_dtype dtype, std::size_t n_rows, std::size_t width,
          std::size_t stride_bytes = 0)
         : rows_{data, dtype, 0, n_rows, width, stride_bytes} {}
+    // What worker `ith` of `nth` takes; no rows if `ith` is not below `nth`.
+    rows part(std::size_t ith, std::size_t nth) const noexcept {
+        rows out = *this;
+        if (sae_rows_part(&rows_, ith, nth, &out.rows_, nullptr, nullptr) != SAE_STATUS_OK)
+            out.rows_.n_rows = 0;
+        return out;
+    }
     const sae_rows *c() const noexcept { return &rows_; }
     std::size_t n_rows() const noexcept { return rows_.n_rows; }
 
@@ -285,6 +292,34 @@ class set {
     detail::owner<sae_set, sae_set_destroy> handle_;
 };
 
+// Counts how well a model fits the rows that it is fed.
+class fit_check {
+  public:
+    static result<fit_check> try_create(const model &model);
+    // `targets` may be nullptr unless input and output are two sites.
+    result<void> try_add(const model &model, const rows &rows, const sae::rows *targets,
+                         scratch &scratch);
+    result<sae_fit> try_get() const {
+        sae_fit fit{};
+        fit.struct_size = sizeof fit;
+        sae_error details;
+        if (sae_fit_check_result(c(), &fit, &details) != SAE_STATUS_OK) return details;
+        return fit;
+    }
+#if SAE_EXCEPTIONS
+    explicit fit_check(const model &model) : fit_check(try_create(model).value()) {}
+    void add(const model &model, const rows &rows, const sae::rows *targets, scratch &scratch) {
+        try_add(model, rows, targets, scratch).value();
+    }
+    sae_fit get() const { return try_get().value(); }
+#endif
+    sae_fit_check *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit fit_check(sae_fit_check *handle) : handle_(handle) {}
+    detail::owner<sae_fit_check, sae_fit_check_destroy> handle_;
+};
+
 // How to open a model.
 struct open_options {
     bool full_check = false;
@@ -357,6 +392,14 @@ class model {
             return sae_model_encode(c(), rows.c(), scratch.c(), features.c(), e);
         });
     }
+    // `infos` has one entry for each row.
+    result<void> try_encode(const rows &rows, span<const sae_row_info> infos, scratch &scratch,
+                            features &features) const {
+        return detail::run([&](sae_error *e) {
+            return sae_model_encode_with(c(), rows.c(), infos.data(), infos.size(), scratch.c(),
+                                         features.c(), e);
+        });
+    }
     // `inputs` may be nullptr unless decode_needs_inputs().
     result<void> try_decode(const features &features, const rows *inputs, scratch &scratch,
                             span<float> out) const {
@@ -406,6 +449,10 @@ class model {
     std::size_t scratch_size() const { return try_scratch_size().value(); }
     void encode(const rows &rows, scratch &scratch, features &features) const {
         try_encode(rows, scratch, features).value();
+    }
+    void encode(const rows &rows, span<const sae_row_info> infos, scratch &scratch,
+                features &features) const {
+        try_encode(rows, infos, scratch, features).value();
     }
     void decode(const features &features, const rows *inputs, scratch &scratch,
                 span<float> out) const {
@@ -458,6 +505,21 @@ inline result<scratch> scratch::try_create(const model &model) {
     sae_error details;
     if (sae_scratch_create(model.c(), &handle, &details) != SAE_STATUS_OK) return details;
     return scratch(handle);
+}
+
+inline result<fit_check> fit_check::try_create(const model &model) {
+    sae_fit_check *handle = nullptr;
+    sae_error details;
+    if (sae_fit_check_create(model.c(), &handle, &details) != SAE_STATUS_OK) return details;
+    return fit_check(handle);
+}
+
+inline result<void> fit_check::try_add(const model &model, const rows &rows,
+                                       const sae::rows *targets, scratch &scratch) {
+    return detail::run([&](sae_error *e) {
+        return sae_model_check_fit(model.c(), c(), rows.c(), targets ? targets->c() : nullptr,
+                                   scratch.c(), e);
+    });
 }
 
 inline result<scratch> scratch::try_create_in(const model &model, void *memory,

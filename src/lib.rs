@@ -64,6 +64,7 @@ mod encode;
 mod ensemble;
 pub mod error;
 pub mod features;
+mod fit;
 mod importance;
 pub mod kernels;
 #[cfg(feature = "std")]
@@ -86,6 +87,7 @@ pub use cross_layer::LayerStream;
 pub use dtype::Dtype;
 pub use error::{Code, Error};
 pub use features::{Features, FeaturesRow, RowStatus};
+pub use fit::{Fit, FitCheck, Verdict};
 pub use importance::Importance;
 pub use kernels::Level;
 pub use model::{Description, Sae};

@@ -59,10 +59,10 @@ const TABLE: &[(&[&str], &[&str])] = &[
     ),
     // What is built on those.
     (
-        &["batch", "cross_layer", "importance"],
+        &["batch", "cross_layer", "fit", "importance"],
         &[
-            "decode", "encode", "error", "features", "kernels", "model", "rows", "scratch",
-            "select",
+            "decode", "dtype", "encode", "error", "features", "kernels", "model", "rows",
+            "scratch", "select",
         ],
     ),
     // From a path or bytes to the model: the one place that knows both ends.

@@ -44,9 +44,12 @@ mod handle;
 mod memory;
 
 pub mod features;
+pub mod fit;
+pub mod log;
 pub mod model;
 pub mod open;
 pub mod readout;
+pub mod rows;
 pub mod scratch;
 pub mod status;
 pub mod steer;

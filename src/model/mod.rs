@@ -16,6 +16,7 @@ mod blocks;
 mod check;
 mod description;
 mod ensemble;
+mod hook;
 mod knobs;
 mod matrix;
 mod screening;
@@ -24,6 +25,7 @@ pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMa
 pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use ensemble::Ensemble;
+pub use hook::{Hook, HookPoint};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 
 use crate::error::Error;

@@ -78,6 +78,16 @@ int main(int argc, char **argv) {
     CHECK(sae_model_prepare(NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_prepare(model, NULL) == SAE_STATUS_OK);
 
+    /* sae_hook_parse, sae_set_log. */
+    sae_hook_point point;
+    int32_t layer;
+    NULL_ARGUMENT(sae_hook_parse(NULL, &point, &layer, &error));
+    NULL_ARGUMENT(sae_hook_parse("blocks.1.hook_resid_post", NULL, &layer, &error));
+    NULL_ARGUMENT(sae_hook_parse("blocks.1.hook_resid_post", &point, NULL, &error));
+    CHECK(sae_hook_parse(NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_hook_parse("blocks.1.hook_resid_post", &point, &layer, NULL) == SAE_STATUS_OK);
+    sae_set_log(NULL, NULL);
+
     /* Scratch. */
     NULL_ARGUMENT(sae_scratch_size(NULL, &size, &error));
     NULL_ARGUMENT(sae_scratch_size(model, NULL, &error));
@@ -145,6 +155,42 @@ int main(int argc, char **argv) {
     CHECK_OK(sae_model_encode(model, &none, scratch, empty, &error));
     CHECK(sae_features_n_rows(empty) == 0);
     CHECK_OK(sae_model_decode(model, empty, &none, scratch, NULL, 0, &error));
+    NULL_ARGUMENT(sae_model_encode_with(NULL, &rows, NULL, 0, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_with(model, NULL, NULL, 0, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_with(model, &rows, NULL, rows.n_rows, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_with(model, &rows, NULL, 0, NULL, features, &error));
+    NULL_ARGUMENT(sae_model_encode_with(model, &rows, NULL, 0, scratch, NULL, &error));
+    CHECK(sae_model_encode_with(NULL, NULL, NULL, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK_OK(sae_model_encode_with(model, &rows, NULL, 0, scratch, features, &error));
+    sae_rows part;
+    size_t first = 0;
+    NULL_ARGUMENT(sae_rows_part(NULL, 0, 1, &part, &first, &error));
+    NULL_ARGUMENT(sae_rows_part(&rows, 0, 1, NULL, &first, &error));
+    CHECK(sae_rows_part(NULL, 0, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_rows_part(&rows, 0, 1, &part, NULL, NULL) == SAE_STATUS_OK);
+
+    /* Fit checks. */
+    sae_fit_check *check = NULL, *no_check = NULL;
+    sae_fit fit;
+    fit.struct_size = (uint32_t)sizeof fit;
+    NULL_ARGUMENT(sae_fit_check_create(NULL, &no_check, &error));
+    NULL_ARGUMENT(sae_fit_check_create(model, NULL, &error));
+    CHECK(sae_fit_check_create(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_check == NULL);
+    CHECK(sae_fit_check_create(model, &check, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_check_fit(NULL, check, &rows, NULL, scratch, &error));
+    NULL_ARGUMENT(sae_model_check_fit(model, NULL, &rows, NULL, scratch, &error));
+    NULL_ARGUMENT(sae_model_check_fit(model, check, NULL, NULL, scratch, &error));
+    NULL_ARGUMENT(sae_model_check_fit(model, check, &no_data, NULL, scratch, &error));
+    NULL_ARGUMENT(sae_model_check_fit(model, check, &rows, NULL, NULL, &error));
+    CHECK(sae_model_check_fit(NULL, NULL, NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_check_fit(model, check, &rows, &rows, scratch, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_fit_check_result(NULL, &fit, &error));
+    NULL_ARGUMENT(sae_fit_check_result(check, NULL, &error));
+    CHECK(sae_fit_check_result(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_fit_check_result(check, &fit, NULL) == SAE_STATUS_OK);
+    sae_fit_check_destroy(NULL);
+    sae_fit_check_destroy(check);
     size_t n_out = rows.n_rows * sae_model_d_out(model);
     float *out = calloc(n_out, sizeof(float));
     CHECK(out != NULL);
