@@ -647,6 +647,76 @@ SAE_API sae_status sae_model_encode_with(const sae_model *model, const sae_rows 
                                          sae_scratch *scratch, sae_features *features,
                                          sae_error *error);
 
+/* What one worker found in its share of the features. */
+typedef struct sae_part sae_part;
+
+/* Makes an empty part. It grows when it must.
+ *   part     receives the handle; release it with `sae_part_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_part_create(sae_part **part, sae_error *error);
+
+/* Destroys a part; NULL does nothing. No call may be using it. */
+SAE_API void sae_part_destroy(sae_part *part);
+
+/* Encodes rows as far as the features of worker `ith` of `nth` go: for hosts that want all threads
+ * on one row. Every worker makes its part; when all are made, one calls `sae_model_encode_finish`.
+ *   rows      the same for every worker, of width d_in.
+ *   ith, nth  the worker, 0 .. nth - 1, and the number of workers.
+ *   scratch   of this thread, made for this model.
+ *   part      what it held is replaced.
+ *   error     may be NULL.
+ * Any thread; scratch and part are for this call alone. */
+SAE_API sae_status sae_model_encode_part(const sae_model *model, const sae_rows *rows, size_t ith,
+                                         size_t nth, sae_scratch *scratch, sae_part *part,
+                                         sae_error *error);
+
+/* Puts the parts of all workers together: the features of `sae_model_encode`, bit for bit.
+ *   parts, n_parts  one for each worker, in their order.
+ *   scratch   of this thread, made for this model.
+ *   features  what it held is replaced.
+ *   error     may be NULL.
+ * Any thread, when no part is being made. SAE_STATUS_INVALID_ARGUMENT if the parts are not those of
+ * one split of the same rows. On failure the features hold no rows. */
+SAE_API sae_status sae_model_encode_finish(const sae_model *model, const sae_part *const *parts,
+                                           size_t n_parts, sae_scratch *scratch,
+                                           sae_features *features, sae_error *error);
+
+/* Scratches and parts for several threads. */
+typedef struct sae_workers sae_workers;
+
+/* Makes work space for a number of threads.
+ *   model    the model it is for.
+ *   count    1 to 1024.
+ *   workers  receives the handle; release it with `sae_workers_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_workers_create(const sae_model *model, size_t count, sae_workers **workers,
+                                      sae_error *error);
+
+/* Destroys workers; NULL does nothing. No call may be using them. */
+SAE_API void sae_workers_destroy(sae_workers *workers);
+
+/* A task of the library: called with the data that came with it and a number. */
+typedef void (*sae_task)(void *data, size_t index);
+
+/* A function of the host that calls `task(data, i)` once for each i below `count`, on any threads,
+ * and returns when all have returned. */
+typedef void (*sae_parallel_for)(void *host, size_t count, sae_task task, void *data);
+
+/* As `sae_model_encode`, on the host's own threads: for one row, or few, on many cores.
+ *   rows      of width d_in.
+ *   parallel_for, host  runs one task for each worker; `host` is handed to it.
+ *   workers   made for this model.
+ *   features  what it held is replaced.
+ *   error     may be NULL.
+ * Any thread; workers and features are for this call alone. SAE_STATUS_INVALID_ARGUMENT if a task
+ * was not run. */
+SAE_API sae_status sae_model_encode_parallel(const sae_model *model, const sae_rows *rows,
+                                             sae_parallel_for parallel_for, void *host,
+                                             sae_workers *workers, sae_features *features,
+                                             sae_error *error);
+
 /* Decodes features into rows of activations.
  *   features  of this model.
  *   inputs    the rows that were encoded, one for each row of features. Needed if

@@ -24,7 +24,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &["bytes", "dtype", "error", "mmap", "tensor"],
     ),
     // Which rows of an encoder can matter for a row: numbers in, candidates out.
-    (&["screen"], &["error", "kernels"]),
+    (&["screen"], &["bytes", "error", "kernels"]),
     // The model; knows no file and no publisher.
     (
         &["model"],
@@ -59,7 +59,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     ),
     // What is built on those.
     (
-        &["batch", "cross_layer", "fit", "importance"],
+        &["batch", "cross_layer", "fit", "importance", "part"],
         &[
             "decode", "dtype", "encode", "error", "features", "kernels", "model", "rows",
             "scratch", "select",

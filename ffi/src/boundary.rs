@@ -76,20 +76,21 @@ mod quiet {
 
     static INSTALLED: Once = Once::new();
 
+    /// A function, not a closure: nothing is allocated for it.
     pub(super) fn install() {
-        INSTALLED.call_once(|| {
-            let before = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| {
-                if DEPTH.with(Cell::get) == 0 {
-                    before(info);
-                } else {
-                    SAID.with(|said| {
-                        if let Ok(mut said) = said.try_borrow_mut() {
-                            *said = info.to_string().replace('\n', " ");
-                        }
-                    });
-                }
-            }));
+        INSTALLED.call_once(|| std::panic::set_hook(Box::new(hook)));
+    }
+
+    fn hook(info: &std::panic::PanicHookInfo<'_>) {
+        if DEPTH.with(Cell::get) == 0 {
+            // A panic of a program that shares this copy of std, as the tests here do.
+            std::eprintln!("{info}");
+            return;
+        }
+        SAID.with(|said| {
+            if let Ok(mut said) = said.try_borrow_mut() {
+                *said = info.to_string().replace('\n', " ");
+            }
         });
     }
 

@@ -283,7 +283,7 @@ pub unsafe extern "C" fn sae_model_encode_with(
             true => None,
             false => Some(unsafe { slice("infos", infos, n_infos) }?),
         };
-        let outcome = encode_parts(&model.sae, rows, infos, &mut scratch.0, &mut features.0);
+        let outcome = encode_some(&model.sae, rows, infos, &mut scratch.0, &mut features.0);
         if outcome.is_err() {
             features.0.clear();
         }
@@ -293,8 +293,8 @@ pub unsafe extern "C" fn sae_model_encode_with(
     unsafe { call(error, body) }
 }
 
-/// Encodes the rows between those that the host leaves out.
-fn encode_parts(
+/// Encodes the rows that the host does not leave out.
+fn encode_some(
     sae: &sae::Sae<'_>,
     rows: sae::Rows<'_>,
     infos: Option<&[sae_row_info]>,
@@ -312,23 +312,11 @@ fn encode_parts(
         });
     }
     infos.iter().try_for_each(check_info)?;
-    let mut first = 0;
-    for run in infos.chunk_by(|a, b| skipped(a) == skipped(b)) {
-        if run.first().is_some_and(skipped) {
-            features.reserve(run.len(), 0)?;
-            for _ in run {
-                features.end_row(sae::RowStatus::Skipped)?;
-            }
-        } else {
-            sae.encode(rows.part(first, run.len()), scratch, features)?;
-        }
-        first += run.len();
-    }
-    Ok(())
-}
-
-fn skipped(info: &sae_row_info) -> bool {
-    info.stage == SAE_STAGE_SKIPPED
+    let wanted = |row: usize| {
+        let info = infos.get(row);
+        info.is_some_and(|info| info.stage != SAE_STAGE_SKIPPED)
+    };
+    Ok(sae.encode_where(rows, &wanted, scratch, features)?)
 }
 
 /// Decodes features.

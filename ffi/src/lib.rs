@@ -48,6 +48,7 @@ pub mod fit;
 pub mod log;
 pub mod model;
 pub mod open;
+pub mod part;
 pub mod readout;
 pub mod rows;
 pub mod scratch;

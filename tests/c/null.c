@@ -4,6 +4,11 @@
 
 #define NULL_ARGUMENT(call) CHECK_STATUS(SAE_STATUS_NULL_ARGUMENT, call)
 
+static void one_by_one(void *host, size_t count, sae_task task, void *data) {
+    (void)host;
+    for (size_t i = 0; i < count; i++) task(data, i);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     sae_error error;
@@ -168,6 +173,50 @@ int main(int argc, char **argv) {
     NULL_ARGUMENT(sae_rows_part(&rows, 0, 1, NULL, &first, &error));
     CHECK(sae_rows_part(NULL, 0, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_rows_part(&rows, 0, 1, &part, NULL, NULL) == SAE_STATUS_OK);
+
+    /* Parts and workers. */
+    sae_part *piece = NULL;
+    sae_workers *workers = NULL, *no_workers = NULL;
+    NULL_ARGUMENT(sae_part_create(NULL, &error));
+    CHECK(sae_part_create(NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_part_create(&piece, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_encode_part(NULL, &rows, 0, 1, scratch, piece, &error));
+    NULL_ARGUMENT(sae_model_encode_part(model, NULL, 0, 1, scratch, piece, &error));
+    NULL_ARGUMENT(sae_model_encode_part(model, &no_data, 0, 1, scratch, piece, &error));
+    NULL_ARGUMENT(sae_model_encode_part(model, &rows, 0, 1, NULL, piece, &error));
+    NULL_ARGUMENT(sae_model_encode_part(model, &rows, 0, 1, scratch, NULL, &error));
+    CHECK(sae_model_encode_part(NULL, NULL, 0, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_encode_part(model, &rows, 0, 1, scratch, piece, NULL) == SAE_STATUS_OK);
+    const sae_part *pieces[2] = {piece, NULL};
+    NULL_ARGUMENT(sae_model_encode_finish(NULL, pieces, 1, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_finish(model, NULL, 1, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_finish(model, pieces, 2, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_finish(model, pieces, 1, NULL, features, &error));
+    NULL_ARGUMENT(sae_model_encode_finish(model, pieces, 1, scratch, NULL, &error));
+    CHECK(sae_model_encode_finish(NULL, NULL, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_encode_finish(model, pieces, 1, scratch, features, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_workers_create(NULL, 1, &no_workers, &error));
+    NULL_ARGUMENT(sae_workers_create(model, 1, NULL, &error));
+    CHECK(sae_workers_create(NULL, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_workers == NULL);
+    CHECK(sae_workers_create(model, 2, &workers, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_encode_parallel(NULL, &rows, one_by_one, NULL, workers, features,
+                                            &error));
+    NULL_ARGUMENT(sae_model_encode_parallel(model, NULL, one_by_one, NULL, workers, features,
+                                            &error));
+    NULL_ARGUMENT(sae_model_encode_parallel(model, &rows, NULL, NULL, workers, features, &error));
+    NULL_ARGUMENT(sae_model_encode_parallel(model, &rows, one_by_one, NULL, NULL, features,
+                                            &error));
+    NULL_ARGUMENT(sae_model_encode_parallel(model, &rows, one_by_one, NULL, workers, NULL,
+                                            &error));
+    CHECK(sae_model_encode_parallel(NULL, NULL, NULL, NULL, NULL, NULL, NULL) ==
+          SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_encode_parallel(model, &rows, one_by_one, NULL, workers, features, NULL) ==
+          SAE_STATUS_OK);
+    sae_workers_destroy(NULL);
+    sae_workers_destroy(workers);
+    sae_part_destroy(NULL);
+    sae_part_destroy(piece);
 
     /* Fit checks. */
     sae_fit_check *check = NULL, *no_check = NULL;

@@ -4,6 +4,7 @@
 #include "sae_steer.h"
 
 #include <math.h>
+#include <pthread.h>
 
 static sae_error error;
 
@@ -34,6 +35,90 @@ static void parts_make_the_whole(const sae_model *model, const sae_rows *rows,
     CHECK(next == rows->n_rows && largest - smallest <= 1);
     CHECK(same_features(all, whole));
     sae_features_destroy(all);
+    sae_features_destroy(features);
+    sae_scratch_destroy(scratch);
+}
+
+/* A host's own threads: one for each task. */
+struct call_ {
+    sae_task task;
+    void *data;
+    size_t index;
+};
+
+static void *run_call(void *call) {
+    struct call_ *one = call;
+    one->task(one->data, one->index);
+    return NULL;
+}
+
+static void on_threads(void *host, size_t count, sae_task task, void *data) {
+    pthread_t threads[16];
+    struct call_ calls[16];
+    CHECK(count <= 16 && host == &error);
+    for (size_t i = 0; i < count; i++) {
+        calls[i].task = task;
+        calls[i].data = data;
+        calls[i].index = count - 1 - i;
+        CHECK(pthread_create(&threads[i], NULL, run_call, &calls[i]) == 0);
+    }
+    for (size_t i = 0; i < count; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+}
+
+static void all_but_the_last(void *host, size_t count, sae_task task, void *data) {
+    (void)host;
+    for (size_t i = 0; i + 1 < count; i++) task(data, i);
+}
+
+static void twice_and_beyond(void *host, size_t count, sae_task task, void *data) {
+    (void)host;
+    for (size_t i = 0; i < 2 * count; i++) task(data, i / 2);
+    task(data, count);
+    task(data, (size_t)-1);
+}
+
+/* Splits over features, by hand and on the host's threads, give the bits of the whole. */
+static void features_in_parts(const sae_model *model, const sae_rows *rows,
+                              const sae_features *whole, size_t nth) {
+    sae_scratch *scratch = NULL;
+    sae_features *features = NULL;
+    sae_part *parts[16] = {NULL};
+    sae_workers *workers = NULL;
+    CHECK_OK(sae_scratch_create(model, &scratch, &error));
+    CHECK_OK(sae_features_create(0, 0, &features, &error));
+    for (size_t i = nth; i-- > 0;) {
+        CHECK_OK(sae_part_create(&parts[i], &error));
+        CHECK_OK(sae_model_encode_part(model, rows, i, nth, scratch, parts[i], &error));
+    }
+    const sae_part *const *list = (const sae_part *const *)parts;
+    CHECK_OK(sae_model_encode_finish(model, list, nth, scratch, features, &error));
+    CHECK(same_features(features, whole));
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_model_encode_part(model, rows, nth, nth, scratch, parts[0], &error));
+    if (nth > 1) {
+        /* A part too few. */
+        CHECK_OK(sae_model_encode_part(model, rows, 0, nth, scratch, parts[0], &error));
+        CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                     sae_model_encode_finish(model, list, nth - 1, scratch, features, &error));
+        CHECK(sae_features_n_rows(features) == 0);
+    }
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_workers_create(model, 0, &workers, &error));
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_workers_create(model, 1025, &workers, &error));
+    CHECK_OK(sae_workers_create(model, nth, &workers, &error));
+    for (int again = 0; again < 2; again++) {
+        CHECK_OK(sae_model_encode_parallel(model, rows, on_threads, &error, workers, features,
+                                           &error));
+        CHECK(same_features(features, whole));
+        CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                     sae_model_encode_parallel(model, rows, all_but_the_last, NULL, workers,
+                                               features, &error));
+        CHECK(sae_features_n_rows(features) == 0);
+        CHECK_OK(sae_model_encode_parallel(model, rows, twice_and_beyond, NULL, workers, features,
+                                           &error));
+        CHECK(same_features(features, whole));
+    }
+    sae_workers_destroy(workers);
+    for (size_t i = 0; i < nth; i++) sae_part_destroy(parts[i]);
     sae_features_destroy(features);
     sae_scratch_destroy(scratch);
 }
@@ -69,6 +154,7 @@ int main(int argc, char **argv) {
     CHECK_OK(sae_features_create(0, 0, &features, &error));
     CHECK_OK(sae_model_encode(model, &rows, scratch, whole, &error));
     for (size_t nth = 1; nth <= n + 3; nth++) parts_make_the_whole(model, &rows, whole, nth);
+    for (size_t nth = 1; nth <= 16; nth += 5) features_in_parts(model, &rows, whole, nth);
     sae_rows part;
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_rows_part(&rows, 0, 0, &part, NULL, &error));
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_rows_part(&rows, 2, 2, &part, NULL, &error));

@@ -275,7 +275,9 @@ static void description(void) {
     struct {
         sae_site known;
         uint32_t later;
-    } site = {{0, 7, 7, 7, 7}, 7};
+    } site;
+    memset(&site, 7, sizeof site);
+    site.later = 7;
     site.known.struct_size = (uint32_t)sizeof site;
     CHECK_OK(sae_model_site(model, &site.known, &error));
     CHECK(site.later == 7 && site.known.struct_size == sizeof site);
