@@ -11,7 +11,8 @@ prints() { grep -qF -- "$1" "$work/example.txt" || { cat "$work/example.txt"; ec
 The king and his army marched toward the city before the winter came, and the doctor wrote a prescription." \
     >"$work/example.txt"
 prints "<- hooked"
-prints '"compile"'
+prints '2866 6.2'
+prints '"program"'
 sed -n '/ fire:/p' "$work/example.txt" | head -n 12
 
 # Generation, steering, and the same weights in another file.
@@ -34,12 +35,13 @@ prints "flipped"
 grep -A2 'FVU there' "$work/example.txt"
 
 # What a user does wrong is told.
-if "$example" "$work/tiny.gguf" "$work/fitted-sae" --hook blocks.2.hook_resid_post --ids "$ids" \
+text=$(tr '\n' ' ' <"$work/sentences.txt")
+if "$example" "$work/minilm.gguf" "$demo/sae" --hook encoder.layer.2 --prompt "$text" \
     >"$work/example.txt" 2>&1; then
     echo "the wrong block was not noticed" >&2
     exit 1
 fi
-prints "this SAE fits l_out-1"
+prints "this SAE fits the ADD of \`norm_w-3\`"
 for wrong in "$work/no-such.gguf $demo/sae" "$work/tiny.gguf" "$work/tiny.gguf $demo/sae --what 3" \
     "$work/tiny.gguf $demo/sae --prompt x"; do
     # shellcheck disable=SC2086

@@ -39,7 +39,7 @@ struct language_model {
     explicit language_model(const char *path) {
         llama_log_set(
             [](ggml_log_level level, const char *text, void *) {
-                if (level >= GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+                if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
             },
             nullptr);
         llama_backend_init();

@@ -55,7 +55,7 @@ def random(rows, folder, d_sae):
 def fitted(rows, folder):
     mean = rows.mean(axis=0)
     _, _, directions = np.linalg.svd(rows - mean, full_matrices=False)
-    directions = directions[:48]
+    directions = directions[:192]
     both = np.concatenate([directions, -directions])
     d_sae, d_in = both.shape
     save(folder, config("standard", d_in, d_sae), {
