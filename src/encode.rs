@@ -56,24 +56,33 @@ impl Sae<'_> {
         features: &mut Features,
     ) -> Result<(), Error> {
         features.clear();
-        let result = self.encode_all(rows, wanted, scratch, features);
+        check_width(rows, self.d_in())?;
+        self.encode_all(Chosen { rows, wanted }, scratch, features)
+    }
+
+    /// Encodes rows whose width was checked; `features` is empty, and so it is after an error.
+    pub(crate) fn encode_all(
+        &self,
+        rows: impl RowSource,
+        scratch: &mut Scratch<'_>,
+        features: &mut Features,
+    ) -> Result<(), Error> {
+        let result = self.encode_each(rows, scratch, features);
         if result.is_err() {
             features.clear();
         }
         result
     }
 
-    fn encode_all(
+    fn encode_each(
         &self,
-        rows: Rows<'_>,
-        wanted: &dyn Fn(usize) -> bool,
+        rows: impl RowSource,
         scratch: &mut Scratch<'_>,
         features: &mut Features,
     ) -> Result<(), Error> {
-        check_width(rows, self.d_in())?;
         if let Activation::Ensemble(kind) = self.parts.activation {
-            for row in 0..rows.rows() {
-                let status = match wanted(row) {
+            for row in 0..rows.count() {
+                let status = match rows.wanted(row) {
                     true => self.encode_members(kind, rows, row, scratch, features)?,
                     false => RowStatus::Skipped,
                 };
@@ -82,8 +91,8 @@ impl Sae<'_> {
             return Ok(());
         }
         let mut work = scratch.split(self)?;
-        for row in 0..rows.rows() {
-            let status = if !wanted(row) {
+        for row in 0..rows.count() {
+            let status = if !rows.wanted(row) {
                 RowStatus::Skipped
             } else {
                 match self.prepare_row(rows, row, &mut work) {
@@ -216,13 +225,13 @@ impl Sae<'_> {
     /// becomes so when it is centred and normalised.
     pub(crate) fn prepare_row(
         &self,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         work: &mut Work<'_>,
     ) -> Option<RowNorm> {
         let kernels = self.kernels;
         let Work { raw, input, .. } = work;
-        let norm = load_row(kernels, rows, row, raw).then(|| self.row_norm(raw))?;
+        let norm = rows.load(kernels, row, raw).then(|| self.row_norm(raw))?;
         match self.parts.input_norm {
             InputNorm::None => {}
             InputNorm::LayerNorm => {
@@ -280,6 +289,51 @@ impl Sae<'_> {
                 }
             }
         }
+    }
+}
+
+/// Where rows come from: one buffer, or one for each site.
+pub(crate) trait RowSource: Copy {
+    /// Number of rows.
+    fn count(self) -> usize;
+
+    /// Widens row `row` into `raw` and says whether every value is finite.
+    fn load(self, kernels: &Kernels, row: usize, raw: &mut [f64]) -> bool;
+
+    /// Whether row `row` is to be encoded.
+    fn wanted(self, _row: usize) -> bool {
+        true
+    }
+}
+
+/// Rows of which some are left out.
+#[derive(Clone, Copy)]
+struct Chosen<'r, 'w> {
+    rows: Rows<'r>,
+    wanted: &'w dyn Fn(usize) -> bool,
+}
+
+impl RowSource for Chosen<'_, '_> {
+    fn count(self) -> usize {
+        self.rows.rows()
+    }
+
+    fn load(self, kernels: &Kernels, row: usize, raw: &mut [f64]) -> bool {
+        load_row(kernels, self.rows, row, raw)
+    }
+
+    fn wanted(self, row: usize) -> bool {
+        (self.wanted)(row)
+    }
+}
+
+impl RowSource for Rows<'_> {
+    fn count(self) -> usize {
+        self.rows()
+    }
+
+    fn load(self, kernels: &Kernels, row: usize, raw: &mut [f64]) -> bool {
+        load_row(kernels, self, row, raw)
     }
 }
 
