@@ -278,9 +278,9 @@ pub unsafe extern "C" fn sae_model_encode_with(
         let mut scratch = unsafe { Handle::exclusive("scratch", scratch) }?;
         // SAFETY: the caller guarantees that `rows` is an input and describes one.
         let (rows, _) = unsafe { read_rows("rows", rows, model.sae.d_in()) }?;
-        // SAFETY: the caller guarantees that `infos` is an input of `n_infos`.
         let infos = match infos.is_null() && n_infos == 0 {
             true => None,
+            // SAFETY: the caller guarantees that `infos` is an input of `n_infos`.
             false => Some(unsafe { slice("infos", infos, n_infos) }?),
         };
         let outcome = encode_some(&model.sae, rows, infos, &mut scratch.0, &mut features.0);

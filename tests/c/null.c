@@ -169,9 +169,9 @@ int main(int argc, char **argv) {
     CHECK(sae_model_encode_with(NULL, NULL, NULL, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK_OK(sae_model_encode_with(model, &rows, NULL, 0, scratch, features, &error));
     sae_rows part;
-    size_t first = 0;
-    NULL_ARGUMENT(sae_rows_part(NULL, 0, 1, &part, &first, &error));
-    NULL_ARGUMENT(sae_rows_part(&rows, 0, 1, NULL, &first, &error));
+    size_t first_row = 0;
+    NULL_ARGUMENT(sae_rows_part(NULL, 0, 1, &part, &first_row, &error));
+    NULL_ARGUMENT(sae_rows_part(&rows, 0, 1, NULL, &first_row, &error));
     CHECK(sae_rows_part(NULL, 0, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_rows_part(&rows, 0, 1, &part, NULL, NULL) == SAE_STATUS_OK);
 
