@@ -293,6 +293,13 @@ typedef struct sae_ggml_tap {
     sae_ggml_on_rows on_rows;
     /* Handed to `on_rows`. */
     void *data;
+    /* Runs the encoding on threads of the host (`sae_model_encode_parallel`), which are idle while
+     * the callback runs; NULL: on the thread that decodes. */
+    sae_parallel_for parallel_for;
+    /* Handed to `parallel_for`. */
+    void *parallel_host;
+    /* Number of its threads. */
+    size_t n_workers;
 } sae_ggml_tap;
 
 /* A tap that does nothing yet. */
@@ -343,6 +350,7 @@ typedef struct sae_ggml_state {
     sae_scratch *scratch;
     sae_features *features;
     sae_steer_scratch *steer;
+    sae_workers *workers;
     /* Tensors that matched in this graph, and rows seen since `sae_ggml_begin`. */
     int32_t matches;
     size_t rows_seen;
@@ -396,6 +404,7 @@ static inline void sae_ggml_state_destroy(sae_ggml_state *state) {
     sae_scratch_destroy(state->scratch);
     sae_features_destroy(state->features);
     sae_steer_scratch_destroy(state->steer);
+    sae_workers_destroy(state->workers);
     free(state->copied);
     free(state->centred);
     free(state->values);
@@ -468,6 +477,8 @@ static inline sae_status sae_ggml_state_fill(sae_ggml_state *state, sae_error *e
         status = sae_features_create(1, 0, &state->features, error);
     if (status == SAE_STATUS_OK && tap->plan != NULL)
         status = sae_steer_scratch_create(tap->model, tap->plan, &state->steer, error);
+    if (status == SAE_STATUS_OK && tap->parallel_for != NULL)
+        status = sae_workers_create(tap->model, tap->n_workers, &state->workers, error);
     if (status != SAE_STATUS_OK || tap->fit_rows == 0) return status;
     state->fitting = true;
     status = sae_ggml_add_candidate(state, site, error);
@@ -888,8 +899,15 @@ static inline sae_status sae_ggml_run(sae_ggml_hook *hook, size_t number, struct
     event.rows = &rows;
     event.first_row = first;
     event.tokens = hook->has_batch ? state->tokens : NULL;
+    bool skips = false;
+    for (size_t r = 0; r < n && infos != NULL; r++)
+        skips = skips || infos[r].stage == SAE_STAGE_SKIPPED;
     if (tap->encode != 0) {
-        status = sae_model_encode_with(tap->model, &rows, infos, infos == NULL ? 0 : n,
+        status = state->workers != NULL && !skips
+                     ? sae_model_encode_parallel(tap->model, &rows, tap->parallel_for,
+                                                 tap->parallel_host, state->workers,
+                                                 state->features, error)
+                     : sae_model_encode_with(tap->model, &rows, infos, infos == NULL ? 0 : n,
                                        state->scratch, state->features, error);
         if (status != SAE_STATUS_OK) return status;
         event.features = state->features;
@@ -918,7 +936,8 @@ static inline sae_status sae_ggml_run(sae_ggml_hook *hook, size_t number, struct
 
 static inline bool sae_ggml_ask(sae_ggml_hook *hook, struct ggml_tensor *t) {
     /* A graph begins when its first node is asked for again. */
-    if (!hook->in_graph || (t->op == hook->first_op && strcmp(t->name, hook->first_name) == 0)) {
+    /* The name comes first: it lies apart from the operation, and tensors are seldom in the cache. */
+    if (!hook->in_graph || (strcmp(t->name, hook->first_name) == 0 && t->op == hook->first_op)) {
         hook->in_graph = true;
         hook->first_op = t->op;
         memcpy(hook->first_name, t->name, sizeof hook->first_name);

@@ -6,9 +6,9 @@ hook=blocks.8.hook_resid_post
 for kind in Q4_0 Q8_0; do
     model=$work/large-$kind.gguf
     [ -f "$model" ] || { python3 "$here/models.py" large "$model.part" $kind && mv "$model.part" "$model"; }
-    if [ ! -f "$work/large-sae/cfg.json" ]; then
-        "$work/bench" dump "$model" $hook "$work/large-rows.npy"
-        python3 "$here/saes.py" random "$work/large-rows.npy" "$work/large-sae" 16384
+    if [ ! -f "$work/large-sae-$kind/cfg.json" ]; then
+        "$work/bench" dump "$model" $hook "$work/large-rows-$kind.npy"
+        python3 "$here/saes.py" random "$work/large-rows-$kind.npy" "$work/large-sae-$kind" 16384
     fi
-    [ -n "${ONLY_PREPARE:-}" ] || "$work/bench" cost "$model" $hook "$work/large-sae"
+    [ -n "${ONLY_PREPARE:-}" ] || "$work/bench" cost "$model" $hook "$work/large-sae-$kind"
 done
