@@ -97,6 +97,10 @@ pub(crate) const SAE_VERDICT_WRONG: sae_verdict = 3;
 
 pub(crate) const SAE_LOG_INFO: sae_log_level = 0;
 pub(crate) const SAE_LOG_WARNING: sae_log_level = 1;
+#[cfg_attr(
+    not(all(feature = "std", panic = "unwind")),
+    allow(dead_code, reason = "defects are logged where panics are caught")
+)]
 pub(crate) const SAE_LOG_ERROR: sae_log_level = 2;
 
 pub(crate) const SAE_OUTCOME_FILTERED: sae_outcome = 0;
