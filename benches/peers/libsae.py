@@ -42,9 +42,9 @@ class Options(c.Structure):
         ("settings", c.POINTER(c.c_char_p)),
         ("n_settings", c.c_size_t),
         ("screen", c.c_char_p),
-        ("screen_seed", c.c_uint64),
         ("screen_delta_exponent", c.c_uint32),
-        ("check_encodes", c.c_uint32),
+        ("screen_check", c.c_uint32),
+        ("screen_seed", c.c_uint64),
     ]
 
 

@@ -129,6 +129,7 @@ mod refine;
 mod stored;
 mod transform;
 
+pub use build::Basis;
 pub use query::Bounds;
 pub use stored::{STORED_HEADER_BYTES, STORED_SECTIONS, STORED_VERSION};
 
@@ -274,6 +275,22 @@ impl<'a> Screen<'a> {
         options: &Options<'_>,
         kernels: &ScreenKernels,
     ) -> Result<Screen<'static>, Error> {
+        let basis = Basis::build(rows, options.whiten, kernels)?;
+        Screen::build_on(&basis, rows, rules, options, kernels)
+    }
+
+    /// [`Screen::build`] in a basis that was built before, for these rows or for more that they
+    /// are a sample of; `options.whiten` is not read.
+    ///
+    /// # Errors
+    /// As [`Screen::build`]; [`Error::Length`] too if the basis has another width.
+    pub fn build_on(
+        basis: &Basis,
+        rows: &dyn EncoderRows,
+        rules: &Rules<'_>,
+        options: &Options<'_>,
+        kernels: &ScreenKernels,
+    ) -> Result<Screen<'static>, Error> {
         let length = |what: &'static str, found: Option<usize>, expected: usize| match found {
             Some(found) if found != expected => Err(Error::Length {
                 what,
@@ -291,6 +308,7 @@ impl<'a> Screen<'a> {
             options.centre.map(<[f64]>::len),
             rows.width(),
         )?;
+        length("values of the basis", Some(basis.width()), rows.width())?;
         let dithered = options.certificate == Certificate::Dithered;
         if dithered && !(1..=1000).contains(&options.delta_exponent) {
             return Err(Error::InvalidArgument {
@@ -299,7 +317,7 @@ impl<'a> Screen<'a> {
                 found: alloc::string::ToString::to_string(&options.delta_exponent),
             });
         }
-        build::build(rows, rules, options, kernels)
+        build::build(basis, rows, rules, options, kernels)
     }
 
     /// Bits of a first code.
