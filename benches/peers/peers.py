@@ -4,8 +4,9 @@
     benches/peers/run --model 2304x16384 --work encode1
 
 Each model runs in a process of its own, so that memory is bounded by the largest one. Every time
-is a median over calls of distinct rows; the calls of all libraries are interleaved in rounds, so
-that a busy moment meets all of them. Results go to benches/records/ as CSV; plot.py draws them.
+is a median over calls of distinct rows; the libraries take turns of a few calls each, so that a busy
+moment meets all of them; the first call of each turn, whose weights the others have driven out of the
+caches, is told apart as `cold`. Results go to benches/records/ as CSV; plot.py draws them.
 """
 
 import argparse
@@ -65,23 +66,30 @@ def cpu():
 
 
 def rounds(calls, seconds):
-    """Median time of each of the calls, taken in turns."""
-    times = {name: [] for name in calls}
+    """Of each of the calls: the median time of calls that follow each other, the best one, the
+    median of the first ones after all others had the caches, and the number of calls."""
+    times, first, estimate = ({name: [] for name in calls} for _ in range(3))
     for name, call in calls.items():
         call(0)
         start = time.perf_counter()
         call(1)
-        times[name].append(time.perf_counter() - start)
-    longest = sum(t[0] for t in times.values())
-    count = int(min(400, max(5, seconds / max(longest, 1e-9))))
-    for turn in range(count):
+        estimate[name] = time.perf_counter() - start
+    in_a_row = {name: 4 if estimate[name] > 1e-3 else 32 for name in calls}
+    longest = sum(estimate[name] * in_a_row[name] for name in calls)
+    turns = int(min(100, max(3, seconds / max(longest, 1e-9))))
+    number = 2
+    for _ in range(turns):
         for name, call in calls.items():
-            # Several calls in a row, as a host would: a peer is not charged for cold caches.
-            for n in range(3 if times[name][0] < 1e-3 else 1):
+            for n in range(in_a_row[name]):
                 start = time.perf_counter()
-                call(2 + 3 * turn + n)
-                times[name].append(time.perf_counter() - start)
-    return {name: (sorted(t)[len(t) // 2], min(t), len(t)) for name, t in times.items()}
+                call(number)
+                elapsed = time.perf_counter() - start
+                (times if n else first)[name].append(elapsed)
+                number += 1
+    median = lambda values: sorted(values)[len(values) // 2]
+    return {
+        name: (median(t), min(t), median(first[name]), len(t)) for name, t in times.items()
+    }
 
 
 class Reference:
@@ -100,6 +108,10 @@ class Reference:
         self.threshold = tensors.get("threshold")
         self.k = self.config.get("k") if self.config["architecture"] == "topk" else None
         self.centred = self.config.get("apply_b_dec_to_input", True)
+        if self.config.get("rescale_acts_by_decoder_norm"):
+            # SAELens multiplies pre-activations by it; folded here once, in its favour.
+            norm = self.w_dec.float().norm(dim=1)
+            self.w_enc, self.b_enc = self.w_enc.float() * norm, self.b_enc.float() * norm
 
     def encoder(self, dtype, by_feature):
         """`encode(x)` with weights in one dtype and layout."""
@@ -209,11 +221,11 @@ def encode_calls(name, folder, n_rows, threads, options, record):
         if n_rows == 1:
             if threads > 1:
                 continue
-            inputs = [model.rows(all_rows[i : i + 1]) for i in range(512)]
-            calls[f"libsae {screen}"] = lambda i, m=model, r=inputs: m.encode(r[i % 512])
+            inputs = [model.encoder(model.rows(all_rows[i : i + 1])) for i in range(512)]
+            calls[f"libsae {screen}"] = lambda i, r=inputs: r[i % 512]()
         elif threads == 1:
-            inputs = model.rows(all_rows)
-            calls[f"libsae {screen}"] = lambda i, m=model, r=inputs: m.encode(r)
+            one = model.encoder(model.rows(all_rows))
+            calls[f"libsae {screen}"] = lambda i, one=one: one()
         else:
             calls[f"libsae {screen}"] = threads_of(model, library, threads, all_rows)
         if n_rows > 1:
@@ -333,7 +345,8 @@ def decode_calls(name, folder, threads, options, record):
     truth = reference.w_dec[picks[0]].double().T @ torch.from_numpy(values).double()
     truth = (truth + reference.b_dec.double()).numpy()
     assert np.abs(out - truth).max() <= 1e-5 * np.abs(truth).max(), "reconstructions differ"
-    calls = {"libsae": lambda i: handles[i % 256].decode(out)}
+    decoders = [handle.decoder(out) for handle in handles]
+    calls = {"libsae": lambda i: decoders[i % 256]()}
     for dtype, label in [(torch.float32, "f32"), (torch.bfloat16, "bf16")]:
         w, b = reference.w_dec.to(dtype), reference.b_dec.to(dtype)
         indices = [torch.from_numpy(pick)[None] for pick in picks]
@@ -376,6 +389,7 @@ def steer_calls(name, folder, threads, options, record):
     value = model.found()[0][1][0]
     work = rows.copy()
     single = [model.rows(work[i : i + 1]) for i in range(len(work))]
+    steerers = [model.steerer(plan, row) for row in single]
     model.steer(plan, single[0])
     truth = rows[0] + value * reference.w_dec[feature].float().numpy()
     assert np.abs(work[0] - truth).max() <= 1e-5 * np.abs(truth).max(), "steered rows differ"
@@ -406,7 +420,7 @@ def steer_calls(name, folder, threads, options, record):
     assert np.abs(two_rows(0).numpy() - truth).max() <= 1e-4 * np.abs(truth).max()
     calls = {
         # The rows grow as they are steered again and again; the work does not depend on values.
-        "libsae": lambda i: model.steer(plan, single[i % 64]),
+        "libsae": lambda i: steerers[i % 64](),
         "PyTorch encode and decode": whole,
         "PyTorch two rows": two_rows,
     }
@@ -458,7 +472,7 @@ def load_times(name, folder, options, record):
             found = json.loads(found.stdout)
             if best is None or found["load"] < best["load"]:
                 best = found
-        times[label] = (best["load"], best["load"], 3)
+        times[label] = (best["load"], best["load"], best["load"], 3)
         notes[label] = (
             f"import {best['import']:.2f} s, first row {best['use'] * 1e3:.1f} ms, "
             f"resident {best['resident']:.0f} MB, of it private {best['private']:.0f} MB"
@@ -472,8 +486,8 @@ def child(options):
     work, threads = options.work[0], options.threads[0]
 
     def record(times, notes):
-        for who, (median, best, count) in times.items():
-            line = {"who": who, "median": median, "best": best, "calls": count}
+        for who, (median, best, first, count) in times.items():
+            line = {"who": who, "median": median, "best": best, "first": first, "calls": count}
             print(json.dumps(line | {"note": notes.get(who, "")}), flush=True)
         for who in notes.keys() - times.keys():
             if who == "ggml":
@@ -536,7 +550,8 @@ def main():
         out = csv.writer(file)
         if fresh:
             out.writerow(
-                "date machine load GB/s model work threads who median_s best_s calls ratio note".split()
+                "date machine load GB/s model work threads who median_s best_s cold_s calls ratio"
+                " note".split()
             )
         for name in options.model:
             for work in options.work:
@@ -566,12 +581,13 @@ def measure(name, work, threads, options, about, out):
         ratio = line["median"] / ours[0] if ours else float("nan")
         print(
             f"  {line['who']:<28}{line['median'] * 1e6:>12.1f} us  best {line['best'] * 1e6:>10.1f}"
-            f"  {ratio:6.2f}x  {line['note']}"
+            f"  cold {line['first'] * 1e6:>10.1f}  {ratio:6.2f}x  {line['note']}"
         )
         date, machine, speed = about
         out.writerow(
             [date, machine, f"{load:.1f}", f"{speed:.0f}", name, work, threads, line["who"]]
-            + [f"{line['median']:.3e}", f"{line['best']:.3e}", line["calls"]]
+            + [f"{line[key]:.3e}" for key in ["median", "best", "first"]]
+            + [line["calls"]]
             + [f"{ratio:.2f}", line["note"]]
         )
 
