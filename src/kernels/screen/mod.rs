@@ -44,8 +44,25 @@
 mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512;
+#[cfg(any(
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod four;
 mod input;
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    target_endian = "little"
+))]
+mod neon;
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 
 use super::Level;
 
@@ -194,6 +211,20 @@ impl ScreenKernels {
             }
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Level::Avx2 | Level::Avx512 if super::detect::has_avx2() => &avx2::KERNELS,
+            #[cfg(all(
+                target_arch = "aarch64",
+                target_feature = "neon",
+                target_endian = "little"
+            ))]
+            Level::Neon if super::detect::has_dot_product() => &neon::DOT_PRODUCT,
+            #[cfg(all(
+                target_arch = "aarch64",
+                target_feature = "neon",
+                target_endian = "little"
+            ))]
+            Level::Neon => &neon::BASELINE,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Level::Simd128 => &simd128::KERNELS,
             _ => &scalar::KERNELS,
         }
     }
@@ -302,7 +333,23 @@ impl ScreenKernels {
             // SAFETY: SSE is part of x86-64; a prefetch faults at no address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(all(
+            target_arch = "aarch64",
+            target_feature = "neon",
+            target_endian = "little"
+        ))]
+        for line in bytes.chunks(64) {
+            use super::two::Two;
+            super::neon::Neon::prefetch(line.as_ptr());
+        }
+        #[cfg(not(any(
+            target_arch = "x86_64",
+            all(
+                target_arch = "aarch64",
+                target_feature = "neon",
+                target_endian = "little"
+            )
+        )))]
         let _ = bytes;
     }
 

@@ -150,7 +150,7 @@ fn dot_bytes(codes: &[u8], high: &[i32], low: &[i32], out: &mut [i64; PANEL_ROWS
     }
 }
 
-fn subtract_products(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
+pub(super) fn subtract_products(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
     let mut sums = [[0f64; TILE_COLUMNS]; TILE_ROWS];
     for (a, b) in row_pairs(a, b) {
         for (sums, a) in sums.iter_mut().zip(a) {
