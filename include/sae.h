@@ -344,7 +344,8 @@ SAE_API sae_status sae_model_prepare_cost(const sae_model *model, sae_prepare_co
 
 /* Makes a copy of the weights that is stored per feature, where the file stores them the other
  * way, and builds a screen (`sae_open_options.screen`). Results stay the same; encoding, decoding
- * and reading single features become faster. On failure the model stays open and as it was.
+ * and reading single features become faster. On failure the model stays open, with the same
+ * results; its weights may be stored per feature then.
  * Needs the model to itself: no other call may use it meanwhile. Scratches and sets that were made
  * before stay usable; a scratch made afterwards has room for the screen. */
 SAE_API sae_status sae_model_prepare(sae_model *model, sae_error *error);
@@ -390,7 +391,7 @@ typedef struct sae_rows {
 
 /* `sae_model_prepare`, with the screen chosen by what it does on rows of the host.
  *   rows     of width d_in, typical ones; 64 of them, evenly spread, are looked at.
- * On failure the model stays open; its weights may be stored per feature then. */
+ * Otherwise as `sae_model_prepare`. */
 SAE_API sae_status sae_model_prepare_with(sae_model *model, const sae_rows *rows,
                                           sae_error *error);
 

@@ -343,7 +343,8 @@ impl<'a> Sae<'a> {
 
     /// Makes the rows-per-feature copies of matrices that the file stores as columns: one pass
     /// over each, at memory speed. The results keep their bits; decoding and reading out single
-    /// features become fast. Matrices already in rows stay mapped.
+    /// features become fast. Matrices already in rows stay mapped. Then builds the screen that
+    /// [`Sae::screen_options`] asks for.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`]; the model is consumed then.
@@ -356,7 +357,8 @@ impl<'a> Sae<'a> {
     /// usable.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; the model is as it was then.
+    /// [`Error::OutOfMemory`]; the model goes on as it was then, perhaps with its rows, without a
+    /// screen.
     pub fn prepare_in_place(&mut self) -> Result<(), Error> {
         self.prepare_rows()?;
         self.build_screen(&[])
