@@ -214,7 +214,7 @@ typedef struct sae_open_options {
 } sae_open_options;
 
 /* The default options, to initialise a variable with. */
-#define SAE_OPEN_OPTIONS_INIT {(uint32_t)sizeof(sae_open_options), 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0}
+#define SAE_OPEN_OPTIONS_INIT {sizeof(sae_open_options), 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0}
 
 /* Opens a checkpoint: a file, or the folder that was downloaded. The weights are mapped from the
  * file, which must not be changed or truncated while the model is open.
