@@ -48,6 +48,8 @@ const GROUP: usize = 4;
 /// How far codes are fetched ahead, in each of the panels: four streams that change their pages
 /// every few thousand bytes are too much for the prefetcher of the hardware.
 const AHEAD: usize = 2048;
+/// Panels of fewer bytes stay in a cache, where fetching ahead costs more than it brings.
+const FAR: usize = 8 << 20;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline]
@@ -58,19 +60,26 @@ fn screen_all<const FORMAT: u8, const BLOCK: usize, const TWO: bool, const DITHE
     output: &mut ScreenOutput<'_>,
 ) {
     let bytes = CodeFormat::ALL[FORMAT as usize].panel_bytes(blocks);
+    let far = panels.len() >= FAR;
     let mut groups = panels.chunks_exact(GROUP * bytes);
     let mut first = 0;
     for group in &mut groups {
-        screen_group::<FORMAT, BLOCK, TWO, DITHERED, GROUP>(group, first, blocks, input, output);
+        screen_group::<FORMAT, BLOCK, TWO, DITHERED, GROUP>(
+            (group, far),
+            first,
+            blocks,
+            input,
+            output,
+        );
         first += GROUP;
     }
     for panel in groups.remainder().chunks_exact(bytes) {
-        screen_group::<FORMAT, BLOCK, TWO, DITHERED, 1>(panel, first, blocks, input, output);
+        screen_group::<FORMAT, BLOCK, TWO, DITHERED, 1>((panel, far), first, blocks, input, output);
         first += 1;
     }
 }
 
-/// The panels `first ..`, side by side.
+/// The panels `first ..`, side by side; `far` if they come from memory.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline]
 fn screen_group<
@@ -80,7 +89,7 @@ fn screen_group<
     const DITHERED: bool,
     const PANELS: usize,
 >(
-    group: &[u8],
+    (group, far): (&[u8], bool),
     first: usize,
     blocks: usize,
     input: &ScreenInput<'_>,
@@ -129,7 +138,9 @@ fn screen_group<
                 let Some(block) = codes[p].get(b) else {
                     return;
                 };
-                prefetch::<BLOCK>(block, quarter, AHEAD + jump);
+                if far {
+                    prefetch::<BLOCK>(block, quarter, AHEAD + jump);
+                }
                 let codes = quarter_codes::<FORMAT, BLOCK>(block, quarter);
                 for i in 0..4 {
                     sums[p] = _mm512_dpbusd_epi32(sums[p], codes[i], low_z[i]);
