@@ -353,6 +353,9 @@ const DENSE: f64 = 1.4;
 /// What a byte of a row costs that is met on its own, and the row besides.
 const ALONE: f64 = 2.0;
 const ROW: f64 = 2_000.0;
+/// What a byte of 8-bit codes costs: nothing is unpacked, so loads and the caches behind them are all
+/// there is to wait for.
+const WHOLE_BYTES: f64 = 1.4;
 /// The same for a row of second codes.
 const REFINED_ROW: f64 = 1_000.0;
 
@@ -434,6 +437,10 @@ fn cost(parts: &Parts<'_>, form: Form, survivors: Survivors) -> f64 {
     let refined = match form.1 {
         true => survivors.first * features * (second * ALONE + REFINED_ROW),
         false => 0.0,
+    };
+    let streamed = match form.0 {
+        CodeFormat::U8 => streamed * WHOLE_BYTES,
+        _ => streamed,
     };
     let row = encoder.size_bytes() as f64 / features.max(1.0);
     let exact = survivors.last * features * (row * ALONE + ROW);
