@@ -112,6 +112,7 @@ class Reference:
             # SAELens multiplies pre-activations by it; folded here once, in its favour.
             norm = self.w_dec.float().norm(dim=1)
             self.w_enc, self.b_enc = self.w_enc.float() * norm, self.b_enc.float() * norm
+            self.w_dec = self.w_dec.float() / norm[:, None]
 
     def encoder(self, dtype, by_feature):
         """`encode(x)` with weights in one dtype and layout."""

@@ -36,8 +36,11 @@ def main():
     # The newest record of each line stands.
     newest = {(r["model"], r["work"], r["who"]): r for r in rows}
     models = list(dict.fromkeys(r["model"] for r in rows))
-    figure, axes = plt.subplots(1, len(WORKS), figsize=(15, 0.7 * len(models) + 3), sharey=True)
-    for axis, (work, title) in zip(axes, WORKS.items()):
+    works = {work: title for work, title in WORKS.items() if any(r["work"] == work for r in rows)}
+    size = (5 * len(works) + 1, 0.7 * len(models) + 3)
+    figure, axes = plt.subplots(1, len(works), figsize=size, sharey=True, squeeze=False)
+    axes = axes[0]
+    for axis, (work, title) in zip(axes, works.items()):
         for y, model in enumerate(models):
             times = best_of(r for (m, w, _), r in newest.items() if (m, w) == (model, work))
             ours = times.get("libsae proven", times.get("libsae"))
@@ -53,7 +56,7 @@ def main():
             axis.text(0.02, y, f"{ours * 1e6:.0f} us ", transform=axis.get_yaxis_transform(),
                       va="center", fontsize=7, fontweight="bold")
         axis.axvline(1, color="#4f6228", linewidth=2)
-        axis.set_xscale("log")
+        axis.set_xlim(0, 1.12 * axis.get_xlim()[1])
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("time / libsae's")
     axes[0].set_yticks(range(len(models)), models)
