@@ -274,7 +274,7 @@ fn an_adversary_finds_no_error_above_the_bound() {
             // A weight of the worst row moves by part of a step.
             for _ in 0..8 {
                 let at = feature * width + random.below(width);
-                if at % 64 != 0 {
+                if !at.is_multiple_of(64) {
                     values[at] += (0.3 * random.normal() / codes) as f32;
                 }
             }
