@@ -65,10 +65,12 @@ mod ensemble;
 pub mod error;
 pub mod features;
 mod importance;
+mod json;
 pub mod kernels;
 #[cfg(feature = "std")]
 pub mod mmap;
 pub mod model;
+pub mod monitor;
 mod open;
 mod pursuit;
 mod readout;

@@ -22,7 +22,7 @@ fn headers() -> String {
 }
 
 /// The C headers that make up the interface.
-const HEADERS: &[&str] = &["sae.h", "sae_steer.h"];
+const HEADERS: &[&str] = &["sae.h", "sae_steer.h", "sae_monitor.h"];
 
 /// A text without its C comments and preprocessor lines.
 fn without_comments(text: &str) -> String {
@@ -89,7 +89,7 @@ fn defined() -> Functions {
             let names = parameters.map(|one| one.split_once(':').unwrap().0.to_string());
             functions.insert(name.to_string(), names.collect());
         }
-        let unmarked = text.matches("extern \"C\" fn").count()
+        let unmarked = text.matches("extern \"C\" fn ").count()
             - text.matches("pub unsafe extern \"C\" fn").count();
         assert_eq!(unmarked, 0, "an `extern \"C\" fn` that is not `pub unsafe`");
     }
@@ -158,6 +158,7 @@ fn every_item_has_a_comment() {
                 "extern \"C\" {",
                 "#define SAE_H",
                 "#define SAE_STEER_H",
+                "#define SAE_MONITOR_H",
             ]
             .contains(&line)
             || line.starts_with("#define SAE_API");

@@ -45,6 +45,8 @@ mod memory;
 
 pub mod features;
 pub mod model;
+pub mod monitor;
+pub mod monitor_events;
 pub mod open;
 pub mod readout;
 pub mod scratch;

@@ -13,6 +13,7 @@
 //! | [`rules`], [`pursuit`] | selection rules and pursuits in f64, one function each |
 //! | [`arrays`] | the cases in `tests/data/fixtures` as plain arrays |
 //! | [`steer`] | steering in its full form: encode, edit, decode |
+//! | [`monitor`] | statistics of features over all rows at once |
 //! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
 
 #![allow(dead_code)] // every test program uses a part of it
@@ -22,6 +23,7 @@ pub(crate) mod d1;
 pub(crate) mod digest;
 pub(crate) mod fixture;
 pub(crate) mod model;
+pub(crate) mod monitor;
 pub(crate) mod pursuit;
 pub(crate) mod random;
 pub(crate) mod read;
