@@ -156,7 +156,8 @@ fn the_worked_rules_are_rules() {
         let rules =
             sae::monitor::Rules::from_json(&read).unwrap_or_else(|error| panic!("{name}: {error}"));
         let back = sae::monitor::Rules::from_value(&rules.to_json()).unwrap();
-        assert_eq!(back, rules, "{name}");
+        // Not the rules themselves: a CUSUM without `over` holds a NaN.
+        assert_eq!(back.to_json(), rules.to_json(), "{name}");
         // And for the demo's model.
         let run = sae(&[
             "monitor",
