@@ -1294,6 +1294,12 @@ fn selections_follow_their_formulas() {
             / 3f64.ln();
         mean_of(f, &[1, 2, 3]) / inside * entropy.powf(0.7) - mean_of(f, &[0]) / outside
     });
+    let found = choose::by_energy_ratio(&a, &b, 0.01, D_SAE).unwrap();
+    same(&found, &|f| {
+        ((sum(&ra, f) / 300.0 + 0.01) / (sum(&rb, f) / 200.0 + 0.01))
+            .ln()
+            .abs()
+    });
     // SAIF: pairs.
     let (with, without) = (rows(31, 50), rows(32, 50));
     let mut pairs = Features::new();
@@ -1421,6 +1427,129 @@ fn measures_of_whole_snapshots() {
     assert_eq!(json["rows"], 400);
     assert_eq!(json["features"][0]["label"], "first");
     assert_eq!(json["features"].as_array().unwrap().len(), D_SAE - 1);
+}
+
+#[test]
+fn coverage_and_the_strongest_feature() {
+    use sae::monitor::measures::{coverage, strongest};
+    let sae = model(1, 0.1, None);
+    let thresholds = [0.0, 1.0, 2.5];
+    let (features, infos, reference) = rows(71, 300);
+    // Properties: feature 2 above 1, whether the row is even, nothing at all.
+    let property = |which: usize, row: usize| match which {
+        0 => reference[row].values[2] > 1.0,
+        1 => row % 2 == 0,
+        _ => false,
+    };
+    let mut expected = 0.0;
+    let mut properties = Vec::new();
+    for which in 0..3 {
+        let mut one = Accumulator::new(Collect::all(&sae).thresholds(&thresholds)).unwrap();
+        let infos: Vec<RowInfo> = (0..300)
+            .map(|row| infos[row].label(f64::from(u8::from(property(which, row)))))
+            .map(|info| RowInfo {
+                condition: 0,
+                ..info
+            })
+            .collect();
+        one.add_all(&features, &infos).unwrap();
+        let mut best: f64 = 0.0;
+        for f in 0..D_SAE {
+            for t in thresholds {
+                let hit = |row: &usize| reference[*row].values[f] > f64::from(t);
+                let count =
+                    |test: &dyn Fn(usize) -> bool| (0..300).filter(|&row| test(row)).count() as f64;
+                let tp = count(&|row| hit(&row) && property(which, row));
+                let wrong = count(&|row| hit(&row) != property(which, row));
+                best = best.max(if tp + wrong > 0.0 {
+                    2.0 * tp / (2.0 * tp + wrong)
+                } else {
+                    0.0
+                });
+            }
+        }
+        close(one.best_f1().unwrap().2, best, 1e-15);
+        expected += best / 3.0;
+        properties.push(one);
+    }
+    assert_eq!(properties[0].best_f1().unwrap().0, 2);
+    close(properties[0].confusion(2, 1).unwrap().accuracy(), 1.0, 0.0);
+    close(coverage(&properties), expected, 1e-15);
+    assert_eq!(coverage(&[]), 0.0);
+    for (row, dense) in features.iter().zip(&reference) {
+        let active = (0..D_SAE).filter(|&f| dense.values[f] != 0.0);
+        let best = active.fold(None, |best: Option<usize>, f| match best {
+            Some(old) if dense.values[f] <= dense.values[old] => Some(old),
+            _ => Some(f),
+        });
+        assert_eq!(strongest(row).map(|one| one.0 as usize), best);
+    }
+}
+
+/// Against all pairs, one by one.
+#[test]
+fn monosemanticity_agrees_with_all_pairs() {
+    use sae::monitor::measures::Monosemanticity;
+    let mut random = Random(81);
+    let mut measure = Monosemanticity::new(&[3, 1], 5).unwrap();
+    let mut seen: Vec<(Vec<f64>, [f64; 2])> = Vec::new();
+    for number in 0..40 {
+        let embedding: Vec<f32> = (0..5).map(|_| random.number() + 0.5).collect();
+        let values = [1, 3].map(|f| {
+            if random.below(3) > 0 {
+                random.number().abs() + f as f32
+            } else {
+                0.0
+            }
+        });
+        let mut features = Features::new();
+        for (feature, value) in [(1, values[0]), (3, values[1])] {
+            if value > 0.0 {
+                features.push(feature, value).unwrap();
+            }
+        }
+        features
+            .end_row(if number == 7 {
+                RowStatus::NonFinite
+            } else {
+                RowStatus::Ok
+            })
+            .unwrap();
+        measure.add(features.row(0).unwrap(), &embedding).unwrap();
+        if number != 7 {
+            let length = embedding
+                .iter()
+                .map(|&x| f64::from(x).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            let unit = embedding.iter().map(|&x| f64::from(x) / length).collect();
+            seen.push((unit, values.map(f64::from)));
+        }
+    }
+    for (slot, feature) in [1, 3].into_iter().enumerate() {
+        let (mut weighted, mut weights) = (0.0, 0.0);
+        for (i, (a, x)) in seen.iter().enumerate() {
+            for (b, y) in &seen[i + 1..] {
+                let weight = x[slot] * y[slot];
+                weighted += weight * a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+                weights += weight;
+            }
+        }
+        close(measure.score(feature).unwrap(), weighted / weights, 1e-12);
+    }
+    assert_eq!(measure.score(2), None);
+    refused(
+        measure.add(
+            Features::new().row(0).unwrap_or(sae::FeaturesRow {
+                indices: &[],
+                values: &[],
+                status: RowStatus::Ok,
+            }),
+            &[1.0],
+        ),
+        Code::Length,
+        "embedding",
+    );
 }
 
 /// Global FVU and the others against two passes in plain f64.

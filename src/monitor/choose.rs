@@ -10,6 +10,7 @@
 //! | [`reason_score`] | SAE-Reasoning: ReasonScore |
 //! | [`by_information`] | SpARE: mutual information of firing and condition |
 //! | [`by_sensitivity`] | SAIF: share of pairs, over rows made by [`only_in`](super::only_in) |
+//! | [`by_energy_ratio`] | Conceptual blindspots: energy in real against generated inputs |
 //! | [`by_mean_difference`] | k-sparse probing: difference of class means |
 //!
 //! Scores are f64 from exact sums, sorted descending; the lowest feature comes first among equals.
@@ -245,6 +246,28 @@ pub fn by_information(of: &Accumulator, count: usize) -> Result<Vec<Scored>, Err
 /// share of pairs in which it is active with the instruction and not without.
 pub fn by_sensitivity(pairs: &Accumulator, count: usize) -> Vec<Scored> {
     scores(pairs, count, |feature| density(pairs, feature))
+}
+
+/// `|ln((E_i(real) + floor) / (E_i(generated) + floor))|`, E the mean value: concepts that are lost
+/// or invented. `floor` keeps features that never fire on one side apart from infinity.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the two are not of the same features of one model.
+pub fn by_energy_ratio(
+    real: &Accumulator,
+    generated: &Accumulator,
+    floor: f64,
+    count: usize,
+) -> Result<Vec<Scored>, Error> {
+    same(real, generated)?;
+    let energy = |of: &Accumulator, feature| of.feature(feature).map_or(0.0, |one| one.mean);
+    Ok(scores(real, count, |feature| {
+        let (a, b) = (
+            energy(real, feature) + floor,
+            energy(generated, feature) + floor,
+        );
+        libm::log(a / b).abs()
+    }))
 }
 
 /// `|mean_i(one) - mean_i(other)|` over the rows of two conditions.

@@ -326,7 +326,9 @@ impl Trigger {
             }
             (*active, *run) = (0, 0);
         }
-        if !(score > self.over) {
+        // Of a score that is NaN too.
+        let above = score > self.over;
+        if !above {
             *run = 0;
             return Verdict::Quiet;
         }

@@ -8,6 +8,7 @@
 //! | [`Rules`] | what to watch, as data (JSON or Rust), compiled against a model ([`CompiledRules`]) |
 //! | [`Monitor`] | rules at work on many streams: reads their features out of rows, keeps each stream's state, commits or rolls back rows, emits [`Event`]s |
 //! | [`EventRing`] | a bounded lock-free queue of events between threads |
+//! | [`measures`] | coverage of properties, MonoSemanticity, the strongest feature |
 //! | [`choose`] | feature selection from statistics, for plans of [`steer`](crate::steer) |
 //!
 //! Sums are exact integers (see [`Accumulator`]), so merging, the order of rows and the number of
@@ -22,6 +23,7 @@ mod detect;
 mod event;
 mod fingerprint;
 mod json;
+pub mod measures;
 mod metrics;
 mod pool;
 mod quality;
