@@ -107,8 +107,8 @@ pub unsafe extern "C" fn sae_rules_destroy(rules: *mut sae_rules) {
 /// - `rules` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_rules_count(rules: *const sae_rules) -> usize {
-    // SAFETY: the caller guarantees that `rules` is a handle.
     value(0, || {
+        // SAFETY: the caller guarantees that `rules` is a handle.
         Ok(unsafe { Handle::borrow("rules", rules) }?.rules.len())
     })
 }
@@ -232,8 +232,8 @@ pub unsafe extern "C" fn sae_event_ring_pop(
 /// - `ring` is a handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sae_event_ring_dropped(ring: *const sae_event_ring) -> u64 {
-    // SAFETY: the caller guarantees that `ring` is a handle.
     value(0, || {
+        // SAFETY: the caller guarantees that `ring` is a handle.
         Ok(unsafe { Handle::borrow("ring", ring) }?.0.dropped())
     })
 }
