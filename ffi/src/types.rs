@@ -18,6 +18,10 @@ pub(crate) type sae_outcome = u8;
 pub(crate) type sae_unseen = i32;
 pub(crate) type sae_collect = i32;
 pub(crate) type sae_on_event = Option<unsafe extern "C" fn(*const sae_event, *mut c_void)>;
+pub(crate) type sae_pick = i32;
+pub(crate) type sae_refit = i32;
+pub(crate) type sae_ensemble_kind = i32;
+pub(crate) type sae_batch_rule = i32;
 
 pub(crate) const SAE_STATUS_OK: sae_status = 0;
 pub(crate) const SAE_STATUS_NULL_ARGUMENT: sae_status = 1;
@@ -92,6 +96,19 @@ pub(crate) const SAE_COLLECT_ALL: sae_collect = 2;
 /// SAE_MAX_CONTRIBUTIONS, which is a macro.
 pub(crate) const MAX_CONTRIBUTIONS: usize = 8;
 const _: () = assert!(MAX_CONTRIBUTIONS == sae::monitor::MAX_CONTRIBUTIONS);
+pub(crate) const SAE_PICK_POSITIVE: sae_pick = 0;
+pub(crate) const SAE_PICK_ANY: sae_pick = 1;
+pub(crate) const SAE_PICK_MAGNITUDE: sae_pick = 2;
+
+pub(crate) const SAE_REFIT_NOTHING: sae_refit = 0;
+pub(crate) const SAE_REFIT_GRADIENT: sae_refit = 1;
+pub(crate) const SAE_REFIT_LEAST_SQUARES: sae_refit = 2;
+
+pub(crate) const SAE_ENSEMBLE_BAG: sae_ensemble_kind = 0;
+pub(crate) const SAE_ENSEMBLE_CHAIN: sae_ensemble_kind = 1;
+
+pub(crate) const SAE_BATCH_TOGETHER: sae_batch_rule = 0;
+pub(crate) const SAE_BATCH_PER_FEATURE: sae_batch_rule = 1;
 
 /// The library's own numbers, so that an outcome needs no translation.
 const _: () = {
@@ -356,6 +373,20 @@ pub struct sae_feature_summary {
     pub max_position: u64,
 }
 
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_pursuit {
+    pub struct_size: u32,
+    pub pick: sae_pick,
+    pub refit: sae_refit,
+    pub stop_on_repeat: u32,
+    pub steps: u64,
+    pub stop_norm: f64,
+    pub stop_rank: f64,
+    pub directions: u32,
+    pub reserved: u32,
+}
+
 /// Bytes of a pointer and of `size_t`.
 const P: usize = size_of::<*const c_void>();
 
@@ -370,6 +401,7 @@ pub(crate) const AUDIT_SIZE_1: usize = 40;
 pub(crate) const MONITOR_OPTIONS_SIZE_1: usize = 16 + 6 * P;
 pub(crate) const MONITOR_COUNTS_SIZE_1: usize = 72;
 pub(crate) const FEATURE_SUMMARY_SIZE_1: usize = 64;
+pub(crate) const PURSUIT_SIZE_1: usize = 48;
 
 const _: () = {
     assert!(size_of::<usize>() == P);
@@ -528,4 +560,14 @@ const _: () = {
     assert!(offset_of!(sae_feature_summary, min) == 44);
     assert!(offset_of!(sae_feature_summary, max_stream) == 48);
     assert!(offset_of!(sae_feature_summary, max_position) == 56);
+    assert!(size_of::<sae_pursuit>() == 48);
+    assert!(offset_of!(sae_pursuit, struct_size) == 0);
+    assert!(offset_of!(sae_pursuit, pick) == 4);
+    assert!(offset_of!(sae_pursuit, refit) == 8);
+    assert!(offset_of!(sae_pursuit, stop_on_repeat) == 12);
+    assert!(offset_of!(sae_pursuit, steps) == 16);
+    assert!(offset_of!(sae_pursuit, stop_norm) == 24);
+    assert!(offset_of!(sae_pursuit, stop_rank) == 32);
+    assert!(offset_of!(sae_pursuit, directions) == 40);
+    assert!(offset_of!(sae_pursuit, reserved) == 44);
 };
