@@ -116,6 +116,57 @@ fn alerts_are_lines_of_json_when_piped() {
     assert!(last["stream"].as_u64().unwrap() > 0 && last["position"].as_u64().unwrap() < 20);
 }
 
+/// In a terminal: a view that moves, with every rule, and lines that stay when it is gone.
+#[test]
+fn watching_in_a_terminal_is_live() {
+    let folder = folder("terminal");
+    let line = format!(
+        "stty rows 40 cols 100; {} monitor {} {} --rules {} --watch",
+        env!("CARGO_BIN_EXE_sae"),
+        demo("sae"),
+        demo("activations.npy"),
+        rules(&folder)
+    );
+    let mut script = Command::new("script");
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(std::process::Stdio::null());
+    let output = match script
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm-256color")
+        .output()
+    {
+        Ok(output) => output,
+        Err(_) => {
+            assert!(
+                std::env::var_os("SAE_REQUIRE_TOOLS").is_none(),
+                "no `script`"
+            );
+            println!("skipped: the live view, `script` is not installed");
+            return;
+        }
+    };
+    assert!(output.status.success(), "{}", text(&output.stdout));
+    let shown = text(&output.stdout);
+    for part in [
+        "/136 rows",
+        "rows/s",
+        "frequent",
+        "together",
+        "never",
+        "0 alerts",
+        "\x1b[2K",
+    ] {
+        assert!(shown.contains(part), "no `{part}` in {shown}");
+    }
+    // What stays comes after the last time that a line was erased.
+    let stays = shown.rsplit("\x1b[2K").next().unwrap();
+    assert!(
+        stays.contains("frequent") && stays.contains("136 rows, "),
+        "{stays}"
+    );
+}
+
 #[test]
 fn wrong_files_are_named() {
     let folder = folder("wrong");

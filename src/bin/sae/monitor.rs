@@ -154,8 +154,8 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         }
     }
     drop(progress);
-    view.end();
-    if view.is_live() {
+    if view.end() {
+        // Their last state, as lines that stay.
         for line in &session.lines {
             writeln!(out, "{}", line.shown(style, style.columns().unwrap_or(80)))?;
         }
@@ -554,12 +554,18 @@ impl View {
         }
     }
 
-    fn end(&self) {
-        if let Some(live) = &self.live {
-            live.bar.finish();
-            // Their last state is printed once more, as plain lines.
-            let _ = live.all.clear();
+    /// Takes the view off the terminal; whether there was one.
+    fn end(self) -> bool {
+        let Some(live) = self.live else {
+            return false;
+        };
+        let lines = live.rules.iter().map(|(_, line)| line).chain(&live.alerts);
+        for line in lines.chain([&live.bar]) {
+            line.finish_and_clear();
         }
+        // A terminal that went away is no matter now.
+        let _ = live.all.clear();
+        true
     }
 }
 
