@@ -105,11 +105,38 @@ fn alerts_are_lines_of_json_when_piped() {
     let watched = sae(&more);
     assert!(watched.status.success(), "{}", text(&watched.stderr));
     assert_eq!(text(&watched.stdout), text(&plain.stdout));
-    let stats: Value = serde_json::from_str(&fs::read_to_string(stats).unwrap()).unwrap();
+    let path = stats;
+    let stats: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!(stats["counts"]["events"], lines.len());
     let statistics =
         sae::monitor::Accumulator::from_bytes(&fs::read(snapshot).unwrap(), None).unwrap();
     assert_eq!(stats["statistics"]["rows"], statistics.rows());
+    // The same statistics are a baseline.
+    let drift = folder.join("drift.json");
+    fs::write(
+        &drift,
+        r#"{"rules": [{"name": "d", "kind": "cusum", "feature": 388}]}"#,
+    )
+    .unwrap();
+    let drift = drift.display().to_string();
+    let arguments_of = |more: &[&str]| {
+        sae(&[
+            &[
+                "monitor",
+                &demo("sae"),
+                &demo("activations.npy"),
+                "--rules",
+                &drift,
+            ],
+            more,
+        ]
+        .concat())
+    };
+    let without = arguments_of(&[]);
+    assert_eq!(without.status.code(), Some(1));
+    assert!(text(&without.stderr).contains("`rules[0].slack`"));
+    let with = arguments_of(&["--baseline", &path]);
+    assert!(with.status.success(), "{}", text(&with.stderr));
     // Streams of some rows begin anew.
     let streams = sae(&[&arguments[..], &["--stream-rows", "20"]].concat());
     let last: Value = serde_json::from_str(text(&streams.stdout).lines().last().unwrap()).unwrap();

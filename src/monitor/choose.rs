@@ -294,12 +294,12 @@ pub fn by_mean_difference(
 
 impl Accumulator {
     /// What strengths of plans refer to: maximum, mean and deviation of these features over all
-    /// rows. Features that are not collected are left out.
+    /// rows. Features that are not collected are left out, and so is a maximum that is infinite.
     pub fn statistics(&self, features: &[u32]) -> Statistics {
         let mut statistics = Statistics::new();
         for one in features.iter().filter_map(|&feature| self.feature(feature)) {
             let found = FeatureStatistics {
-                max: Some(one.max.into()),
+                max: Some(one.max.into()).filter(|max: &f64| max.is_finite()),
                 mean: Some(one.mean),
                 deviation: Some(libm::sqrt(one.variance)),
             };

@@ -278,9 +278,10 @@ fn over_time(html: &mut String, value: &Value) {
 /// The label of a feature, if the statistics know one.
 fn named(value: &Value, feature: &str) -> String {
     let features = list(&value["statistics"]["features"]);
+    let number = feature.parse().ok();
     let one = features
         .iter()
-        .find(|one| one["feature"].to_string() == feature);
+        .find(|one| one["feature"].as_u64() == number);
     match one.and_then(|one| one["label"].as_str()) {
         Some(label) => format!(" ({})", escape(label)),
         None => String::new(),

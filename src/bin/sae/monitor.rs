@@ -63,6 +63,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<PathBuf>,
 
+    /// Statistics of a time that was normal, as `--stats` writes them: what `cusum` and `drift`
+    /// rules take where they say no numbers; those of the rules win
+    #[arg(long, value_name = "STATS.json")]
+    baseline: Option<PathBuf>,
+
     /// Names of features, JSON: an object from number to text, a list of texts, or a list of
     /// objects with `index` and `description`; those of the rules win
     #[arg(long, value_name = "LABELS.json")]
@@ -93,6 +98,11 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         for (feature, label) in named(path, labels(&text_of(path)?))? {
             rules.labels.entry(feature).or_insert(label);
         }
+    }
+    if let Some(path) = &args.baseline {
+        rules
+            .baseline
+            .fill_from(&named(path, baseline(&text_of(path)?))?);
     }
     let file = RowsFile::open(&args.rows, sae.d_in())?;
     let rows = file.rows()?;
@@ -432,6 +442,11 @@ impl Session<'_> {
             "dead": dead,
             "description_length": statistics.and_then(|s| s.description_length().ok()),
             "quality": self.quality.as_ref().map(quality_json),
+            "baseline": statistics.map(|statistics| {
+                let fired = statistics.summaries().filter(|one| one.fired > 0);
+                let fired: Vec<u32> = fired.map(|one| one.feature).collect();
+                statistics.statistics(&fired).to_json()
+            }),
             "statistics": statistics.map(|statistics: &Accumulator| statistics.to_json(label)),
             "time": self.times.to_json(),
             "events": self.events,
@@ -566,6 +581,21 @@ impl View {
         // A terminal that went away is no matter now.
         let _ = live.all.clear();
         true
+    }
+}
+
+/// The baseline among the statistics of an earlier run.
+fn baseline(text: &str) -> Result<sae::steer::Statistics, Error> {
+    let value: Value = serde_json::from_str(text).map_err(|error| Error::Malformed {
+        container: "json",
+        what: error.to_string(),
+    })?;
+    match value.get("baseline") {
+        Some(found) => sae::steer::Statistics::from_json(&found.to_string()),
+        None => Err(Error::MissingKey {
+            key: "baseline".into(),
+            hint: "it is in what `sae monitor --stats` writes".into(),
+        }),
     }
 }
 
