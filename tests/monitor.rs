@@ -1438,7 +1438,7 @@ fn coverage_and_the_strongest_feature() {
     // Properties: feature 2 above 1, whether the row is even, nothing at all.
     let property = |which: usize, row: usize| match which {
         0 => reference[row].values[2] > 1.0,
-        1 => row % 2 == 0,
+        1 => row.is_multiple_of(2),
         _ => false,
     };
     let mut expected = 0.0;

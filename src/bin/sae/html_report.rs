@@ -381,7 +381,7 @@ fn densities(html: &mut String, value: &Value) {
                 count(found),
             );
         }
-        if at % 4 == 0 {
+        if at.is_multiple_of(4) {
             let exponent = at as f64 / BINS as f64 * DECADES - DECADES;
             let _ = write!(
                 html,
