@@ -66,6 +66,7 @@ pub mod error;
 pub mod features;
 mod importance;
 pub mod kernels;
+pub mod labels;
 #[cfg(feature = "std")]
 pub mod mmap;
 pub mod model;
@@ -88,6 +89,7 @@ pub use error::{Code, Error};
 pub use features::{Features, FeaturesRow, RowStatus};
 pub use importance::Importance;
 pub use kernels::Level;
+pub use labels::{Label, Labels};
 pub use model::{Description, Sae};
 pub use open::{MAX_CONFIG_BYTES, OpenOptions};
 pub use readout::FeatureSet;

@@ -13,7 +13,7 @@ use std::process::Command;
 use support::{Case, Profile, WARNINGS, cases, folder, library, program, root, run, tool};
 
 /// Programs that take a checkpoint and rows, and check themselves.
-const PROGRAMS: &[&str] = &["null", "sizes", "steer", "two_threads", "fork"];
+const PROGRAMS: &[&str] = &["null", "sizes", "steer", "labels", "two_threads", "fork"];
 
 /// What `smoke.c` prints, from the Rust API.
 fn expected(case: &Case) -> String {

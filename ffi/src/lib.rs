@@ -44,6 +44,7 @@ mod handle;
 mod memory;
 
 pub mod features;
+pub mod labels;
 pub mod model;
 pub mod open;
 pub mod readout;

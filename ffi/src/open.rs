@@ -107,21 +107,33 @@ unsafe fn open_path(
     path: *const c_char,
     options: &sae::OpenOptions,
 ) -> Result<sae::Sae<'static>, Failure> {
+    // SAFETY: the caller guarantees it.
+    let path = unsafe { self::path(path) }?;
+    Ok(sae::Sae::open(path, options)?)
+}
+
+/// A path from C.
+///
+/// # Safety
+/// `path` is a string and not NULL, for as long as `'m`.
+#[cfg(feature = "std")]
+pub(crate) unsafe fn path<'m>(path: *const c_char) -> Result<&'m std::path::Path, Failure> {
     // On Unix a path is any bytes; elsewhere it is UTF-8 here.
     #[cfg(unix)]
-    let path = {
+    {
         use std::os::unix::ffi::OsStrExt;
         // SAFETY: not NULL; ends with a zero byte by contract.
         let path = unsafe { core::ffi::CStr::from_ptr(path) };
-        std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()))
-    };
+        Ok(std::path::Path::new(std::ffi::OsStr::from_bytes(
+            path.to_bytes(),
+        )))
+    }
     #[cfg(not(unix))]
-    let path = {
+    {
         // SAFETY: a string by contract.
         let path = unsafe { optional_text("path", path) }?;
-        std::path::Path::new(path.unwrap_or_default())
-    };
-    Ok(sae::Sae::open(path, options)?)
+        Ok(std::path::Path::new(path.unwrap_or_default()))
+    }
 }
 
 /// # Safety
@@ -131,10 +143,16 @@ unsafe fn open_path(
     _path: *const c_char,
     _options: &sae::OpenOptions,
 ) -> Result<sae::Sae<'static>, Failure> {
-    Err(Failure::Library(sae::Error::UnsupportedContainer {
+    Err(no_files())
+}
+
+/// The failure of whatever takes a path.
+#[cfg(not(feature = "std"))]
+pub(crate) fn no_files() -> Failure {
+    Failure::Library(sae::Error::UnsupportedContainer {
         container: "path",
         what: "this build of the library has no files: open from memory".into(),
-    }))
+    })
 }
 
 /// The options of a caller; the defaults for NULL.

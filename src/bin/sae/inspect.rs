@@ -1,6 +1,7 @@
 //! `sae inspect`: what a checkpoint is and what it costs.
 
 use crate::failure::Failure;
+use crate::labels::{self, LabelsArg};
 use crate::model::ModelArgs;
 use crate::style::{Style, bytes, count, fit, wrap};
 use sae::Description;
@@ -11,7 +12,8 @@ const EXAMPLES: &str = "\
 Examples:
   sae inspect gemma-scope/layer_12/width_16k/average_l0_82/params.npz
   sae inspect CHECKPOINT --check full
-  sae inspect CHECKPOINT --json | jq .d_sae";
+  sae inspect CHECKPOINT --json | jq .d_sae
+  sae inspect CHECKPOINT --labels gemma-2-2b/12-gemmascope-res-16k/explanations";
 
 /// Show what a checkpoint holds, and what opening and preparing it cost.
 ///
@@ -23,6 +25,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
+    #[command(flatten)]
+    labels: LabelsArg,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -31,11 +36,20 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
     let sae = args.model.open()?;
     let description = sae.description();
+    let labels = args.labels.open(sae.d_sae())?;
     if args.json {
-        writeln!(out, "{:#}", description.to_json())?;
+        let mut json = description.to_json();
+        if let (Some(labels), Some(object)) = (&labels, json.as_object_mut()) {
+            object.insert("labels".into(), labels::to_json(labels));
+        }
+        writeln!(out, "{json:#}")?;
         return Ok(());
     }
-    let page = Page::of(description);
+    let mut page = Page::of(description);
+    if let Some(labels) = &labels {
+        let lines = labels::about(labels, sae.d_sae());
+        page.sections.push(("Labels", lines));
+    }
     match style.columns() {
         Some(columns) => page.print_aligned(style, columns, out),
         None => page.print_plain(out),

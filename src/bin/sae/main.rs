@@ -8,6 +8,7 @@ mod demo;
 mod encode;
 mod failure;
 mod inspect;
+mod labels;
 mod levels;
 mod model;
 mod output;
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
     let out = &mut io::BufWriter::new(io::stdout().lock());
     let result = match &cli.command {
         Command::Inspect(args) => inspect::run(args, style, out),
-        Command::Encode(args) => encode::run(args),
+        Command::Encode(args) => encode::run(args, style, out),
         Command::Readout(args) => readout::run(args, style, out),
         Command::Steer(args) => steer::run(args, style, out),
         Command::Levels(args) => levels::run(args, style, out),
