@@ -173,7 +173,7 @@ pub unsafe extern "C" fn sae_model_check_labels(
 #[cfg(feature = "std")]
 unsafe fn open_path(path: *const c_char) -> Result<sae::Labels, Failure> {
     // SAFETY: the caller guarantees it.
-    let path = unsafe { crate::open::path(path) }?;
+    let path = unsafe { crate::open::path_of(path) }?;
     Ok(sae::Labels::open(path)?)
 }
 
@@ -181,5 +181,5 @@ unsafe fn open_path(path: *const c_char) -> Result<sae::Labels, Failure> {
 /// None needed.
 #[cfg(not(feature = "std"))]
 unsafe fn open_path(_path: *const c_char) -> Result<sae::Labels, Failure> {
-    Err(crate::open::no_files())
+    Err(Failure::Library(crate::open::no_files()))
 }

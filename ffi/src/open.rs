@@ -100,25 +100,12 @@ unsafe fn hand_out(sae: sae::Sae<'static>, out: *mut *mut sae_model) -> Result<(
     unsafe { store("model", out, handle) }
 }
 
-/// # Safety
-/// `path` is a string and not NULL.
-#[cfg(feature = "std")]
-unsafe fn open_path(
-    path: *const c_char,
-    options: &sae::OpenOptions,
-) -> Result<sae::Sae<'static>, Failure> {
-    // SAFETY: the caller guarantees it.
-    let path = unsafe { self::path(path) }?;
-    Ok(sae::Sae::open(path, options)?)
-}
-
-/// A path from C.
+/// The path in a string of C. On Unix it is any bytes; elsewhere it is UTF-8 here.
 ///
 /// # Safety
-/// `path` is a string and not NULL, for as long as `'m`.
+/// `path` is a string and not NULL, for as long as `'p`.
 #[cfg(feature = "std")]
-pub(crate) unsafe fn path<'m>(path: *const c_char) -> Result<&'m std::path::Path, Failure> {
-    // On Unix a path is any bytes; elsewhere it is UTF-8 here.
+pub(crate) unsafe fn path_of<'p>(path: *const c_char) -> Result<&'p std::path::Path, Failure> {
     #[cfg(unix)]
     {
         use std::os::unix::ffi::OsStrExt;
@@ -137,29 +124,43 @@ pub(crate) unsafe fn path<'m>(path: *const c_char) -> Result<&'m std::path::Path
 }
 
 /// # Safety
+/// `path` is a string and not NULL.
+#[cfg(feature = "std")]
+unsafe fn open_path(
+    path: *const c_char,
+    options: &sae::OpenOptions,
+) -> Result<sae::Sae<'static>, Failure> {
+    // SAFETY: not NULL; a string by contract.
+    let path = unsafe { path_of(path) }?;
+    Ok(sae::Sae::open(path, options)?)
+}
+
+/// # Safety
 /// None needed.
 #[cfg(not(feature = "std"))]
 unsafe fn open_path(
     _path: *const c_char,
     _options: &sae::OpenOptions,
 ) -> Result<sae::Sae<'static>, Failure> {
-    Err(no_files())
+    Err(Failure::Library(no_files()))
 }
 
-/// The failure of whatever takes a path.
+/// A path was given to a library without files.
 #[cfg(not(feature = "std"))]
-pub(crate) fn no_files() -> Failure {
-    Failure::Library(sae::Error::UnsupportedContainer {
+pub(crate) fn no_files() -> sae::Error {
+    sae::Error::UnsupportedContainer {
         container: "path",
         what: "this build of the library has no files: open from memory".into(),
-    })
+    }
 }
 
 /// The options of a caller; the defaults for NULL.
 ///
 /// # Safety
 /// `options` is an input whose pointers are strings.
-unsafe fn read_options(options: *const sae_open_options) -> Result<sae::OpenOptions, Failure> {
+pub(crate) unsafe fn read_options(
+    options: *const sae_open_options,
+) -> Result<sae::OpenOptions, Failure> {
     let mut read = sae::OpenOptions::default();
     if options.is_null() {
         return Ok(read);

@@ -92,8 +92,8 @@ void exceptions(const char *path, const std::vector<float> &values) {
 
     // Labels, from bytes and from a file.
     const std::string text = "{\"index\": 2, \"description\": \"two\"}";
-    const std::vector<std::uint8_t> bytes(text.begin(), text.end());
-    sae::labels two = sae::labels::try_open(bytes).value();
+    const std::vector<std::uint8_t> lines(text.begin(), text.end());
+    sae::labels two = sae::labels::try_open(lines).value();
     CHECK(two.size() == 1 && two.count_of(2) == 1 && two.count_of(1) == 0);
     CHECK(std::string(two.text(2)) == "two" && std::string(two.explainer(2)).empty());
     CHECK(two.text(1) == nullptr && two.text(2, 1) == nullptr);
