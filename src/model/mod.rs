@@ -18,6 +18,7 @@ mod check;
 mod description;
 mod distance;
 mod ensemble;
+mod hook;
 mod knobs;
 mod matrix;
 mod screening;
@@ -28,6 +29,7 @@ pub use attention::{Attention, ByParts, HeadNorm, Pairs, Rotary};
 pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use ensemble::{Ensemble, Router};
+pub use hook::{Hook, HookPoint};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 pub use transforms::{Transform, Transforms};
 
