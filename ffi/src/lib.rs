@@ -51,6 +51,8 @@ pub mod labels;
 pub mod log;
 pub mod lorsa;
 pub mod model;
+pub mod monitor;
+pub mod monitor_events;
 pub mod open;
 pub mod part;
 pub mod readout;
