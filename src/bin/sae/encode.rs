@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
     output::check(&args.output, &[&args.model.path, &args.rows])?;
     let mut sae = args.model.open()?;
     let labels = args.labels.open(sae.d_sae())?;
-    if args.prepare && sae.prepare_cost().needed {
+    if args.prepare {
         sae = while_waiting("preparing", || sae.prepare())?;
     }
     let file = RowsFile::open(&args.rows, sae.d_in())?;
