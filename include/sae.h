@@ -808,6 +808,58 @@ SAE_API sae_status sae_model_readout_one(const sae_model *model, uint32_t featur
                                          sae_error *error);
 
 /* ------------------------------------------------------------------------------------------ */
+/* Labels                                                                                      */
+/* ------------------------------------------------------------------------------------------ */
+
+/* What features are said to mean, in words: the table of one explanation export, as Neuronpedia
+ * publishes them. It belongs to no model and changes no number. Immutable and shared by
+ * threads. */
+typedef struct sae_labels sae_labels;
+
+/* Reads an explanation export: a file of JSON lines or JSON (gzipped if the library was built with
+ * gzip), or a folder of batches. Nothing of the file is used afterwards.
+ *   path     the file or folder.
+ *   labels   receives the handle; release it with `sae_labels_close`.
+ *   error    receives the details of a failure; may be NULL.
+ * Any thread. SAE_STATUS_UNSUPPORTED in a library that was built without files. */
+SAE_API sae_status sae_labels_open(const char *path, sae_labels **labels, sae_error *error);
+
+/* Reads an explanation export from memory: the bytes of one file, which may be freed after the
+ * call.
+ *   bytes, n_bytes  the file.
+ *   labels   receives the handle; release it with `sae_labels_close`.
+ *   error    receives the details of a failure; may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_labels_open_memory(const void *bytes, size_t n_bytes, sae_labels **labels,
+                                          sae_error *error);
+
+/* Closes labels and all texts of them; NULL does nothing. No call may be using them. */
+SAE_API void sae_labels_close(sae_labels *labels);
+
+/* Number of labels, of all features together; 0 if `labels` is no labels handle. Any thread. */
+SAE_API size_t sae_labels_count(const sae_labels *labels);
+
+/* Number of labels of one feature, often 0 or 1; 0 if `labels` is no labels handle. Any thread. */
+SAE_API size_t sae_labels_count_of(const sae_labels *labels, uint32_t feature);
+
+/* Label `number` of a feature, 0 .. sae_labels_count_of - 1 in the order of the file, valid until
+ * the labels are closed; NULL if there is none, or if `labels` is no labels handle. The text comes
+ * from the file as it is: clean it of control characters before a terminal sees it. Any thread. */
+SAE_API const char *sae_labels_text(const sae_labels *labels, uint32_t feature, size_t number);
+
+/* Who wrote that label, for example "gpt-4o-mini"; "" if the file does not say; NULL as in
+ * `sae_labels_text`. Any thread. */
+SAE_API const char *sae_labels_explainer(const sae_labels *labels, uint32_t feature,
+                                         size_t number);
+
+/* Checks that a model has every feature that is labelled: labels of another, wider SAE are found
+ * out so; those of another SAE of the same width are not.
+ *   error    may be NULL.
+ * SAE_STATUS_FEATURE_OUT_OF_RANGE names the highest feature. Any thread. */
+SAE_API sae_status sae_model_check_labels(const sae_model *model, const sae_labels *labels,
+                                          sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
 /* Does the model fit the rows?                                                                */
 /* ------------------------------------------------------------------------------------------ */
 

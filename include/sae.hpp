@@ -294,6 +294,45 @@ class set {
     detail::owner<sae_set, sae_set_destroy> handle_;
 };
 
+// What features are said to mean, in words: the table of one explanation export.
+class labels {
+  public:
+    static result<labels> try_open(const std::string &path) {
+        sae_labels *handle = nullptr;
+        sae_error details;
+        if (sae_labels_open(path.c_str(), &handle, &details) != SAE_STATUS_OK) return details;
+        return labels(handle);
+    }
+    // From the bytes of a file, which may be freed afterwards.
+    static result<labels> try_open(span<const std::uint8_t> bytes) {
+        sae_labels *handle = nullptr;
+        sae_error details;
+        if (sae_labels_open_memory(bytes.data(), bytes.size(), &handle, &details) != SAE_STATUS_OK)
+            return details;
+        return labels(handle);
+    }
+#if SAE_EXCEPTIONS
+    explicit labels(const std::string &path) : labels(try_open(path).value()) {}
+#endif
+    // Labels of all features together, and of one.
+    std::size_t size() const noexcept { return sae_labels_count(c()); }
+    std::size_t count_of(std::uint32_t feature) const noexcept {
+        return sae_labels_count_of(c(), feature);
+    }
+    // Label `number` of a feature and who wrote it; null if there is none.
+    const char *text(std::uint32_t feature, std::size_t number = 0) const noexcept {
+        return sae_labels_text(c(), feature, number);
+    }
+    const char *explainer(std::uint32_t feature, std::size_t number = 0) const noexcept {
+        return sae_labels_explainer(c(), feature, number);
+    }
+    sae_labels *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit labels(sae_labels *handle) : handle_(handle) {}
+    detail::owner<sae_labels, sae_labels_close> handle_;
+};
+
 // Counts how well a model fits the rows that it is fed.
 class fit_check {
   public:
@@ -428,6 +467,11 @@ class model {
     }
     result<void> try_prepare() {
         return detail::run([&](sae_error *e) { return sae_model_prepare(c(), e); });
+    }
+    // Whether the model has every feature that is labelled.
+    result<void> try_check_labels(const labels &labels) const {
+        return detail::run(
+            [&](sae_error *e) { return sae_model_check_labels(c(), labels.c(), e); });
     }
     result<sae_prepare_cost> try_prepare_cost() const {
         sae_prepare_cost cost{};

@@ -34,8 +34,8 @@ pub enum Error {
     /// The file breaks the rules of its container.
     #[error("malformed {container}: {what}")]
     Malformed {
-        /// `safetensors`, `zip`, `npy`, `torch`, `pickle`, `gguf`, `gzip`, `json`, `yaml`, or
-        /// `file` for what is none of them.
+        /// `safetensors`, `zip`, `npy`, `torch`, `pickle`, `gguf`, `gzip`, `json`, `yaml`,
+        /// `labels`, or `file` for what is none of them.
         container: &'static str,
         /// The rule that is broken, with names and numbers.
         what: String,

@@ -68,6 +68,7 @@ mod fit;
 mod importance;
 mod json;
 pub mod kernels;
+pub mod labels;
 mod lorsa;
 #[cfg(feature = "std")]
 pub mod mmap;
@@ -96,6 +97,7 @@ pub use features::{Features, FeaturesRow, RowStatus};
 pub use fit::{Fit, FitCheck, Verdict};
 pub use importance::Importance;
 pub use kernels::Level;
+pub use labels::{Label, Labels};
 pub use lorsa::{Lorsa, LorsaCache};
 pub use model::{Description, Sae};
 pub use molt::{Molt, MoltScratch};

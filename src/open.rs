@@ -316,6 +316,17 @@ mod from_path {
         #[cfg(feature = "yaml")]
         "metadata.yaml",
     ];
+    /// Side-cars that this build cannot read.
+    const UNREAD: &[&str] = &[
+        #[cfg(not(feature = "yaml"))]
+        "config.yaml",
+        #[cfg(not(feature = "yaml"))]
+        "conf.yaml",
+        #[cfg(not(feature = "yaml"))]
+        "final_config.yaml",
+        #[cfg(not(feature = "yaml"))]
+        "metadata.yaml",
+    ];
     /// How deep below a given folder a checkpoint is looked for.
     const MAX_FOLDER_DEPTH: usize = 6;
     /// How many folders are looked at for it.
@@ -338,7 +349,23 @@ mod from_path {
 
     fn open_path(path: &Path, options: &OpenOptions) -> Result<Sae<'static>, Error> {
         let (checkpoint, file, covered) = read(path, options)?;
-        Sae::build(&checkpoint, options, covered).map_err(|error| error.in_file(file))
+        let explain = |error| match (error, unread_beside(Path::new(&file))) {
+            (Error::MissingKey { key, hint }, Some(note)) => Error::MissingKey {
+                key,
+                hint: alloc::format!("{hint} ({note})"),
+            },
+            (error, _) => error,
+        };
+        Sae::build(&checkpoint, options, covered).map_err(|error| explain(error).in_file(&file))
+    }
+
+    /// Says which side-cars lie beside a file that this build cannot read.
+    fn unread_beside(file: &Path) -> Option<String> {
+        let there = |name: &&&str| file.with_file_name(name).is_file();
+        let name = UNREAD.iter().find(there)?;
+        Some(alloc::format!(
+            "`{name}` was not read: this build lacks the feature `yaml`"
+        ))
     }
 
     /// The checkpoint at a path, the name of its weights file, and whether its weights are to be
@@ -365,6 +392,9 @@ mod from_path {
                 name_of(file),
                 archive.map_err(|error| error.in_file(shown))?,
             ));
+        }
+        if let (Some(note), Some((_, archive))) = (unread_beside(file), archives.first_mut()) {
+            archive.notes.push(note);
         }
         let checkpoint = Checkpoint {
             archives,

@@ -18,6 +18,7 @@ const PROGRAMS: &[&str] = &[
     "sizes",
     "rows",
     "steer",
+    "labels",
     "architectures",
     "monitor",
     "two_threads",

@@ -155,6 +155,64 @@ fn patchsae_opens_when_it_is_named() {
     form.refused(Code::InvalidValue, "`convention`");
 }
 
+/// A file of `tests/data/pickled`: config and state dict in one, as the publisher's class pickles.
+fn pickled(name: &str) -> Vec<u8> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pickled");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+#[test]
+fn pickled_configs_are_read() {
+    let tensors = four();
+    let mut prisma = reading_of_four(&tensors);
+    prisma.norm = Norm::Layer { unbiased: true };
+    prisma.rule = top_k(3);
+    let site = |form: &Form<'_>| {
+        let sae = form.open().unwrap();
+        let site = &sae.description().site;
+        (
+            site.model_name.clone().unwrap(),
+            site.hook_name.clone().unwrap(),
+        )
+    };
+    for name in [
+        "prisma.pt",
+        #[cfg(feature = "gzip")]
+        "prisma.pkl.gz",
+    ] {
+        let form = form(name, pickled(name), json!(null));
+        form.matches("prisma", &prisma);
+        let (model, hook) = site(&form);
+        assert!(model.starts_with("wkcn/TinyCLIP"));
+        assert_eq!(hook, "blocks.9.hook_resid_post");
+    }
+    for name in [
+        "patchsae.pt",
+        #[cfg(feature = "gzip")]
+        "patchsae.pkl.gz",
+    ] {
+        let mut form = form(name, pickled(name), json!(null));
+        form.matches("patchsae", &reading_of_four(&tensors));
+        let (model, hook) = site(&form);
+        assert_eq!(model, "openai/clip-vit-base-patch32");
+        assert_eq!(hook, "layer 10, resid");
+        // A side-car is believed before the file.
+        form.config = Some(json!({"block_layer": 1, "module_name": "resid", "d_sae": N + 1}));
+        form.refused(Code::Shape, "d_sae");
+    }
+}
+
+/// What forks of PatchSAE's script train has other maths.
+#[test]
+fn forks_of_patchsae_are_refused_by_name() {
+    let bytes = torch(&four(), Some("state_dict"), &[]);
+    for fork in ["gated_sae", "topk_sae", "jumprelu_sae", "matryoshka_sae"] {
+        let mut config = json!({"block_layer": 1, "module_name": "resid"});
+        config[fork] = true.into();
+        form("vit.pt", bytes.clone(), config).refused(Code::Unsupported, fork);
+    }
+}
+
 #[test]
 fn prisma_models_open() {
     let config = |key: &str, value: serde_json::Value| {

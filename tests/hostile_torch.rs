@@ -232,8 +232,8 @@ fn globals_are_refused_by_name() {
         (b"c__builtin__\nset\n", "__builtin__.set"),
         (b"ctorch\nload\n", "torch.load"),
         (
-            b"ctorch.storage\n_load_from_bytes\n",
-            "torch.storage._load_from_bytes",
+            b"csae_training.config\nLanguageModelSAERunnerConfig\n",
+            "sae_training.config.LanguageModelSAERunnerConfig",
         ),
         (
             b"ctorch\nFloatStorage.__init__\n",
@@ -268,6 +268,121 @@ fn instances_and_extensions_are_refused() {
     refused(&pickle(b"\x97"), Code::UnsafePickle, "buffer");
     let module = [b"(", &text("module")[..], b"NNNtQ"].concat();
     refused(&pickle(&module), Code::UnsafePickle, "`module`");
+}
+
+/// The class of a config that is read.
+const CONFIG: &[u8] = b"csae_training.config\nViTSAERunnerConfig\n";
+
+/// An instance of it with these attributes.
+fn instance(attributes: &[u8]) -> Vec<u8> {
+    [CONFIG, b")\x81", attributes, b"b"].concat()
+}
+
+#[test]
+fn instances_of_config_classes_are_dictionaries() {
+    let inner = instance(&dict(&[("k", int(5))]));
+    let whole = instance(&dict(&[
+        ("d_in", int(6)),
+        ("model", inner),
+        ("name", text("x")),
+    ]));
+    let bytes = pickle(&dict(&[("cfg", whole)]));
+    let archive = read(&bytes).unwrap();
+    for (name, value) in [("cfg.d_in", 6), ("cfg.model.k", 5)] {
+        assert_eq!(archive.value(name), Some(&value.into()));
+    }
+    assert_eq!(archive.value("cfg.name"), Some(&"x".into()));
+    // Attributes given in two steps, or not at all.
+    let twice = [
+        &instance(&dict(&[("a", int(1))]))[..],
+        &dict(&[("b", int(2))]),
+        b"b",
+    ]
+    .concat();
+    let bytes = pickle(&dict(&[
+        ("cfg", twice),
+        ("none", [CONFIG, b")\x81"].concat()),
+    ]));
+    let archive = read(&bytes).unwrap();
+    assert_eq!(
+        (archive.value("cfg.a"), archive.value("cfg.b")),
+        (Some(&1.into()), Some(&2.into()))
+    );
+    // What is refused inside of plain data is refused here.
+    let body = instance(&dict(&[("f", b"cos\nsystem\n".to_vec())]));
+    refused(
+        &pickle(&dict(&[("cfg", body)])),
+        Code::UnsafePickle,
+        "os.system",
+    );
+}
+
+#[test]
+fn instances_of_config_classes_that_do_more() {
+    for (body, code, words) in [
+        // Arguments for the constructor; no tuple; called; keyword arguments.
+        (&b"K\x01\x85\x81"[..], Code::UnsafePickle, "instance"),
+        (b"]\x81", Code::UnsafePickle, "instance"),
+        (b")R", Code::Malformed, "arguments it does not take"),
+        (b")}\x92", Code::UnsafePickle, "instance"),
+        // The state of a class with slots, or of its own `__setstate__`.
+        (b")\x81}}\x86b", Code::Malformed, "attributes are a tuple"),
+        (b")\x81K\x01b", Code::Malformed, "attributes are an integer"),
+        // Attributes of the class itself.
+        (b"}b", Code::Malformed, "attributes to a class or function"),
+        // A list's or dictionary's methods.
+        (
+            b")\x81K\x01a",
+            Code::Malformed,
+            "adds items to a dictionary",
+        ),
+    ] {
+        let value = [CONFIG, body].concat();
+        refused(&pickle(&dict(&[("cfg", value.clone())])), code, words);
+        refused(&zip(&pickle(&dict(&[("cfg", value)]))), code, words);
+    }
+    let twice = [
+        &instance(&dict(&[("a", int(1))]))[..],
+        &dict(&[("a", int(2))]),
+        b"b",
+    ]
+    .concat();
+    refused(
+        &pickle(&dict(&[("cfg", twice)])),
+        Code::Malformed,
+        "occurs twice",
+    );
+    // The class for its own sake.
+    refused(
+        &pickle(&dict(&[("cfg", CONFIG.to_vec())])),
+        Code::Malformed,
+        "a class or function",
+    );
+    // Itself as its attribute.
+    let cycle = [
+        CONFIG,
+        b")\x81q\0",
+        &dict(&[("a", b"h\0".to_vec())])[..],
+        b"b",
+    ]
+    .concat();
+    refused(
+        &pickle(&dict(&[("cfg", cycle)])),
+        Code::Malformed,
+        "nested deeper",
+    );
+}
+
+/// Many instances that share large attributes cost what they copy.
+#[test]
+fn configs_by_reference() {
+    let pairs: Vec<u8> = (0..2000)
+        .flat_map(|i| [text(&i.to_string()), b"N".to_vec()].concat())
+        .collect();
+    let shared = [&b"}("[..], &pairs, b"uq\x000"].concat();
+    let one = [CONFIG, b")\x81h\0b0"].concat();
+    let body = [&shared[..], &one.repeat(200), b"}"].concat();
+    refused(&pickle(&body), Code::Malformed, "more than 262144 values");
 }
 
 #[test]
@@ -651,6 +766,98 @@ fn legacy_streams() {
         ];
         assert!(codes.contains(&error.code()), "{length}: {error}");
     }
+}
+
+/// A storage as `pickle.dump` writes it.
+fn storage_inside(stream: &[u8]) -> Vec<u8> {
+    let length = (stream.len() as u32).to_le_bytes();
+    [
+        b"ctorch.storage\n_load_from_bytes\nB",
+        &length[..],
+        stream,
+        b"\x85R",
+    ]
+    .concat()
+}
+
+/// The stream of a storage of six floats.
+fn six() -> Vec<u8> {
+    let system = dict(&[("little_endian", b"\x88".to_vec())]);
+    let keys = [b"]", &text("7")[..], b"a"].concat();
+    let values: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let data = [&6u64.to_le_bytes()[..], &values].concat();
+    legacy(
+        b"M\xe9\x03",
+        &system,
+        &legacy_storage("7", 6, b"N"),
+        &keys,
+        &data,
+    )
+}
+
+#[test]
+fn storages_inside_of_pickles() {
+    let inside = |stream: &[u8]| {
+        let tensor = tensor(&storage_inside(stream), 1, &[2], &[3]);
+        pickle(&dict(&[("a", tensor)]))
+    };
+    let sound = inside(&six());
+    let mut archive = read(&sound).unwrap();
+    let tensor = archive.take("a").unwrap().unwrap();
+    assert_eq!(tensor.to_f64().unwrap(), [1.0, 4.0]);
+    // In place: the tensor's bytes are the file's.
+    let file = sound.as_ptr_range();
+    assert!(file.contains(&tensor.bytes().as_slice().as_ptr()));
+
+    for length in 0..six().len() {
+        let error = read(&inside(&six()[..length])).expect_err("a storage that was cut was read");
+        let codes = [Code::Truncated, Code::Malformed, Code::Unsupported];
+        assert!(codes.contains(&error.code()), "{length}: {error}");
+    }
+    refused(&inside(b"x"), Code::Malformed, "no file of the old format");
+    refused(
+        &inside(&pickle(b"}")),
+        Code::Malformed,
+        "no file of the old format",
+    );
+    // A whole state dict in the place of a storage; and in that place again.
+    let system = dict(&[("little_endian", b"\x88".to_vec())]);
+    let other = |object: &[u8]| legacy(b"M\xe9\x03", &system, object, b"]", b"");
+    refused(&inside(&other(b"}")), Code::Malformed, "something else");
+    let deeper = other(&storage_inside(&six()));
+    refused(
+        &inside(&deeper),
+        Code::Malformed,
+        "inside of the description",
+    );
+    let command = other(b"cos\nsystem\n");
+    refused(&inside(&command), Code::UnsafePickle, "os.system");
+    // The same bytes by reference: each would be read again.
+    let bytes = [
+        b"B",
+        &(six().len() as u32).to_le_bytes()[..],
+        &six(),
+        b"q\0",
+    ]
+    .concat();
+    let load = &b"ctorch.storage\n_load_from_bytes\nh\0\x85R"[..];
+    let again = [b"}0", &bytes[..], b"0", &load.repeat(20), b"N"].concat();
+    refused(&pickle(&again), Code::Malformed, "again and again");
+    // Not bytes; and storages of a file that belong outside of its pickle.
+    let number = [&b"ctorch.storage\n_load_from_bytes\nK\x01\x85R"[..]].concat();
+    refused(
+        &pickle(&number),
+        Code::Malformed,
+        "arguments it does not take",
+    );
+    refused(&zip(&sound), Code::Malformed, "lies in the pickle");
+    let object = dict(&[("a", tensor_of_six())]);
+    let stream = legacy(b"M\xe9\x03", &system, &object, b"]", b"");
+    refused(&stream, Code::Malformed, "lies in the pickle");
+}
+
+fn tensor_of_six() -> Vec<u8> {
+    tensor(&storage_inside(&six()), 0, &[6], &[1])
 }
 
 #[cfg(feature = "gzip")]

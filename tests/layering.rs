@@ -50,6 +50,8 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &["control_vector"],
         &["bytes", "container", "dtype", "error", "tensor"],
     ),
+    // What features are called, from files.
+    (&["labels"], &["bytes", "container", "error", "mmap"]),
     // Plans: what is written into rows.
     (
         &["steer"],

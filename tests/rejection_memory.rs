@@ -293,3 +293,59 @@ fn gzip_and_yaml() {
         assert!(peak < LIMIT, "{what}: {peak} bytes: {outcome}");
     }
 }
+
+/// The counter is the thread's, so it is the labels that are judged here, not the whole test.
+fn labels_cost_little(what: &str, bytes: &[u8]) {
+    let mut outcome = String::new();
+    let peak = held::peak_of(|| {
+        outcome = match sae::Labels::from_bytes(bytes) {
+            Ok(labels) => panic!("{what}: read, {} labels", labels.count()),
+            Err(error) => error.to_string(),
+        };
+    });
+    println!("labels, {what}: {:.1} MB: {outcome}", peak as f64 / 1e6);
+    assert!(peak < LIMIT, "{what}: {peak} bytes: {outcome}");
+}
+
+#[test]
+fn labels() {
+    let gzip = |bytes: &[u8]| {
+        let level = flate2::Compression::best();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let size = 80 << 20;
+    let sound = repeated(
+        "{\"index\":#,\"description\":\"what feature # means\"}\n",
+        size,
+    );
+    let long = format!("{{\"index\":1,\"x\":\"{}\"}}", "x".repeat(size));
+    let escapes = format!("{{\"index\":1,\"x\":\"{}\"}}", "\\u0001".repeat(size / 6));
+    let waiting = format!(
+        "{{\"explanations\":[{}",
+        format!("{{\"description\":\"{}\"}},", "x".repeat(60_000)).repeat(1000)
+    );
+    let names = repeated(
+        &format!(
+            "{{\"index\":1,\"description\":\"x\",\"typeName\":\"#{}\"}}",
+            "n".repeat(400)
+        ),
+        size,
+    );
+    for (what, text) in [
+        ("sound ones before a broken one", sound + "{"),
+        ("a long text", long),
+        ("escapes", escapes),
+        ("nesting", "[".repeat(size)),
+        ("objects", "{\"x\":".repeat(size / 5)),
+        ("explanations without a feature", waiting),
+        ("names", names),
+        ("spaces", " ".repeat(size)),
+        ("a long number", "9".repeat(size)),
+        ("a long key", format!("{{\"{}", "k".repeat(size))),
+    ] {
+        labels_cost_little(what, text.as_bytes());
+        labels_cost_little(&format!("{what}, gzipped"), &gzip(text.as_bytes()));
+    }
+}

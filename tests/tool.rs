@@ -389,6 +389,138 @@ fn inspect_tells_what_the_checkpoint_is() {
     assert_eq!(json["d_out"], case.d_out);
 }
 
+/// An explanation export of a few of the demo's features, with what a terminal must not see.
+fn labels_file(folder: &Path) -> String {
+    let file = path(folder, "explanations.jsonl");
+    let line = |index: &str, text: &str| {
+        format!(
+            "{{\"modelId\":\"minilm\",\"layer\":\"3-res\",\"index\":{index},\"description\":\"{text}\"}}\n"
+        )
+    };
+    let lines = [
+        line("\"3049\"", "red \\u001b[31mtext\\n\\u202eand more"),
+        line("388", "first"),
+        line("388", "second"),
+    ];
+    fs::write(&file, lines.concat()).unwrap();
+    file
+}
+
+#[test]
+fn labels_stand_beside_features() {
+    let folder = folder("labels");
+    let (model, rows) = (demo_checkpoint(), demo_rows());
+    let labels = labels_file(&folder);
+    let red = "red  [31mtext  and more";
+
+    let table = stdout(&[
+        "readout",
+        &model,
+        &rows,
+        "-f",
+        "3049,388,5",
+        "--labels",
+        &labels,
+    ]);
+    let heading = format!("row\t3049: {red}\t388: first (and 1 more)\t5: ");
+    assert_eq!(table.lines().next(), Some(heading.as_str()));
+    let plain = stdout(&["readout", &model, &rows, "-f", "3049,388,5"]);
+    assert!(table.lines().skip(1).eq(plain.lines().skip(1)));
+    let npy = path(&folder, "values.npy");
+    let arguments = [
+        "readout", &model, &rows, "-f", "3049,388", "-o", &npy, "--labels", &labels,
+    ];
+    let listed = format!("3049\t{red}\n388\tfirst (and 1 more)\n");
+    assert_eq!(stdout(&arguments), listed);
+
+    let out = path(&folder, "out.npz");
+    let listed = stdout(&[
+        "encode", &model, &rows, "-o", &out, "--labels", &labels, "--top", "4000",
+    ]);
+    let features = dense(&read::npz(&fs::read(&out).unwrap()));
+    let mut lines = listed.lines();
+    assert_eq!(lines.next(), Some("feature\trows\thighest\tlabel"));
+    let (mut last, mut named) = (usize::MAX, 0);
+    for line in lines {
+        let [feature, rows, highest, label] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        let feature: usize = feature.parse().unwrap();
+        let values = features
+            .values
+            .chunks(features.shape[1])
+            .map(|row| row[feature]);
+        let fired: Vec<f64> = values.filter(|value| *value != 0.0).collect();
+        assert_eq!(rows.parse(), Ok(fired.len()));
+        assert!(fired.len() <= last);
+        last = fired.len();
+        let found: f32 = highest.parse().unwrap();
+        assert_eq!(f64::from(found), fired.iter().copied().fold(0.0, f64::max));
+        let expected = match feature {
+            3049 => red,
+            388 => "first (and 1 more)",
+            _ => "",
+        };
+        assert_eq!(label, expected);
+        named += usize::from(!label.is_empty());
+    }
+    assert_eq!(named, 2);
+    let few = stdout(&[
+        "encode", &model, &rows, "-o", &out, "--labels", &labels, "--top", "3",
+    ]);
+    assert!(few.lines().eq(listed.lines().take(4)));
+
+    let plain = stdout(&["inspect", &model, "--labels", &labels]);
+    assert!(
+        plain.contains("\nlabels of: minilm/3-res\nlabels: 3, for 2 of 3,072 features\n"),
+        "{plain}"
+    );
+    let json = stdout(&["inspect", &model, "--labels", &labels, "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["labels"]["count"], 3);
+    assert_eq!(json["labels"]["source"], "3-res");
+
+    let demo = stdout(&["demo", "--labels", &labels, "--top", "40"]);
+    assert!(demo.contains("#388 first (and 1 more)"), "{demo}");
+    let own = format!("{ROOT}/src/bin/sae/demo/labels.json");
+    let features = |text: String| -> Vec<String> {
+        text.lines()
+            .filter(|line| line.contains(" #"))
+            .map(String::from)
+            .collect()
+    };
+    let (with, without) = (stdout(&["demo", "--labels", &own]), stdout(&["demo"]));
+    assert_eq!(features(with), features(without));
+}
+
+#[test]
+fn labels_of_another_model_are_refused() {
+    let folder = folder("labels-refused");
+    let labels = path(&folder, "labels.json");
+    fs::write(&labels, "[{\"index\": 3072, \"description\": \"x\"}]").unwrap();
+    let (model, rows) = (demo_checkpoint(), demo_rows());
+    for command in [
+        vec!["inspect", &model],
+        vec!["demo"],
+        vec!["readout", &model, &rows, "-f", "1"],
+        vec!["encode", &model, &rows, "-o", "never.npz"],
+    ] {
+        let output = run(&[&command[..], &["--labels", &labels]].concat());
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        let error = text(&output.stderr);
+        assert!(
+            error.contains("labels.json") && error.contains("feature 3072"),
+            "{error}"
+        );
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    fs::write(&labels, "{\"index\": 1}").unwrap();
+    let output = run(&["inspect", &model, "--labels", &labels]);
+    assert!(text(&output.stderr).contains("is this an explanation export?"));
+    let usage = run(&["encode", &model, &rows, "-o", "never.npz", "--top", "3"]);
+    assert_eq!(usage.status.code(), Some(2));
+}
+
 #[test]
 fn levels_lists_scalar_and_marks_the_active_one() {
     let listed = stdout(&["levels"]);

@@ -47,6 +47,7 @@ pub mod batch;
 pub mod derive;
 pub mod features;
 pub mod fit;
+pub mod labels;
 pub mod log;
 pub mod lorsa;
 pub mod model;

@@ -254,7 +254,7 @@ fn sniff(bytes: &[u8]) -> Result<Kind, Error> {
 }
 
 /// Text files that download tools leave in the place of a checkpoint.
-fn not_the_file(bytes: &[u8]) -> Option<String> {
+pub(crate) fn not_the_file(bytes: &[u8]) -> Option<String> {
     let text = bytes.get(..bytes.len().min(1024))?;
     if text.starts_with(b"version https://git-lfs.github.com/spec/") {
         let text = String::from_utf8_lossy(text);

@@ -229,7 +229,7 @@ const CONVENTIONS: &[Convention] = &[
     transcoder_set::CONVENTION,
     saelens::CONVENTION,
     deepseek_r1::CONVENTION,
-    // Only when the caller says so.
+    // By a config inside, or when the caller says so.
     patchsae::CONVENTION,
 ];
 
@@ -310,8 +310,37 @@ fn unwrap<'a>(checkpoint: &Checkpoint<'a>) -> Option<Checkpoint<'a>> {
         }
     }
     let mut unwrapped = checkpoint.clone();
+    if checkpoint.config(INSIDE).is_none()
+        && let Some(config) = config_inside(&archive)
+    {
+        unwrapped.configs.push((INSIDE.into(), config));
+    }
     unwrapped.archives.first_mut()?.1 = archive;
     Some(unwrapped)
+}
+
+/// The name by which conventions know a config that lies in the weights file.
+const INSIDE: &str = "config.json";
+
+/// The config that a training script put beside a state dict: `{"cfg": .., "state_dict": ..}`.
+fn config_inside(archive: &Archive<'_>) -> Option<Value> {
+    let mut config = serde_json::Map::new();
+    for (name, value) in &archive.metadata {
+        let Some(name) = name.strip_prefix("cfg.") else {
+            continue;
+        };
+        let (mut object, mut key) = (&mut config, name);
+        while let Some((outer, inner)) = key.split_once('.') {
+            let next = object
+                .entry(outer)
+                .or_insert_with(|| Value::Object(Default::default()));
+            // A key that holds a dot and stands beside its own beginning: no publisher's.
+            object = next.as_object_mut()?;
+            key = inner;
+        }
+        object.insert(key.into(), value.clone());
+    }
+    (!config.is_empty()).then_some(Value::Object(config))
 }
 
 fn unknown(checkpoint: &Checkpoint<'_>) -> Error {

@@ -343,6 +343,32 @@ int main(int argc, char **argv) {
     CHECK(sae_model_steer(NULL, NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_steer(model, plan, &batch, steer, NULL) == SAE_STATUS_OK);
 
+    /* Labels: path or bytes, labels, error (allowed). */
+    sae_labels *labels = NULL, *no_labels = NULL;
+    const char *json = "{\"index\": 1, \"description\": \"one\"}";
+    NULL_ARGUMENT(sae_labels_open(NULL, &no_labels, &error));
+    CHECK(no_labels == NULL);
+    NULL_ARGUMENT(sae_labels_open(argv[1], NULL, &error));
+    CHECK(sae_labels_open(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    NULL_ARGUMENT(sae_labels_open_memory(NULL, 5, &no_labels, &error));
+    NULL_ARGUMENT(sae_labels_open_memory(NULL, 0, &no_labels, &error));
+    CHECK(no_labels == NULL);
+    NULL_ARGUMENT(sae_labels_open_memory(json, strlen(json), NULL, &error));
+    CHECK(sae_labels_open_memory(NULL, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_labels_open_memory(json, 0, &no_labels, NULL) == SAE_STATUS_MALFORMED);
+    CHECK(no_labels == NULL);
+    CHECK(sae_labels_open_memory(json, strlen(json), &labels, NULL) == SAE_STATUS_OK);
+    CHECK(sae_labels_count(NULL) == 0);
+    CHECK(sae_labels_count_of(NULL, 1) == 0);
+    CHECK(sae_labels_text(NULL, 1, 0) == NULL);
+    CHECK(sae_labels_explainer(NULL, 1, 0) == NULL);
+    NULL_ARGUMENT(sae_model_check_labels(NULL, labels, &error));
+    NULL_ARGUMENT(sae_model_check_labels(model, NULL, &error));
+    CHECK(sae_model_check_labels(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_check_labels(model, labels, NULL) == SAE_STATUS_OK);
+    sae_labels_close(labels);
+    sae_labels_close(NULL);
+
     /* Rules, events, monitors. */
     sae_rules *rules = NULL, *no_rules = NULL;
     text = "{\"rules\": [{\"name\": \"a\", \"kind\": \"threshold\", \"feature\": 0, \"over\": 0}]}";

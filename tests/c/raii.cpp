@@ -130,6 +130,16 @@ void exceptions(const char *path, const std::vector<float> &values) {
     model.readout_one(1, rows, scratch, one);
     for (std::size_t row = 0; row < rows.n_rows(); row++) CHECK(one[row] == read[row * 3]);
 
+    // Labels, from bytes and from a file.
+    const std::string text = "{\"index\": 2, \"description\": \"two\"}";
+    const std::vector<std::uint8_t> lines(text.begin(), text.end());
+    sae::labels two = sae::labels::try_open(lines).value();
+    CHECK(two.size() == 1 && two.count_of(2) == 1 && two.count_of(1) == 0);
+    CHECK(std::string(two.text(2)) == "two" && std::string(two.explainer(2)).empty());
+    CHECK(two.text(1) == nullptr && two.text(2, 1) == nullptr);
+    CHECK(model.try_check_labels(two));
+    CHECK(sae::labels::try_open("no/such/labels").code() == SAE_STATUS_IO);
+
     // Moves leave nothing behind that is released twice.
     sae::model moved = std::move(model);
     CHECK(moved.d_in() > 0 && model.d_in() == 0);

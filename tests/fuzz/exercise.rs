@@ -4,11 +4,11 @@
 
 use sae::bytes::Bytes;
 use sae::container::{self, Check};
-use sae::{OpenOptions, Sae};
+use sae::{Labels, OpenOptions, Sae};
 
 /// The targets, by the names of their files.
 #[allow(dead_code)] // for the replay
-pub(crate) const TARGETS: [&str; 9] = [
+pub(crate) const TARGETS: [&str; 10] = [
     "safetensors",
     "npz",
     "npy",
@@ -18,6 +18,7 @@ pub(crate) const TARGETS: [&str; 9] = [
     "gzip",
     "yaml",
     "open",
+    "labels",
 ];
 
 /// Entries that would take more memory than this are not loaded: a small file may announce what
@@ -35,6 +36,7 @@ pub(crate) fn run(target: &str, data: &[u8]) {
         "torch" => archive(&torch_zip(data)),
         "yaml" => drop(container::yaml::read(data)),
         "open" => open(data),
+        "labels" => labels(data),
         // The reader is found by the first bytes; the corpora differ.
         _ => archive(data),
     }
@@ -104,4 +106,31 @@ fn open(data: &[u8]) {
     if let Ok(model) = Sae::from_bytes(name, file, config, &OpenOptions::default()) {
         assert!(!model.description().to_string().is_empty());
     }
+}
+
+/// An explanation export. What one label says is what the others' order cannot change.
+fn labels(data: &[u8]) {
+    let Ok(labels) = Labels::from_bytes(data) else {
+        return;
+    };
+    let (mut last, mut number, mut features) = (None, 0, 0);
+    for label in labels.iter() {
+        assert!(last <= Some(label.feature));
+        number = if last == Some(label.feature) {
+            number + 1
+        } else {
+            0
+        };
+        features += usize::from(number == 0);
+        last = Some(label.feature);
+        assert!(!label.text.is_empty() && label.text.trim() == label.text);
+        assert_eq!(labels.of(label.feature).nth(number), Some(label));
+        let (text, explainer) = labels.to_c(label.feature, number).unwrap();
+        assert_eq!(text.to_bytes(), label.text.as_bytes());
+        assert_eq!(explainer.to_bytes(), label.explainer.as_bytes());
+    }
+    assert_eq!(labels.features(), features);
+    let highest = last.map_or(0, |feature| feature as usize + 1);
+    assert!(labels.check(highest).is_ok());
+    assert!(highest == 0 || labels.check(highest - 1).is_err());
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Fills tests/fuzz/work with first inputs made of the fixtures: pickles taken out of their
-archives, model files with their configs in front, gzip around small files, YAML side-cars.
+archives, model files with their configs in front, gzip around small files, YAML side-cars,
+explanation exports.
 `run` adds the hostile files themselves."""
 
 import gzip
@@ -46,3 +47,20 @@ for folder in sorted((DATA / "hostile").iterdir()):
         config = configs[0].read_bytes() if configs else b""
         head = bytes([index]) + len(config).to_bytes(2, "little")
         put("open", folder.name, head + config + file.read_bytes())
+
+LINE = (
+    '{"id": "c", "modelId": "gpt2-small", "layer": "6-res-jb", "index": "%d", "authorId": "a",'
+    ' "description": "%s", "embedding": "[0.01,-0.02]", "typeName": "oai_token-act-pair",'
+    ' "explanationModelName": "gpt-4o-mini", "umap_x": 1.5, "umap_cluster": null}'
+)
+lines = [LINE % (7, "days \\u00fc"), LINE % (204, "time"), LINE % (204, "dates")]
+feature = '{"modelId": "g", "layer": "6-res", "index": %s, "explanations": [{"description": "a"}]}'
+for name, text in {
+    "lines": "\n".join(lines),
+    "list": "[%s]" % ",".join(lines),
+    "export": '{"modelId":"gpt2-small","saeId":"6-res-jb","explanations":[%s]}' % ",".join(lines),
+    "features": feature % '"5"' + "\n" + feature % 6,
+    "late": '{"explanations": [{"description": "a"}, {"index": 5, "description": null}], "index": 5}',
+}.items():
+    put("labels", name, text.encode())
+    put("labels", name + ".gz", gzip.compress(text.encode(), mtime=0))

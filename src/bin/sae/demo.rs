@@ -5,6 +5,7 @@ mod measure;
 mod page;
 
 use crate::failure::Failure;
+use crate::labels::LabelsArg;
 use crate::model::LevelArg;
 use crate::style::Style;
 use data::{Data, Token};
@@ -23,7 +24,7 @@ Examples:
 ///
 /// The SAE was trained with SAELens on all-MiniLM-L6-v2 (output of encoder layer 4 of 6); the
 /// sentences' activations, the SAE and labels for its features are part of this program. A label
-/// names the tokens on which its feature is strongest in a text collection.
+/// names the tokens on which its feature is strongest in a text collection; --labels shows others.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     /// Features to show per token, strongest first [default: up to 3, as the terminal has room]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     top: Option<u16>,
+
+    #[command(flatten)]
+    labels: LabelsArg,
 
     /// Print JSON, with the special tokens too
     #[arg(long)]
@@ -57,7 +61,7 @@ struct Results {
 }
 
 pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
-    let data = Data::embedded()?;
+    let mut data = Data::embedded()?;
     let mut options = OpenOptions::default();
     options.level = args.level.level;
     let sae = Sae::from_bytes(
@@ -66,6 +70,9 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         Some(data::CONFIG),
         &options,
     )?;
+    if let Some(labels) = args.labels.open(sae.d_sae())? {
+        data.relabel(&labels, sae.d_sae());
+    }
     let results = Results::of(&sae, data)?;
     let sentences = match args.sentence {
         Some(number) => usize::from(number) - 1..usize::from(number),

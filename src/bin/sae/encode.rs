@@ -1,13 +1,17 @@
 //! `sae encode`: rows to sparse features in an npz file.
 
 use crate::failure::Failure;
+use crate::labels::{self, LabelsArg};
 use crate::model::ModelArgs;
 use crate::output;
 use crate::progress::{Progress, while_waiting};
 use crate::report::Report;
 use crate::rows::RowsFile;
+use crate::style::{Style, fit};
 use sae::container::npy_write::NpzWriter;
-use sae::{Dtype, Error, Features, Rows, Sae, Scratch};
+use sae::{Dtype, Error, Features, Labels, Rows, Sae, Scratch};
+use std::collections::HashMap;
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -15,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   sae encode CHECKPOINT rows.npy -o features.npz
   sae encode CHECKPOINT rows.npy -o features.npz --decode --set k=64
+  sae encode CHECKPOINT rows.npy -o features.npz --labels explanations --top 10
 
 In Python:
   z = np.load('features.npz')
@@ -28,6 +33,8 @@ replaced. The result does not depend on the number of threads or on the level.";
 /// The npz file holds the CSR arrays `indptr` (int64), `indices` (uint32), `values` (float32) and
 /// `shape` (int64, [rows, d_sae]), and with --decode `recon` (float32, [rows, d_out]). A row with
 /// a NaN or an infinity has no features, and its reconstruction is NaN; such rows are reported.
+///
+/// With --labels, the features that fired in most rows are listed too, with their labels.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -52,27 +59,39 @@ pub(crate) struct Args {
     #[arg(long)]
     prepare: bool,
 
+    #[command(flatten)]
+    labels: LabelsArg,
+
+    /// With --labels: how many features to list
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "labels")]
+    top: usize,
+
     /// Threads to split the rows over [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
     output::check(&args.output, &[&args.model.path, &args.rows])?;
     let mut sae = args.model.open()?;
+    let labels = args.labels.open(sae.d_sae())?;
     if args.prepare {
         sae = while_waiting("preparing", || sae.prepare())?;
     }
     let file = RowsFile::open(&args.rows, sae.d_in())?;
     let rows = file.rows()?;
     let mut report = Report::new(&args.rows, file.narrowed);
-    write(args, &sae, rows, &mut report)
+    let csr = write(args, &sae, rows, &mut report)
         .map_err(|error| error.in_file(args.output.display().to_string()))?;
+    if let Some(labels) = &labels {
+        csr.list(labels, args.top, style, out)?;
+        out.flush()?;
+    }
     report.print();
     Ok(())
 }
 
-fn write(args: &Args, sae: &Sae<'_>, rows: Rows<'_>, report: &mut Report) -> Result<(), Error> {
+fn write(args: &Args, sae: &Sae<'_>, rows: Rows<'_>, report: &mut Report) -> Result<Csr, Error> {
     let mut npz = NpzWriter::create(&args.output)?;
     let mut csr = Csr::default();
     let mut batches = Batches::new(sae, rows, args)?;
@@ -100,7 +119,8 @@ fn write(args: &Args, sae: &Sae<'_>, rows: Rows<'_>, report: &mut Report) -> Res
     npz.add("values", Dtype::F32, &[fired], values)?;
     let shape = [rows.rows() as i64, sae.d_sae() as i64];
     npz.add("shape", Dtype::I64, &[2], bytemuck::cast_slice(&shape))?;
-    npz.finish()
+    npz.finish()?;
+    Ok(csr)
 }
 
 /// The features of all rows, as the file stores them.
@@ -134,6 +154,45 @@ impl Csr {
         for (row, end) in features.iter().zip(features.row_ends()) {
             report.add(row.status);
             self.indptr.push((before + end) as i64);
+        }
+        Ok(())
+    }
+}
+
+impl Csr {
+    /// Prints the features that fired in most rows, with their labels: aligned in a terminal,
+    /// tab-separated elsewhere.
+    fn list(
+        &self,
+        labels: &Labels,
+        top: usize,
+        style: Style,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        let mut fired: HashMap<u32, (usize, f32)> = HashMap::new();
+        for (&feature, &value) in self.indices.iter().zip(&self.values) {
+            let (rows, highest) = fired.entry(feature).or_insert((0, f32::NEG_INFINITY));
+            *rows += 1;
+            *highest = highest.max(value);
+        }
+        let mut fired: Vec<_> = fired.into_iter().collect();
+        fired.sort_by_key(|&(feature, (rows, _))| (std::cmp::Reverse(rows), feature));
+        fired.truncate(top);
+        match style.columns() {
+            None => writeln!(out, "feature\trows\thighest\tlabel")?,
+            Some(_) => writeln!(out, "{}", style.dim("feature    rows    highest  label"))?,
+        }
+        for (feature, (rows, highest)) in fired {
+            let label = labels::label(labels, feature);
+            match style.columns() {
+                None => writeln!(out, "{feature}\t{rows}\t{highest}\t{label}")?,
+                Some(columns) => writeln!(
+                    out,
+                    "{} {rows:>7} {highest:>10.4}  {}",
+                    style.key(format!("{feature:>7}")),
+                    fit(&label, columns.saturating_sub(29).max(20)).trim_end(),
+                )?,
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `sae inspect`: what a checkpoint is and what it costs.
 
 use crate::failure::Failure;
+use crate::labels::{self, LabelsArg};
 use crate::model::ModelArgs;
 use crate::progress::while_waiting;
 use crate::rows::RowsFile;
@@ -15,7 +16,8 @@ Examples:
   sae inspect gemma-scope/layer_12/width_16k/average_l0_82/params.npz
   sae inspect CHECKPOINT --check full
   sae inspect CHECKPOINT --rows ROWS.npy      (which screen is chosen, measured on these rows)
-  sae inspect CHECKPOINT --json | jq .d_sae";
+  sae inspect CHECKPOINT --json | jq .d_sae
+  sae inspect CHECKPOINT --labels gemma-2-2b/12-gemmascope-res-16k/explanations";
 
 /// Show what a checkpoint holds, and what opening and preparing it cost.
 ///
@@ -35,6 +37,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ROWS")]
     rows: Option<PathBuf>,
 
+    #[command(flatten)]
+    labels: LabelsArg,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -52,11 +57,20 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         None => {}
     }
     let description = sae.description();
+    let labels = args.labels.open(sae.d_sae())?;
     if args.json {
-        writeln!(out, "{:#}", description.to_json())?;
+        let mut json = description.to_json();
+        if let (Some(labels), Some(object)) = (&labels, json.as_object_mut()) {
+            object.insert("labels".into(), labels::to_json(labels));
+        }
+        writeln!(out, "{json:#}")?;
         return Ok(());
     }
-    let page = Page::of(description);
+    let mut page = Page::of(description);
+    if let Some(labels) = &labels {
+        let lines = labels::about(labels, sae.d_sae());
+        page.sections.push(("Labels", lines));
+    }
     match style.columns() {
         Some(columns) => page.print_aligned(style, columns, out),
         None => page.print_plain(out),

@@ -9,6 +9,7 @@ mod encode;
 mod failure;
 mod html_report;
 mod inspect;
+mod labels;
 mod levels;
 mod model;
 mod monitor;
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
     let out = &mut io::BufWriter::new(io::stdout().lock());
     let result = match &cli.command {
         Command::Inspect(args) => inspect::run(args, style, out),
-        Command::Encode(args) => encode::run(args),
+        Command::Encode(args) => encode::run(args, style, out),
         Command::Readout(args) => readout::run(args, style, out),
         Command::Steer(args) => steer::run(args, style, out),
         Command::Monitor(args) => monitor::run(args, style, out),

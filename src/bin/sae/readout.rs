@@ -1,14 +1,15 @@
 //! `sae readout`: a few features' values for every row.
 
 use crate::failure::Failure;
+use crate::labels::{self, LabelsArg};
 use crate::model::ModelArgs;
 use crate::output;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::rows::RowsFile;
-use crate::style::Style;
+use crate::style::{Style, fit};
 use sae::container::npy_write::write_npy;
-use sae::{Dtype, RowStatus, Scratch};
+use sae::{Dtype, Labels, RowStatus, Scratch};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -17,8 +18,10 @@ Examples:
   sae readout CHECKPOINT rows.npy --features 3,17,900
   sae readout CHECKPOINT rows.npy --features 3,17,900 > values.tsv
   sae readout CHECKPOINT rows.npy --features 3,17,900 -o values.npy
+  sae readout CHECKPOINT rows.npy --features 3,17,900 --labels batch-0.jsonl.gz
 
-Piped, the table is tab-separated with one heading line, and every value has all its digits.";
+Piped, the table is tab-separated with one heading line, and every value has all its digits. With
+--labels, a heading is `3: label`; in a terminal, and with -o, the labels are listed first.";
 
 /// Print the values of a few features for every activation row.
 ///
@@ -44,6 +47,9 @@ pub(crate) struct Args {
     )]
     features: Vec<u32>,
 
+    #[command(flatten)]
+    labels: LabelsArg,
+
     /// Write the values as npy (float32, [rows, features]) instead of printing them
     #[arg(short, long, value_name = "OUT.npy")]
     output: Option<PathBuf>,
@@ -60,6 +66,7 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         output::check(output, &[&args.model.path, &args.rows])?;
     }
     let sae = args.model.open()?;
+    let labels = args.labels.open(sae.d_sae())?;
     let path = args.model.path.display().to_string();
     let set = sae
         .compile_set(&args.features)
@@ -91,6 +98,11 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         Ok::<(), Failure>(())
     };
 
+    if let Some(labels) = &labels
+        && (args.output.is_some() || style.columns().is_some())
+    {
+        list(&args.features, labels, style, out)?;
+    }
     if let Some(path) = &args.output {
         let mut all = Vec::new();
         each_batch(&mut |_, values| {
@@ -101,7 +113,7 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         write_npy(path, Dtype::F32, &shape, bytemuck::cast_slice(&all))
             .map_err(|error| error.in_file(path.display().to_string()))?;
     } else {
-        let table = Table::new(&args.features, rows.rows(), style);
+        let table = Table::new(&args.features, labels.as_ref(), rows.rows(), style);
         table.heading(out)?;
         each_batch(&mut |first, values| {
             for (i, values) in values.chunks_exact(set.len()).enumerate() {
@@ -115,17 +127,40 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
     Ok(())
 }
 
+/// The features that are read, each with its label.
+fn list(
+    features: &[u32],
+    labels: &Labels,
+    style: Style,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    for &feature in features {
+        let label = labels::label(labels, feature);
+        match style.columns() {
+            None => writeln!(out, "{feature}\t{label}")?,
+            Some(columns) => {
+                let name = style.key(format!("{feature:>9}"));
+                let label = fit(&label, columns.saturating_sub(12).max(20));
+                writeln!(out, "{name}  {}", label.trim_end())?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The printed table: aligned in a terminal, tab-separated elsewhere.
 struct Table<'f> {
     features: &'f [u32],
+    labels: Option<&'f Labels>,
     row_width: usize,
     style: Style,
 }
 
 impl<'f> Table<'f> {
-    fn new(features: &'f [u32], rows: usize, style: Style) -> Self {
+    fn new(features: &'f [u32], labels: Option<&'f Labels>, rows: usize, style: Style) -> Self {
         Table {
             features,
+            labels,
             row_width: rows.to_string().len().max("row".len()),
             style,
         }
@@ -141,6 +176,9 @@ impl<'f> Table<'f> {
             write!(out, "row")?;
             for feature in self.features {
                 write!(out, "\t{feature}")?;
+                if let Some(labels) = self.labels {
+                    write!(out, ": {}", labels::label(labels, *feature))?;
+                }
             }
             return Ok(writeln!(out)?);
         }

@@ -1,6 +1,6 @@
 //! Files of `torch.save`: a zip archive with a pickle in it and one member for each storage, or
-//! (before torch 1.6) a stream of pickles with the storages behind them. Bare pickles of plain
-//! data are read too.
+//! (before torch 1.6) a stream of pickles with the storages behind them. What `pickle.dump` writes
+//! is read too: there each storage is a small stream inside of the pickle.
 //!
 //! The pickle says which storage, offset, shape and strides each tensor has; the tensor is then a
 //! strided view of the mapped bytes. Dictionaries inside dictionaries become dotted names
@@ -21,6 +21,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 use pickle::Pickle;
 use value::{Storage, Value};
 use walk::{Data, Walk};
@@ -95,6 +96,7 @@ pub(super) fn read_zip<'a>(
     let mut used = BTreeSet::new();
     let mut data = Vec::new();
     for storage in &pickle.storages {
+        not_inside(storage)?;
         let name = quoted(storage.key.as_bytes());
         let member = *storages
             .get(storage.key)
@@ -134,74 +136,121 @@ pub(super) fn read_stream<'a>(bytes: &Bytes<'a>) -> Result<Archive<'a>, Error> {
     let mut archive = Archive::new(CONTAINER);
     if !all.starts_with(LEGACY_MAGIC) {
         let pickle = Pickle::read(all)?;
-        if let Some(storage) = pickle.storages.first() {
+        let mut data = Vec::new();
+        for storage in &pickle.storages {
             let name = quoted(storage.key.as_bytes());
-            return Err(malformed(format!("storage `{name}` is not in the pickle")));
+            let part = storage.contents;
+            let part =
+                part.ok_or_else(|| malformed(format!("storage `{name}` is not in the pickle")))?;
+            // A part of `all`: the same bytes, to be kept.
+            let start = part.as_ptr().addr().wrapping_sub(all.as_ptr().addr());
+            let part = bytes.slice(start..start.saturating_add(part.len()));
+            let part = part.ok_or_else(|| malformed("a storage outside the file"))?;
+            data.push(Data::InPlace(part));
         }
         note_rest(all.len() - pickle.length, &mut archive);
-        Walk::new(&pickle, &[], &mut archive).run()?;
+        Walk::new(&pickle, &data, &mut archive).run()?;
         return Ok(archive);
     }
-    let mut at = LEGACY_MAGIC.len();
-    let mut next = || -> Result<Pickle<'_>, Error> {
-        let pickle = Pickle::read(all.get(at..).unwrap_or_default())?;
-        at += pickle.length;
-        Ok(pickle)
-    };
-    let protocol = next()?;
-    let Value::Int(LEGACY_PROTOCOL) = protocol.root else {
-        return Err(Error::UnsupportedContainer {
-            container: CONTAINER,
-            what: format!("a stream whose protocol is not {LEGACY_PROTOCOL}"),
-        });
-    };
-    check_system(&next()?)?;
-    let pickle = next()?;
-    let keys = next()?;
-    let keys = match keys.root {
-        Value::List(index) => keys.lists.get(index).map_or(&[][..], |list| list),
-        _ => return Err(malformed("the list of storages is missing")),
-    };
-    let mut storages: BTreeMap<&str, Bytes<'a>> = BTreeMap::new();
-    for key in keys {
-        let Value::Text(key) = key else {
-            return Err(malformed("a storage without a name"));
-        };
-        let storage = pickle.storages.iter().find(|storage| storage.key == *key);
-        let name = quoted(key.as_bytes());
-        let storage =
-            storage.ok_or_else(|| malformed(format!("no tensor uses storage `{name}`")))?;
-        let truncated = |needed: u64| Error::Truncated {
-            container: CONTAINER,
-            what: format!("storage `{name}`"),
-            needed,
-            available: all.len() as u64,
-        };
-        let count = all.get(at..).and_then(<[u8]>::first_chunk::<8>);
-        let count = count.ok_or_else(|| truncated((at as u64).saturating_add(8)))?;
-        at += 8;
-        if u64::from_le_bytes(*count) != storage.elements {
-            return Err(malformed(format!(
-                "storage `{name}` has {} elements, the pickle says {}",
-                u64::from_le_bytes(*count),
-                storage.elements
-            )));
-        }
-        let length = size(storage).unwrap_or(u64::MAX);
-        let end = usize::try_from(length)
-            .ok()
-            .and_then(|length| at.checked_add(length));
-        let part = end.and_then(|end| bytes.slice(at..end));
-        let part = part.ok_or_else(|| truncated((at as u64).saturating_add(length)))?;
-        at += part.len();
-        if storages.insert(key, part).is_some() {
-            return Err(malformed(format!("storage `{name}` occurs twice")));
-        }
-    }
-    note_rest(all.len() - at, &mut archive);
+    let stream = Stream::read(all, Pickle::read)?;
+    note_rest(all.len() - stream.end, &mut archive);
     let mut data = Vec::new();
-    for storage in &pickle.storages {
-        let part = storages.get(storage.key);
+    for storage in &stream.pickle.storages {
+        not_inside(storage)?;
+        let part = stream.part(storage)?;
+        let part = bytes
+            .slice(part)
+            .ok_or_else(|| malformed("a storage outside the file"))?;
+        data.push(Data::InPlace(part));
+    }
+    Walk::new(&stream.pickle, &data, &mut archive).run()?;
+    Ok(archive)
+}
+
+/// A file of the old format: where the pickle of its object leaves off, the storages follow.
+struct Stream<'p> {
+    pickle: Pickle<'p>,
+    storages: BTreeMap<&'p str, Range<usize>>,
+    end: usize,
+}
+
+impl<'p> Stream<'p> {
+    /// Reads the pickles by `run`, and finds the storages.
+    fn read(
+        all: &'p [u8],
+        mut run: impl FnMut(&'p [u8]) -> Result<Pickle<'p>, Error>,
+    ) -> Result<Self, Error> {
+        let mut at = LEGACY_MAGIC.len();
+        let mut next = || -> Result<Pickle<'p>, Error> {
+            let pickle = run(all.get(at..).unwrap_or_default())?;
+            at += pickle.length;
+            Ok(pickle)
+        };
+        let protocol = next()?;
+        let Value::Int(LEGACY_PROTOCOL) = protocol.root else {
+            return Err(Error::UnsupportedContainer {
+                container: CONTAINER,
+                what: format!("a stream whose protocol is not {LEGACY_PROTOCOL}"),
+            });
+        };
+        check_system(&next()?)?;
+        let pickle = next()?;
+        let keys = next()?;
+        let keys = match keys.root {
+            Value::List(index) => keys.lists.get(index).map_or(&[][..], |list| list),
+            _ => return Err(malformed("the list of storages is missing")),
+        };
+        // The first of each name, as the last to be collected.
+        let described = pickle.storages.iter().rev();
+        let first: BTreeMap<&str, &Storage<'_>> =
+            described.map(|storage| (storage.key, storage)).collect();
+        let mut storages: BTreeMap<&'p str, Range<usize>> = BTreeMap::new();
+        for key in keys {
+            let Value::Text(key) = key else {
+                return Err(malformed("a storage without a name"));
+            };
+            let storage = first.get(key).copied();
+            let name = quoted(key.as_bytes());
+            let storage =
+                storage.ok_or_else(|| malformed(format!("no tensor uses storage `{name}`")))?;
+            let truncated = |needed: u64| Error::Truncated {
+                container: CONTAINER,
+                what: format!("storage `{name}`"),
+                needed,
+                available: all.len() as u64,
+            };
+            let count = all.get(at..).and_then(<[u8]>::first_chunk::<8>);
+            let count = count.ok_or_else(|| truncated((at as u64).saturating_add(8)))?;
+            at += 8;
+            if u64::from_le_bytes(*count) != storage.elements {
+                return Err(malformed(format!(
+                    "storage `{name}` has {} elements, the pickle says {}",
+                    u64::from_le_bytes(*count),
+                    storage.elements
+                )));
+            }
+            let length = size(storage).unwrap_or(u64::MAX);
+            let end = usize::try_from(length)
+                .ok()
+                .and_then(|length| at.checked_add(length));
+            let end = end.filter(|&end| end <= all.len());
+            let end = end.ok_or_else(|| truncated((at as u64).saturating_add(length)))?;
+            let part = at..end;
+            at = end;
+            if storages.insert(key, part).is_some() {
+                return Err(malformed(format!("storage `{name}` occurs twice")));
+            }
+        }
+        Ok(Stream {
+            pickle,
+            storages,
+            end: at,
+        })
+    }
+
+    /// Where a storage lies in the file.
+    fn part(&self, storage: &Storage<'_>) -> Result<Range<usize>, Error> {
+        let part = self.storages.get(storage.key).cloned();
         let name = quoted(storage.key.as_bytes());
         let part = part.ok_or_else(|| malformed(format!("storage `{name}` is not in the file")))?;
         if size(storage) != Some(part.len() as u64) {
@@ -212,10 +261,44 @@ pub(super) fn read_stream<'a>(bytes: &Bytes<'a>) -> Result<Archive<'a>, Error> {
                 storage.dtype
             )));
         }
-        data.push(Data::InPlace(part.clone()));
+        Ok(part)
     }
-    Walk::new(&pickle, &data, &mut archive).run()?;
-    Ok(archive)
+}
+
+/// The one storage that a file of the old format holds, with its bytes.
+fn storage_alone<'p>(
+    all: &'p [u8],
+    run: impl FnMut(&'p [u8]) -> Result<Pickle<'p>, Error>,
+) -> Result<Storage<'p>, Error> {
+    if !all.starts_with(LEGACY_MAGIC) {
+        return Err(malformed(
+            "the bytes of a storage are no file of the old format",
+        ));
+    }
+    let stream = Stream::read(all, run)?;
+    let storage = match stream.pickle.root {
+        Value::Storage(index) => stream.pickle.storages.get(index).copied(),
+        _ => None,
+    };
+    let storage = storage.ok_or_else(|| malformed("the bytes of a storage hold something else"))?;
+    let part = stream.part(&storage)?;
+    Ok(Storage {
+        contents: all.get(part),
+        ..storage
+    })
+}
+
+/// Storages inside of the pickle belong to `pickle.dump`, which puts all of them there.
+fn not_inside(storage: &Storage<'_>) -> Result<(), Error> {
+    match storage.contents {
+        None => Ok(()),
+        Some(_) => {
+            let name = quoted(storage.key.as_bytes());
+            Err(malformed(format!(
+                "storage `{name}` lies in the pickle and not in the file"
+            )))
+        }
+    }
 }
 
 fn note_rest(rest: usize, archive: &mut Archive<'_>) {

@@ -4,7 +4,8 @@
 //! names. This one has no way to call anything: a global is either one of the few in [`Global`],
 //! which are understood here, or the pickle is refused by that name before the next instruction
 //! is read. Instructions that build instances (`NEWOBJ`, `INST`, `OBJ`) and extension codes are
-//! refused as such. Protocols 2 to 5 are read.
+//! refused as such, but for instances of the few config classes that publishers pickle, which
+//! become dictionaries of their attributes. Protocols 2 to 5 are read.
 //!
 //! Bounds: every instruction pushes at most one value, and [`MAX_VALUES`] pushes end the run, so
 //! memory is bounded by a constant. Values are shared, not copied, so a pickle that doubles a
@@ -15,6 +16,7 @@
 use super::value::{Global, Storage, TensorParts, Value, global, kind, refused};
 use crate::container::quoted;
 use crate::error::Error;
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -42,10 +44,18 @@ pub(super) struct Pickle<'p> {
 impl<'p> Pickle<'p> {
     /// Runs the pickle at the start of `bytes`.
     pub(super) fn read(bytes: &'p [u8]) -> Result<Self, Error> {
+        Self::run(bytes, &mut 0, false)
+    }
+
+    /// Runs a pickle inside of a pickle, which has pushed so many values.
+    fn run(bytes: &'p [u8], pushed: &mut usize, inside: bool) -> Result<Self, Error> {
         let mut machine = Machine {
             bytes,
             at: 0,
-            pushed: 0,
+            pushed: *pushed,
+            inside,
+            bytes_inside: 0,
+            instances: BTreeSet::new(),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: Vec::new(),
@@ -59,6 +69,7 @@ impl<'p> Pickle<'p> {
             },
         };
         machine.run()?;
+        *pushed = machine.pushed;
         Ok(machine.pickle)
     }
 }
@@ -74,6 +85,12 @@ struct Machine<'p> {
     bytes: &'p [u8],
     at: usize,
     pushed: usize,
+    /// Whether this pickle lies in another one, as the description of a storage.
+    inside: bool,
+    /// Bytes of all pickles inside of this one.
+    bytes_inside: usize,
+    /// The dictionaries that are instances of config classes.
+    instances: BTreeSet<usize>,
     stack: Vec<Value<'p>>,
     /// Stack heights at the open marks.
     marks: Vec<usize>,
@@ -170,7 +187,18 @@ impl<'p> Machine<'p> {
                 self.push(value)?;
             }
             b'b' => self.build()?,
-            b'i' | b'o' | 0x81 | 0x92 => return Err(refused("an instance of a class")),
+            0x81 => {
+                // NEWOBJ
+                let (arguments, class) = (self.pop()?, self.pop()?);
+                let arguments = self.tuple(arguments).map(<[_]>::len);
+                if !matches!((class, arguments), (Value::Global(Global::Config), Some(0))) {
+                    return Err(refused("an instance of a class"));
+                }
+                let index = self.new_dict(Vec::new());
+                self.instances.insert(index);
+                self.push(Value::Dict(index))?;
+            }
+            b'i' | b'o' | 0x92 => return Err(refused("an instance of a class")),
             0x82..=0x84 => return Err(refused("an extension code")),
             b'I' | b'L' | b'F' | b'S' | b'V' | b'p' | b'g' | b'P' => {
                 return Err(Error::UnsupportedContainer {
@@ -455,7 +483,26 @@ impl<'p> Machine<'p> {
             dtype,
             elements,
             view,
+            contents: None,
         });
+        Ok(Value::Storage(self.pickle.storages.len() - 1))
+    }
+
+    /// A storage as `pickle.dump` writes it: a whole file of the old format, in which the storage
+    /// is all there is. Each of its bytes is looked at once: a pickle that refers to the same ones
+    /// again and again has more of them than it is long.
+    fn storage_from_bytes(&mut self, bytes: &'p [u8]) -> Result<Value<'p>, Error> {
+        if self.inside {
+            return Err(self.error("a storage inside of the description of a storage"));
+        }
+        self.bytes_inside = self.bytes_inside.saturating_add(bytes.len());
+        if self.bytes_inside > self.bytes.len() {
+            return Err(self.error("it reads the same storage again and again"));
+        }
+        let mut pushed = self.pushed;
+        let storage = super::storage_alone(bytes, |part| Pickle::run(part, &mut pushed, true))?;
+        self.pushed = pushed;
+        self.pickle.storages.push(storage);
         Ok(Value::Storage(self.pickle.storages.len() - 1))
     }
 
@@ -511,6 +558,7 @@ impl<'p> Machine<'p> {
                 Ok(Value::Tensor(self.pickle.tensors.len() - 1))
             }
             (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => Ok(*tensor),
+            (Global::StorageFromBytes, [Value::Bytes(bytes)]) => self.storage_from_bytes(bytes),
             (Global::Size, [items @ Value::Tuple(_)]) => Ok(*items),
             (Global::Device, [name @ Value::Text(_), ..]) => Ok(*name),
             _ => Err(self.error(&format!("{global:?} with arguments it does not take"))),
@@ -524,13 +572,29 @@ impl<'p> Machine<'p> {
         }
     }
 
-    /// BUILD gives an object its attributes. The only objects here that have any are ordered
-    /// dictionaries (torch puts `_metadata`, the versions of modules, there): they are dropped.
+    /// BUILD gives an object its attributes. Those of a config are what it holds; those of an
+    /// ordered dictionary (torch puts `_metadata`, the versions of modules, there) are dropped.
     fn build(&mut self) -> Result<(), Error> {
-        let _attributes = self.pop()?;
+        let attributes = self.pop()?;
         let object = self.pop()?;
         self.stack.push(object);
         match object {
+            Value::Dict(index) if self.instances.contains(&index) => {
+                let Value::Dict(attributes) = attributes else {
+                    let what = format!("a config whose attributes are {}", kind(attributes));
+                    return Err(self.error(&what));
+                };
+                let pairs = self.pickle.dicts.get(attributes).cloned();
+                let pairs = pairs.unwrap_or_default();
+                // They are copied, and may be as often as there is memory.
+                for _ in &pairs {
+                    self.count()?;
+                }
+                if let Some(dict) = self.pickle.dicts.get_mut(index) {
+                    dict.extend(pairs);
+                }
+                Ok(())
+            }
             Value::Dict(_) => Ok(()),
             other => Err(self.error(&format!("it gives attributes to {}", kind(other)))),
         }

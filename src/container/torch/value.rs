@@ -38,6 +38,10 @@ pub(super) enum Global {
     RebuildParameter,
     /// `torch.FloatStorage` and so on.
     Storage(Dtype),
+    /// `torch.storage._load_from_bytes`: a storage whose bytes lie in the pickle.
+    StorageFromBytes,
+    /// A class of [`CONFIGS`]: a dictionary.
+    Config,
     /// `torch.Size`: a tuple.
     Size,
     /// `torch.device`: a text.
@@ -55,6 +59,8 @@ pub(super) struct Storage<'p> {
     pub(super) elements: u64,
     /// For views into a storage (legacy files): first element and number of elements.
     pub(super) view: Option<(u64, u64)>,
+    /// The bytes, if they lie in the pickle itself.
+    pub(super) contents: Option<&'p [u8]>,
 }
 
 /// A tensor as the pickle describes it; nothing is checked against the storage yet.
@@ -90,6 +96,16 @@ pub(super) fn refused(found: impl Into<String>) -> Error {
     }
 }
 
+/// Classes that publishers' training scripts pickle beside the weights: data classes, whose
+/// attributes are plain data. An instance is read as the dictionary of its attributes; nothing of
+/// the class is needed for that, or known here.
+const CONFIGS: &[(&str, &str)] = &[
+    ("vit_prisma.sae.config", "VisionModelSAERunnerConfig"),
+    ("vit_prisma.configs.HookedViTConfig", "HookedViTConfig"),
+    ("sae_training.config", "ViTSAERunnerConfig"),
+    ("src.sae_training.config", "ViTSAERunnerConfig"),
+];
+
 /// The global of that name, or the refusal of the pickle.
 pub(super) fn global(module: &str, name: &str) -> Result<Global, Error> {
     Ok(match (module, name) {
@@ -106,12 +122,14 @@ pub(super) fn global(module: &str, name: &str) -> Result<Global, Error> {
         ("torch", "CharStorage") => Global::Storage(Dtype::I8),
         ("torch", "ByteStorage") => Global::Storage(Dtype::U8),
         ("torch", "BoolStorage") => Global::Storage(Dtype::Bool),
+        ("torch.storage", "_load_from_bytes") => Global::StorageFromBytes,
         ("torch", "Size") => Global::Size,
         ("torch", "device") => Global::Device,
         ("torch", "float32") => Global::Dtype("torch.float32"),
         ("torch", "float16") => Global::Dtype("torch.float16"),
         ("torch", "bfloat16") => Global::Dtype("torch.bfloat16"),
         ("torch", "float64") => Global::Dtype("torch.float64"),
+        class if CONFIGS.contains(&class) => Global::Config,
         _ => {
             return Err(refused(format!(
                 "{}.{}",

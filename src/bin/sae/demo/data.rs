@@ -1,7 +1,8 @@
 //! What the demo embeds; `README.md` in this folder says where it comes from.
 
+use crate::labels::label;
 use crate::rows::RowsFile;
-use sae::Error;
+use sae::{Error, Labels};
 use serde_json::Value;
 
 pub(super) const WEIGHTS_NAME: &str = "sae_weights.safetensors";
@@ -26,13 +27,16 @@ pub(super) struct Data {
     pub(super) sentences: Vec<String>,
     pub(super) tokens: Vec<Token>,
     pub(super) activations: RowsFile,
+    /// By feature.
     labels: Vec<String>,
 }
 
 impl Data {
     pub(super) fn embedded() -> Result<Self, Error> {
         let tokens = parse("tokens.json", TOKENS)?;
-        let labels = parse("labels.json", LABELS)?;
+        // In the form of Neuronpedia's exports, with a label for every feature.
+        let labels = Labels::from_bytes(LABELS.as_bytes());
+        let labels = labels.map_err(|error| error.in_file("labels.json"))?;
         let text = |value: &Value| value.as_str().map(str::to_string);
         let token = |value: &Value| {
             Some(Token {
@@ -44,29 +48,30 @@ impl Data {
         let all = || {
             let sentences = tokens["sentences"].as_array()?.iter().map(text);
             let list = tokens["tokens"].as_array()?.iter().map(token);
-            // In order of their index: the list holds every feature.
-            let labels = labels
-                .as_array()?
-                .iter()
-                .map(|label| text(&label["description"]));
             Some((
                 text(&tokens["model"])?,
                 text(&tokens["point"])?,
                 sentences.collect::<Option<Vec<_>>>()?,
                 list.collect::<Option<Vec<_>>>()?,
-                labels.collect::<Option<Vec<_>>>()?,
             ))
         };
-        let (model, point, sentences, tokens, labels) =
+        let (model, point, sentences, tokens) =
             all().ok_or_else(|| malformed("tokens.json", "a field is missing"))?;
-        Ok(Data {
+        let mut data = Data {
             model,
             point,
             sentences,
             tokens,
             activations: RowsFile::from_static("activations.npy", ACTIVATIONS)?,
-            labels,
-        })
+            labels: Vec::new(),
+        };
+        data.relabel(&labels, labels.count());
+        Ok(data)
+    }
+
+    /// Takes the labels of `features` features.
+    pub(super) fn relabel(&mut self, labels: &Labels, features: usize) {
+        self.labels = (0..features as u32).map(|i| label(labels, i)).collect();
     }
 
     pub(super) fn label(&self, feature: u32) -> &str {
