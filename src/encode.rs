@@ -62,8 +62,9 @@ impl Sae<'_> {
             }
             return Ok(());
         }
+        let done = self.encode_blocks(rows, &(0..self.d_sae()), scratch, features)?;
         let mut work = scratch.split(self)?;
-        for row in 0..rows.rows() {
+        for row in done..rows.rows() {
             let status = match self.prepare_row(rows, row, &mut work) {
                 None => RowStatus::NonFinite,
                 Some(_) => self.encode_row(&mut work, features)?,

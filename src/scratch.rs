@@ -8,13 +8,17 @@ use crate::model::Sae;
 use crate::pursuit;
 use crate::screened;
 use crate::select::candidate_room;
-use alloc::vec::Vec;
+use alloc::boxed::Box;
+use bytemuck::allocation::try_zeroed_slice_box;
 
 /// Rows of the encoder whose products are formed before they are selected from.
 pub(crate) const ROW_BLOCK: usize = 256;
 
 /// Work space for one thread and one model (or any smaller one). Owned, or in memory of the
 /// caller.
+///
+/// With room for several rows, [`Sae::encode`] takes them through the encoder together. The result
+/// has the same bits; how many rows go together depends on the memory, and rows beyond follow.
 #[derive(Debug)]
 pub struct Scratch<'m> {
     memory: Memory<'m>,
@@ -24,7 +28,7 @@ pub struct Scratch<'m> {
 
 #[derive(Debug)]
 enum Memory<'m> {
-    Owned(Vec<f64>),
+    Owned(Box<[f64]>),
     Borrowed(&'m mut [f64]),
 }
 
@@ -122,23 +126,32 @@ pub(crate) struct Work<'s> {
     pub(crate) pursuit: &'s mut [f64],
     /// What the screen needs, if the model has one and the scratch was made for it.
     pub(crate) screen: Option<screened::Work<'s>>,
+    /// What is left, for batches.
+    pub(crate) rest: &'s mut [f64],
 }
 
 impl Scratch<'static> {
-    /// Work space for this model.
+    /// Work space for this model, with room for batches of 512 rows (fewer where those would need
+    /// more than 64 MB). Memory that no batch uses is reserved but not touched, which on most
+    /// systems means that it is not held.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new(sae: &Sae<'_>) -> Result<Self, Error> {
-        let length = words_of(sae);
-        let mut memory = Vec::new();
-        memory
-            .try_reserve_exact(length)
-            .map_err(|_| Error::OutOfMemory {
-                what: "scratch",
-                bytes: (length as u64).saturating_mul(8),
-            })?;
-        memory.resize(length, 0.0);
+        Self::for_rows(sae, sae.default_rows())
+    }
+
+    /// Work space for this model, with room for batches of so many rows. With one row it is as
+    /// small as it can be.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn for_rows(sae: &Sae<'_>, rows: usize) -> Result<Self, Error> {
+        let length = words_of(sae).saturating_add(sae.batch_words(rows));
+        let memory = try_zeroed_slice_box(length).map_err(|()| Error::OutOfMemory {
+            what: "scratch",
+            bytes: (length as u64).saturating_mul(8),
+        })?;
         Ok(Scratch {
             memory: Memory::Owned(memory),
             row: Features::new(),
@@ -147,13 +160,20 @@ impl Scratch<'static> {
 }
 
 impl<'m> Scratch<'m> {
-    /// Bytes that [`Scratch::from_memory`] needs for this model.
+    /// Bytes that [`Scratch::from_memory`] needs for this model, with room for one row.
     pub fn bytes_required(sae: &Sae<'_>) -> usize {
-        // Seven more, so that memory of any alignment will do.
-        words_of(sae).saturating_mul(8).saturating_add(7)
+        Self::bytes_for_rows(sae, 1)
     }
 
-    /// Work space in memory of the caller, of any alignment.
+    /// Bytes with which batches of so many rows go through the encoder together.
+    pub fn bytes_for_rows(sae: &Sae<'_>, rows: usize) -> usize {
+        let words = words_of(sae).saturating_add(sae.batch_words(rows));
+        // Seven more, so that memory of any alignment will do.
+        words.saturating_mul(8).saturating_add(7)
+    }
+
+    /// Work space in memory of the caller, of any alignment. What is more than
+    /// [`Scratch::bytes_required`] is used for batches.
     ///
     /// # Errors
     /// [`Error::Length`] if there are fewer than [`Scratch::bytes_required`] bytes.
@@ -168,7 +188,7 @@ impl<'m> Scratch<'m> {
             return Err(short);
         }
         let skip = memory.as_ptr().align_offset(8);
-        let length = (needed - 7) / 8 * 8;
+        let length = (found - 7) / 8 * 8;
         let aligned = memory
             .get_mut(skip..)
             .and_then(|rest| rest.get_mut(..length));
@@ -275,7 +295,7 @@ fn cut<'s>(words: &'s mut [f64], sae: &Sae<'_>) -> Result<Work<'s>, Error> {
     };
     let raw = take(sizes.raw)?;
     let input: &mut [f32] = bytemuck::cast_slice_mut(take(sizes.input)?);
-    Ok(Work {
+    let mut work = Work {
         raw,
         input: input.get_mut(..sae.d_in()).unwrap_or(&mut []),
         sums: take(sizes.sums)?,
@@ -292,5 +312,8 @@ fn cut<'s>(words: &'s mut [f64], sae: &Sae<'_>) -> Result<Work<'s>, Error> {
             }),
             _ => None,
         },
-    })
+        rest: &mut [],
+    };
+    work.rest = rest;
+    Ok(work)
 }

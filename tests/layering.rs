@@ -38,7 +38,8 @@ const TABLE: &[(&[&str], &[&str])] = &[
     // What is done with rows and features.
     (
         &[
-            "encode", "ensemble", "select", "screened", "pursuit", "decode", "readout", "scratch",
+            "blocked", "encode", "ensemble", "select", "screened", "pursuit", "decode", "readout",
+            "scratch",
         ],
         &[
             "dtype", "error", "features", "kernels", "model", "rows", "screen",
