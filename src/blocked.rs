@@ -80,11 +80,12 @@
 
 use crate::error::Error;
 use crate::features::RowStatus;
+use crate::kernels::WeightType;
 use crate::kernels::blocked::{
     BlockedKernels, COLUMN_FEATURES, LARGEST, LARGEST_NORM, PANEL_FEATURES, PanelBounds, Products,
     TILE_ROWS, TileRow,
 };
-use crate::model::{Activation, Layout, Rank, Sae, asked};
+use crate::model::{Activation, Asked, Layout, Rank, Sae, asked};
 use crate::rows::Rows;
 use crate::scratch::{Scratch, Work};
 use crate::select::{Chosen, Fate, Sink, judge, rank_key, rank_of};
@@ -102,6 +103,9 @@ const ROW_FEATURES: usize = 256;
 
 /// The widest rows: `sqrt(d) / 2` stays small beside [`LARGEST_NORM`].
 const WIDEST: usize = 1 << 24;
+
+/// Exact products that wait for their weights and inputs to be fetched.
+const QUEUE: usize = 4;
 
 /// No entry of the pool.
 const NONE: u32 = u32::MAX;
@@ -408,7 +412,6 @@ impl<'s> Batch<'s> {
             self.centre.fill(0.0);
             self.centre_norm = 0.0;
         }
-        let eta = (self.d_in as f64 / 16.0 + 64.0) * 2.3e-16;
         let floor = match self.sae.parts.activation {
             Activation::TopK {
                 rank: Rank::Value,
@@ -433,12 +436,7 @@ impl<'s> Batch<'s> {
                         *y = x - c;
                     }
                     let coded = quantise(self.kernels, self.line, integers);
-                    let error = coded.residual + coded.norm * (0.5 * f64::from(f32::EPSILON) + eta);
-                    let both = coded.norm + coded.residual;
-                    numbers.step = coded.step;
-                    numbers.coded =
-                        (error + eta * (coded.residual + self.centre_norm)) * (1.0 + 1e-6);
-                    numbers.spread = both * (1.0 + 1e-6);
+                    numbers = row_numbers(&coded, self.centre_norm, self.d_in, floor);
                 }
                 if let Some(to) = self.numbers.get_mut(row) {
                     *to = [numbers.step, numbers.coded, numbers.spread, numbers.floor];
@@ -489,13 +487,8 @@ impl<'s> Batch<'s> {
                 let Some(asked) = asked(&sae.parts, first + i) else {
                     continue;
                 };
-                let size = asked.scale.abs();
-                bounds.weight[i] = asked.scale * coded.step;
-                bounds.offset[i] = asked.scale * bounds.offset[i] + asked.bias;
-                bounds.coded[i] = size * (coded.norm + coded.residual);
-                bounds.residual[i] = size * coded.residual;
-                bounds.slack[i] = 4e-15 * asked.bias.abs() + 1e-290;
-                bounds.threshold[i] = f64::from(asked.threshold);
+                let product = bounds.offset[i];
+                set_feature(&mut bounds, i, &asked, &coded, product);
             }
             self.kernels.interleave_column(self.column, column);
         }
@@ -509,6 +502,7 @@ impl<'s> Batch<'s> {
         );
         let wanted = u64::MAX >> (PANEL_FEATURES - features);
         let mut products: Products = [[0; PANEL_FEATURES]; TILE_ROWS];
+        let (mut queue, mut queued) = ([(0, 0); QUEUE], 0);
         for tile in 0..self.live.div_ceil(TILE_ROWS) {
             let at = tile * TILE_ROWS * self.padded;
             let integers = self.tiles.get(at..at + TILE_ROWS * self.padded);
@@ -534,17 +528,48 @@ impl<'s> Batch<'s> {
                 while kept != 0 {
                     let i = kept.trailing_zeros() as usize;
                     kept &= kept - 1;
+                    // Both are fetched while others before them are computed.
                     let input = self.inputs.get(to * self.d_in..(to + 1) * self.d_in);
-                    let mut product = [0.0];
-                    let input = input.unwrap_or(&[]);
-                    sae.kernels
-                        .dot_rows(ty, row(i), row_bytes, input, &mut product);
-                    let fate = judge(&sae.parts, first + i, product[0]);
-                    self.take(to, (first + i) as u32, fate);
+                    self.kernels.prefetch(row(i));
+                    self.kernels
+                        .prefetch(bytemuck::cast_slice(input.unwrap_or(&[])));
+                    if queued == queue.len() {
+                        self.exact(ty, first, &queue[..1], row);
+                        queue.rotate_left(1);
+                        queued -= 1;
+                    }
+                    queue[queued] = (to, i);
+                    queued += 1;
                 }
             }
         }
+        self.exact(ty, first, &queue[..queued], row);
         self.copied = copied;
+    }
+
+    /// Computes features of the panel that starts with feature `first` for rows, exactly.
+    fn exact<'w>(
+        &mut self,
+        ty: WeightType,
+        first: usize,
+        queue: &[(usize, usize)],
+        weights: impl Fn(usize) -> &'w [u8],
+    ) {
+        for &(row, i) in queue {
+            let input = self.inputs.get(row * self.d_in..(row + 1) * self.d_in);
+            let (weights, mut product) = (weights(i), [0.0]);
+            self.sae.kernels.dot_rows(
+                ty,
+                weights,
+                weights.len(),
+                input.unwrap_or(&[]),
+                &mut product,
+            );
+            let fate = judge(&self.sae.parts, first + i, product[0]);
+            if self.is_encoded(row) {
+                self.take(row, (first + i) as u32, fate);
+            }
+        }
     }
 
     #[inline]
@@ -671,6 +696,31 @@ impl<'s> Batch<'s> {
     }
 }
 
+/// The theorem's `h`, `T` and `U`.
+fn row_numbers(coded: &Coded, centre_norm: f64, d_in: usize, floor: f64) -> TileRow {
+    let eta = (d_in as f64 / 16.0 + 64.0) * 2.3e-16;
+    let both = coded.norm + coded.residual;
+    let rounded = coded.residual + coded.norm * (0.5 * f64::from(f32::EPSILON));
+    TileRow {
+        step: coded.step,
+        coded: (rounded + eta * (both + centre_norm)) * (1.0 + 1e-6),
+        spread: both * (1.0 + 1e-6),
+        floor,
+    }
+}
+
+/// The theorem's `scale a`, `scale (w . c) + bias`, `Q`, `R` and `B` of a feature whose product
+/// with the centre is given.
+fn set_feature(bounds: &mut PanelBounds, i: usize, asked: &Asked, coded: &Coded, product: f64) {
+    let size = asked.scale.abs();
+    bounds.weight[i] = asked.scale * coded.step;
+    bounds.offset[i] = asked.scale * product + asked.bias;
+    bounds.coded[i] = size * (coded.norm + coded.residual);
+    bounds.residual[i] = size * coded.residual;
+    bounds.slack[i] = 4e-15 * asked.bias.abs() + 1e-290;
+    bounds.threshold[i] = f64::from(asked.threshold);
+}
+
 /// What [`quantise`] found out: upper bounds of norms, in the units of the values.
 struct Coded {
     step: f64,
@@ -755,5 +805,156 @@ fn sift_down(heap: &mut [[u64; 2]]) {
         }
         heap.swap(at, child);
         at = child;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Kernels;
+    use alloc::vec::Vec;
+
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        /// From -1 to 1.
+        fn value(&mut self) -> f64 {
+            (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+        }
+    }
+
+    /// `|p - estimate| / margin` for one feature, one row and a centre.
+    fn error_to_bound(weights: &[f32], x: &[f32], centre: &[f32], asked: &Asked) -> f64 {
+        let kernels = BlockedKernels::for_level(crate::Level::best());
+        let exact = |x: &[f32]| {
+            let (bytes, mut out) = (bytemuck::cast_slice(weights), [0.0]);
+            Kernels::best().dot_rows(WeightType::F32, bytes, 0, x, &mut out);
+            out[0]
+        };
+        let d = x.len();
+        let y: Vec<f32> = x.iter().zip(centre).map(|(x, c)| x - c).collect();
+        let (mut q, mut z) = (alloc::vec![0; d], alloc::vec![0; d]);
+        let (feature, row) = (
+            quantise(kernels, weights, &mut q),
+            quantise(kernels, &y, &mut z),
+        );
+        let integer: i64 = q
+            .iter()
+            .zip(&z)
+            .map(|(q, z)| i64::from(*q) * i64::from(*z))
+            .sum();
+        let integer = i32::try_from(integer).expect("the product fits");
+        let mut bounds = PanelBounds::EMPTY;
+        set_feature(&mut bounds, 0, asked, &feature, exact(centre));
+        let centre_norm = norm_up(kernels.measure(centre)[0]);
+        let row = row_numbers(&row, centre_norm, d, 0.0);
+        let estimate = bounds.weight[0] * row.step * f64::from(integer) + bounds.offset[0];
+        let margin =
+            bounds.coded[0] * row.coded + bounds.residual[0] * row.spread + bounds.slack[0];
+        let p = asked.scale * exact(x) + asked.bias;
+        (p - estimate).abs() / margin
+    }
+
+    /// Hill climbing on weights and rows, from starts of all kinds: the error stays below the
+    /// bound, and comes near it, so that the bound is not merely loose.
+    #[test]
+    fn no_search_finds_an_error_above_the_bound() {
+        let mut random = Random(0x1234_5678_9abc_def1);
+        let mut worst = 0f64;
+        for case in 0..120 {
+            let d = [1, 2, 3, 7, 16, 33, 64, 200][case % 8];
+            let size = [1.0, 1e-30, 1e30, 1e-3, 1e-42][case / 8 % 5];
+            let spread = |random: &mut Random| match case / 40 {
+                0 => random.value(),
+                1 => random.value().powi(15),
+                _ => (random.value() * 4.0).round() * 0.25 + 1e-5,
+            };
+            let mut weights: Vec<f32> = (0..d)
+                .map(|_| (spread(&mut random) * size) as f32)
+                .collect();
+            let mut x: Vec<f32> = (0..d).map(|_| spread(&mut random) as f32).collect();
+            let centre: Vec<f32> = (0..d)
+                .map(|_| (random.value() * [0.0, 1.0, 1e4][case % 3]) as f32)
+                .collect();
+            for (x, c) in x.iter_mut().zip(&centre) {
+                *x += c;
+            }
+            let asked = Asked {
+                scale: [1.0, -3.0, 1e-8][case % 3],
+                bias: [0.0, 0.7, -1e9][case / 3 % 3],
+                threshold: 0.0,
+            };
+            let mut best = error_to_bound(&weights, &x, &centre, &asked);
+            for _ in 0..400 {
+                let (mut w, mut z) = (weights.clone(), x.clone());
+                let at = (random.next() % d as u64) as usize;
+                let factor = 1.0 + random.value() * [1e-4, 1e-2, 1.0][random.next() as usize % 3];
+                match random.next() % 2 {
+                    0 => w[at] = (f64::from(w[at]) * factor) as f32,
+                    _ => z[at] = (f64::from(z[at]) * factor) as f32,
+                }
+                let found = error_to_bound(&w, &z, &centre, &asked);
+                assert!(found <= 1.0, "{found}: {w:?} {z:?}");
+                if found >= best {
+                    (best, weights, x) = (found, w, z);
+                }
+            }
+            worst = worst.max(best);
+        }
+        assert!(worst > 0.5, "{worst}");
+    }
+
+    #[test]
+    fn steps_leave_room_for_the_product() {
+        let kernels = BlockedKernels::for_level(crate::Level::best());
+        let mut random = Random(99);
+        for case in 0..200 {
+            let d = 1 + (random.next() % 3000) as usize;
+            let size = libm::exp2((case as f64 - 100.0) * 1.2);
+            let values: Vec<f32> = (0..d).map(|_| (random.value() * size) as f32).collect();
+            let mut integers = alloc::vec![0i16; d];
+            let coded = quantise(kernels, &values, &mut integers);
+            let squares: i64 = integers.iter().map(|&q| i64::from(q) * i64::from(q)).sum();
+            assert!(squares < 1 << 31, "{squares}");
+            assert!(integers.iter().all(|&q| q > i16::MIN));
+            let left = values.iter().zip(&integers);
+            let left: f64 = left
+                .map(|(v, q)| libm::pow(f64::from(*v) - f64::from(*q) * coded.step, 2.0))
+                .sum();
+            assert!(libm::sqrt(left) <= coded.residual, "{size} {left}");
+        }
+        for bad in [f32::NAN, f32::INFINITY] {
+            let coded = quantise(kernels, &[1.0, bad], &mut [0; 2]);
+            assert!(coded.norm == f64::INFINITY && coded.step == 0.0);
+        }
+    }
+
+    #[test]
+    fn heaps_keep_the_best() {
+        let mut random = Random(5);
+        for k in [1, 2, 3, 10, 31] {
+            let mut heap = alloc::vec![[0u64; 2]; k];
+            let mut all: Vec<u64> = (0..100).map(|_| random.next() >> 40).collect();
+            for (taken, &key) in all.iter().enumerate() {
+                if taken < k {
+                    heap[taken] = [key, 0];
+                    sift_up(&mut heap, taken);
+                } else if key > heap[0][0] {
+                    heap[0] = [key, 0];
+                    sift_down(&mut heap);
+                }
+            }
+            all.sort_unstable_by(|a, b| b.cmp(a));
+            let mut kept: Vec<u64> = heap.iter().map(|entry| entry[0]).collect();
+            kept.sort_unstable_by(|a, b| b.cmp(a));
+            assert_eq!(kept, all[..k]);
+        }
     }
 }

@@ -25,7 +25,7 @@ pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use ensemble::Ensemble;
 pub use matrix::{FeatureAxis, Layout, Matrix};
-pub(crate) use screening::asked;
+pub(crate) use screening::{Asked, asked};
 
 use crate::error::Error;
 use crate::kernels::screen::ScreenKernels;

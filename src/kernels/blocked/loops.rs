@@ -69,25 +69,39 @@ pub(super) fn quantise(values: &[f32], factor: f32, out: &mut [i16]) -> f64 {
     total(left.map(f64::from))
 }
 
+/// Pairs of a row that are moved before the next row's.
+const RUN: usize = 16;
+
 /// `out[pair][row] = rows[row][pair]` for `WIDTH` rows of pairs.
 #[inline(always)]
 pub(super) fn interleave<const WIDTH: usize>(rows: &[i16], stride: usize, out: &mut [i16]) {
-    /// Pairs of a row that are moved before the next row's.
-    const RUN: usize = 16;
-    let runs = out.chunks_mut(RUN * WIDTH * 2).enumerate();
-    for (run, out) in runs {
-        let first = run * RUN * 2;
+    let pairs = out.as_chunks_mut::<2>().0.as_chunks_mut::<WIDTH>().0;
+    let (runs, rest) = pairs.as_chunks_mut::<RUN>();
+    let done = runs.len() * RUN;
+    for (run, out) in runs.iter_mut().enumerate() {
         for (r, row) in rows.chunks_exact(stride).take(WIDTH).enumerate() {
-            let pairs = row.get(first..).unwrap_or(&[]).as_chunks::<2>().0;
-            let places = out.as_chunks_mut::<2>().0.iter_mut().skip(r).step_by(WIDTH);
-            for (place, pair) in places.zip(pairs) {
-                *place = *pair;
+            let row = row.as_chunks::<2>().0.get(run * RUN..).unwrap_or(&[]);
+            let Some(row) = row.first_chunk::<RUN>() else {
+                return;
+            };
+            for p in 0..RUN {
+                out[p][r] = row[p];
             }
+        }
+    }
+    for (r, row) in rows.chunks_exact(stride).take(WIDTH).enumerate() {
+        let row = row.as_chunks::<2>().0.iter().skip(done);
+        for (out, pair) in rest.iter_mut().zip(row) {
+            out[r] = *pair;
         }
     }
 }
 
-/// Square blocks, so that both sides stay in the cache.
+/// Inputs whose weights are asked for ahead of those being copied.
+const AHEAD: usize = 24;
+
+/// In blocks of 16 inputs by 16 features: rows that a power of two apart would push each other out
+/// of the first-level cache.
 #[inline(always)]
 pub(super) fn transpose<const SIZE: usize>(
     columns: &[u8],
@@ -97,20 +111,57 @@ pub(super) fn transpose<const SIZE: usize>(
 ) {
     const BLOCK: usize = 16;
     let inputs = rows.len() / features.max(1) / SIZE;
-    let row_bytes = inputs * SIZE;
+    let line = |j: usize| super::super::row_bytes(columns, j, stride, features * SIZE);
+    for j in 0..AHEAD.min(inputs) {
+        prefetch(line(j));
+    }
     for first in (0..inputs).step_by(BLOCK) {
+        for j in first..first + BLOCK {
+            if j + AHEAD < inputs {
+                prefetch(line(j + AHEAD));
+            }
+        }
         let count = BLOCK.min(inputs - first);
-        for j in first..first + count {
-            let line = super::super::row_bytes(columns, j, stride, features * SIZE);
-            let line = line.as_chunks::<SIZE>().0;
-            let places = rows.chunks_exact_mut(row_bytes);
-            for (weight, row) in line.iter().zip(places) {
-                if let Some(place) = row.get_mut(j * SIZE..(j + 1) * SIZE) {
-                    place.copy_from_slice(weight);
+        let blocks = rows.chunks_mut(BLOCK * inputs * SIZE).enumerate();
+        for (block, rows) in blocks {
+            let at = block * BLOCK * SIZE;
+            // One square block, by way of the stack: whole lines are read and written.
+            let mut square = [[[0u8; SIZE]; BLOCK]; BLOCK];
+            for (i, j) in (first..first + count).enumerate() {
+                let weights = line(j).get(at..).unwrap_or(&[]).as_chunks::<SIZE>().0;
+                if let Some(weights) = weights.first_chunk::<BLOCK>() {
+                    for f in 0..BLOCK {
+                        square[f][i] = weights[f];
+                    }
+                } else {
+                    for (square, weight) in square.iter_mut().zip(weights) {
+                        square[i] = *weight;
+                    }
+                }
+            }
+            for (row, square) in rows.chunks_exact_mut(inputs * SIZE).zip(&square) {
+                let row = row.as_chunks_mut::<SIZE>().0;
+                if let Some(to) = row.get_mut(first..first + count)
+                    && let Some(from) = square.get(..count)
+                {
+                    to.copy_from_slice(from);
                 }
             }
         }
     }
+}
+
+/// Asks for the cache lines of `bytes`, which are read soon.
+#[inline(always)]
+pub(super) fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64; a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 #[inline(always)]

@@ -244,6 +244,12 @@ impl BlockedKernels {
         unsafe { (self.transpose[which])(columns, stride_bytes, features, rows) }
     }
 
+    /// Asks for the cache lines of `bytes`, which are read soon.
+    #[inline]
+    pub fn prefetch(&self, bytes: &[u8]) {
+        loops::prefetch(bytes);
+    }
+
     /// `products[r][f]` = the sum over all inputs of the integers of row `r` times those of
     /// feature `f`. Sums wrap; those whose result fits an i32 are exact.
     pub fn multiply(&self, panel: &[i16], tile: &[i16], products: &mut Products) {
