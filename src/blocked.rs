@@ -78,6 +78,7 @@
 //! monotone: `p <= bound < rank` gives `round32(p) <= rank`, and equality is no matter, because the
 //! feature with the lower index wins it and came before.
 
+use crate::encode::RowSource;
 use crate::error::Error;
 use crate::features::RowStatus;
 use crate::kernels::WeightType;
@@ -86,7 +87,6 @@ use crate::kernels::blocked::{
     TILE_ROWS, TileRow,
 };
 use crate::model::{Activation, Asked, Layout, Rank, Sae, asked};
-use crate::rows::Rows;
 use crate::scratch::{Scratch, Work};
 use crate::select::{Chosen, Fate, Sink, judge, rank_key, rank_of};
 use core::ops::Range;
@@ -148,15 +148,15 @@ impl Sae<'_> {
     /// that were.
     pub(crate) fn encode_blocks<S: Sink>(
         &self,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         range: &Range<usize>,
         scratch: &mut Scratch<'_>,
         sink: &mut S,
     ) -> Result<usize, Error> {
         let (mut done, mut most) = (0, usize::MAX);
-        while done < rows.rows() {
+        while done < rows.count() {
             let mut work = scratch.split(self)?;
-            let left = rows.rows() - done;
+            let left = rows.count() - done;
             let count = self.rows_at_once(left, work.rest.len()).min(most);
             if count < self.least_rows() {
                 break;
@@ -184,7 +184,7 @@ impl Sae<'_> {
     /// least one, and says how many.
     fn encode_block<S: Sink>(
         &self,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         (first, count): (usize, usize),
         range: Range<usize>,
         work: &mut Work<'_>,
@@ -378,7 +378,7 @@ impl<'s> Batch<'s> {
     }
 
     /// Prepares the rows `first ..`.
-    fn load(&mut self, rows: Rows<'_>, first: usize, work: &mut Work<'_>) {
+    fn load(&mut self, rows: impl RowSource, first: usize, work: &mut Work<'_>) {
         let inputs = self.inputs.chunks_exact_mut(self.d_in).take(self.rows);
         for (row, (input, status)) in inputs.zip(&mut *self.status).enumerate() {
             let prepared = self.sae.prepare_row(rows, first + row, work);

@@ -26,8 +26,9 @@ pub struct Scratch<'m> {
     row: Features,
 }
 
+/// Words of work space.
 #[derive(Debug)]
-enum Memory<'m> {
+pub(crate) enum Memory<'m> {
     Owned(Box<[f64]>),
     Borrowed(&'m mut [f64]),
 }
@@ -147,13 +148,8 @@ impl Scratch<'static> {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn for_rows(sae: &Sae<'_>, rows: usize) -> Result<Self, Error> {
-        let length = words_of(sae).saturating_add(sae.batch_words(rows));
-        let memory = try_zeroed_slice_box(length).map_err(|()| Error::OutOfMemory {
-            what: "scratch",
-            bytes: (length as u64).saturating_mul(8),
-        })?;
         Ok(Scratch {
-            memory: Memory::Owned(memory),
+            memory: Memory::new(words_for(sae, rows), "scratch")?,
             row: Features::new(),
         })
     }
@@ -167,9 +163,7 @@ impl<'m> Scratch<'m> {
 
     /// Bytes with which batches of so many rows go through the encoder together.
     pub fn bytes_for_rows(sae: &Sae<'_>, rows: usize) -> usize {
-        let words = words_of(sae).saturating_add(sae.batch_words(rows));
-        // Seven more, so that memory of any alignment will do.
-        words.saturating_mul(8).saturating_add(7)
+        Memory::bytes(words_for(sae, rows))
     }
 
     /// Work space in memory of the caller, of any alignment. What is more than
@@ -178,27 +172,11 @@ impl<'m> Scratch<'m> {
     /// # Errors
     /// [`Error::Length`] if there are fewer than [`Scratch::bytes_required`] bytes.
     pub fn from_memory(sae: &Sae<'_>, memory: &'m mut [u8]) -> Result<Self, Error> {
-        let (needed, found) = (Self::bytes_required(sae), memory.len());
-        let short = Error::Length {
-            what: "bytes of scratch",
-            expected: needed as u64,
-            found: found as u64,
-        };
-        if found < needed {
-            return Err(short);
-        }
-        let skip = memory.as_ptr().align_offset(8);
-        let length = (found - 7) / 8 * 8;
-        let aligned = memory
-            .get_mut(skip..)
-            .and_then(|rest| rest.get_mut(..length));
-        match aligned.map(bytemuck::try_cast_slice_mut::<u8, f64>) {
-            Some(Ok(words)) => Ok(Scratch {
-                memory: Memory::Borrowed(words),
-                row: Features::new(),
-            }),
-            _ => Err(short),
-        }
+        let words = words_of(sae).max(memory.len().saturating_sub(7) / 8);
+        Ok(Scratch {
+            memory: Memory::from_bytes(words, memory, "bytes of scratch")?,
+            row: Features::new(),
+        })
     }
 
     /// The parts for one call with this model.
@@ -257,13 +235,57 @@ impl Chain<'_> {
     }
 }
 
-impl Memory<'_> {
-    fn words(&mut self) -> &mut [f64] {
+impl<'m> Memory<'m> {
+    /// So many words, all 0.
+    pub(crate) fn new(words: usize, what: &'static str) -> Result<Self, Error> {
+        let memory = try_zeroed_slice_box(words).map_err(|()| Error::OutOfMemory {
+            what,
+            bytes: (words as u64).saturating_mul(8),
+        })?;
+        Ok(Memory::Owned(memory))
+    }
+
+    /// Bytes that hold so many words at any alignment.
+    pub(crate) fn bytes(words: usize) -> usize {
+        words.saturating_mul(8).saturating_add(7)
+    }
+
+    /// So many words in memory of the caller.
+    pub(crate) fn from_bytes(
+        words: usize,
+        memory: &'m mut [u8],
+        what: &'static str,
+    ) -> Result<Self, Error> {
+        let (needed, found) = (Self::bytes(words), memory.len());
+        let short = Error::Length {
+            what,
+            expected: needed as u64,
+            found: found as u64,
+        };
+        if found < needed {
+            return Err(short);
+        }
+        let skip = memory.as_ptr().align_offset(8);
+        let aligned = memory
+            .get_mut(skip..)
+            .and_then(|rest| rest.get_mut(..words.saturating_mul(8)));
+        match aligned.map(bytemuck::try_cast_slice_mut::<u8, f64>) {
+            Some(Ok(words)) => Ok(Memory::Borrowed(words)),
+            _ => Err(short),
+        }
+    }
+
+    pub(crate) fn words(&mut self) -> &mut [f64] {
         match self {
             Memory::Owned(words) => words,
             Memory::Borrowed(words) => words,
         }
     }
+}
+
+/// Words with which batches of so many rows go through the encoder together.
+fn words_for(sae: &Sae<'_>, rows: usize) -> usize {
+    words_of(sae).saturating_add(sae.batch_words(rows))
 }
 
 /// Words that a model needs: an ensemble those of its hungriest member, and of itself to decode.

@@ -33,7 +33,7 @@ impl Sae<'_> {
     /// Selects from the features of a range that the screen does not rule out.
     pub(crate) fn select_screened<S: Sink>(
         &self,
-        screen: &Screen,
+        screen: &Screen<'_>,
         range: Range<usize>,
         (input, work): (&[f32], &mut Work<'_>),
         selector: &mut Selector<'_>,

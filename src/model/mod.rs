@@ -12,20 +12,25 @@
 //! stay vectors: no matrix is ever multiplied out.
 
 mod activation;
+mod attention;
 mod blocks;
 mod check;
 mod description;
+mod distance;
 mod ensemble;
 mod knobs;
 mod matrix;
 mod screening;
+mod transforms;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
+pub use attention::{Attention, ByParts, HeadNorm, Pairs, Rotary};
 pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
-pub use ensemble::Ensemble;
+pub use ensemble::{Ensemble, Router};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 pub(crate) use screening::{Asked, asked};
+pub use transforms::{Transform, Transforms};
 
 use crate::error::Error;
 use crate::kernels::screen::ScreenKernels;
@@ -95,6 +100,10 @@ pub struct Parts<'a> {
     pub input_sites: usize,
     /// How many sites the output row is made of.
     pub output_sites: usize,
+    /// The attention of a Lorsa, which opens as a [`Lorsa`](crate::Lorsa).
+    pub attention: Option<Attention<'a>>,
+    /// The transforms of a mixture, which opens as a [`Molt`](crate::Molt).
+    pub transforms: Option<Transforms<'a>>,
     /// What `inspect` tells besides the maths.
     pub about: About,
 }
@@ -131,6 +140,8 @@ impl<'a> Parts<'a> {
             skip: None,
             input_sites: 1,
             output_sites: 1,
+            attention: None,
+            transforms: None,
             about: About::default(),
         }
     }
@@ -179,9 +190,11 @@ pub struct Sae<'a> {
     /// Tells models apart, so that a compiled set is not used with another model.
     pub(crate) identity: usize,
     /// Names the features that a row can fire, if the model is prepared and its rule allows it.
-    pub(crate) screen: Option<Screen>,
+    pub(crate) screen: Option<Screen<'a>>,
     /// Of an ensemble.
     pub(crate) members: Vec<Sae<'a>>,
+    /// Of a routed ensemble.
+    pub(crate) router: Option<Router<'a>>,
     description: Description,
 }
 
@@ -192,8 +205,25 @@ impl<'a> Sae<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if a vector or matrix has the wrong size, [`Error::BadValue`] if a vector
-    /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae.
+    /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae,
+    /// [`Error::UnsupportedArchitecture`] for parts with attention or transforms.
     pub fn from_parts(mut parts: Parts<'a>) -> Result<Self, Error> {
+        for (found, what) in [
+            (
+                parts.attention.is_some(),
+                "lorsa, which attends to the rows before: open it as a `Lorsa`",
+            ),
+            (
+                parts.transforms.is_some(),
+                "molt, which decodes by transforms of the row: open it as a `Molt`",
+            ),
+        ] {
+            if found {
+                return Err(Error::UnsupportedArchitecture {
+                    architecture: what.into(),
+                });
+            }
+        }
         parts.tie();
         let (d_sae, d_in) = (parts.encoder.features(), parts.encoder.width());
         let d_out = parts.decoder.width();
@@ -259,6 +289,7 @@ impl<'a> Sae<'a> {
             description: Description::new(&parts, kernels.level()),
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             members: Vec::new(),
+            router: None,
             parts,
             kernels,
             screen: None,
