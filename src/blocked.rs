@@ -582,7 +582,7 @@ impl<'s> Batch<'s> {
                 }
             }
             Fate::On { value, rank } if self.k > 0 => self.rank(row, feature, value, rank),
-            Fate::On { value, .. } if value == 0.0 => {}
+            Fate::On { value: 0.0, .. } => {}
             Fate::On { value, .. } => self.append(row, feature, value),
         }
     }

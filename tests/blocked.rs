@@ -196,8 +196,8 @@ fn judgements_agree_at_every_level_and_nan_keeps() {
         for magnitude in [false, true] {
             let mut expected = [0u64; TILE_ROWS];
             for (r, row) in rows.iter().enumerate() {
-                for i in 0..PANEL_FEATURES {
-                    let product = f64::from(products[r][i]);
+                for (i, &product) in products[r].iter().enumerate() {
+                    let product = f64::from(product);
                     let estimate = bounds.weight[i] * row.step * product + bounds.offset[i];
                     let estimate = if magnitude { estimate.abs() } else { estimate };
                     let margin = bounds.coded[i] * row.coded

@@ -77,8 +77,9 @@ fn widen<const TYPE: u8>(bytes: &[u8], out: &mut [f32]) {
     for (line, out) in lines.iter().zip(out_lines) {
         // SAFETY: the array has the 16 bytes that are read; the load needs no alignment.
         let halves = unsafe { _mm_loadu_si128(line.as_ptr().cast()) };
+        let wide = _mm256_cvtph_ps(halves);
         // SAFETY: the array has the 32 bytes that are written; the store needs no alignment.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(halves)) };
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), wide) };
     }
     for (out, weight) in out_rest.iter_mut().zip(scalar::values::<TYPE>(rest)) {
         *out = weight as f32;
