@@ -381,6 +381,11 @@ impl<'s> Batch<'s> {
     fn load(&mut self, rows: impl RowSource, first: usize, work: &mut Work<'_>) {
         let inputs = self.inputs.chunks_exact_mut(self.d_in).take(self.rows);
         for (row, (input, status)) in inputs.zip(&mut *self.status).enumerate() {
+            if !rows.wanted(first + row) {
+                *status = u32::from(RowStatus::Skipped as u8);
+                input.fill(0.0);
+                continue;
+            }
             let prepared = self.sae.prepare_row(rows, first + row, work);
             if prepared.is_none() {
                 *status = u32::from(RowStatus::NonFinite as u8);
@@ -392,8 +397,22 @@ impl<'s> Batch<'s> {
     }
 
     fn is_encoded(&self, row: usize) -> bool {
-        let ok = u32::from(RowStatus::NonFinite as u8);
-        row < self.live && self.status.get(row).is_some_and(|&status| status != ok)
+        row < self.live
+            && matches!(
+                self.status_of(row),
+                RowStatus::Ok | RowStatus::NanPreActivation
+            )
+    }
+
+    fn status_of(&self, row: usize) -> RowStatus {
+        let status = self.status.get(row).copied().unwrap_or(0);
+        let is = |of: RowStatus| status == u32::from(of as u8);
+        match () {
+            () if is(RowStatus::NonFinite) => RowStatus::NonFinite,
+            () if is(RowStatus::NanPreActivation) => RowStatus::NanPreActivation,
+            () if is(RowStatus::Skipped) => RowStatus::Skipped,
+            () => RowStatus::Ok,
+        }
     }
 
     /// The centre, and the rows as tiles of integers.
@@ -685,12 +704,7 @@ impl<'s> Batch<'s> {
                 sink.take(feature, value, value)?;
                 at = next;
             }
-            let status = self.status.get(row).copied().unwrap_or(0);
-            sink.end(match status {
-                0 => RowStatus::Ok,
-                status if status == u32::from(RowStatus::NonFinite as u8) => RowStatus::NonFinite,
-                _ => RowStatus::NanPreActivation,
-            })?;
+            sink.end(self.status_of(row))?;
         }
         Ok(())
     }

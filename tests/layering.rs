@@ -63,14 +63,15 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &[
             "batch",
             "cross_layer",
+            "fit",
             "importance",
             "lorsa",
             "molt",
             "part",
         ],
         &[
-            "decode", "encode", "error", "features", "kernels", "model", "readout", "rows",
-            "scratch", "select",
+            "decode", "dtype", "encode", "error", "features", "kernels", "model", "readout",
+            "rows", "scratch", "select",
         ],
     ),
     // From a path or bytes to the model: the one place that knows both ends.
