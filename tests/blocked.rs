@@ -502,6 +502,24 @@ fn memory_of_the_caller_decides_how_many_rows_go_together() {
     }
 }
 
+#[test]
+fn rows_that_are_left_out_stay_out() {
+    let sae = model(Activation::Relu, Stored::Columns, true);
+    let values = inputs(&mut Random(17), 60);
+    let rows = Rows::from_f32(&values, D_IN).unwrap();
+    let wanted = |row: usize| row % 3 != 1;
+    let encode = |room: usize| {
+        let mut features = Features::new();
+        let mut scratch = Scratch::for_rows(&sae, room).unwrap();
+        sae.encode_where(rows, &wanted, &mut scratch, &mut features)
+            .unwrap();
+        features
+    };
+    let (found, expected) = (encode(60), encode(1));
+    assert_same(&found, &expected, "chosen rows");
+    assert_eq!(found.row_status()[1], RowStatus::Skipped);
+}
+
 /// Weights that were never checked: a feature whose row holds NaN or infinities.
 #[test]
 fn weights_that_are_not_finite_give_what_rows_alone_give() {
