@@ -9,7 +9,7 @@ use crate::convention::{self, Checkpoint};
 use crate::error::Error;
 use crate::kernels::Level;
 use crate::lorsa::Lorsa;
-use crate::model::{Parts, Sae};
+use crate::model::{Parts, Sae, ScreenOptions};
 use crate::molt::Molt;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -32,6 +32,9 @@ pub struct OpenOptions {
     /// `normalize_activations`, `class`. An error asks for what is missing by its key; a key that
     /// the checkpoint has no use for is an error too.
     pub set: Vec<(String, String)>,
+    /// Which screen [`Sae::prepare`] builds, and whether every encode is checked against the dense
+    /// scan.
+    pub screen: ScreenOptions,
 }
 
 impl OpenOptions {
@@ -53,6 +56,13 @@ impl OpenOptions {
     #[must_use]
     pub fn level(mut self, level: Level) -> Self {
         self.level = Some(level);
+        self
+    }
+
+    /// Options with this screen.
+    #[must_use]
+    pub fn screen(mut self, screen: impl Into<ScreenOptions>) -> Self {
+        self.screen = screen.into();
         self
     }
 
@@ -106,6 +116,7 @@ impl<'a> Sae<'a> {
         if check_weights {
             sae.check_weights()?;
         }
+        sae.set_screen_options(options.screen);
         if let Some(level) = options.level {
             sae = sae.with_level(level)?;
         }

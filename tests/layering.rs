@@ -13,7 +13,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     // Leaves.
     (&["kernels"], &[]),
     (&["error", "dtype"], &[]),
-    (&["bytes"], &["error"]),
+    (&["bytes", "json"], &["error"]),
     (&["tensor"], &["bytes", "dtype", "error"]),
     (&["rows", "rows_mut"], &["dtype", "error"]),
     (&["features"], &["error"]),
@@ -24,7 +24,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &["bytes", "dtype", "error", "mmap", "tensor"],
     ),
     // Which rows of an encoder can matter for a row: numbers in, candidates out.
-    (&["screen"], &["bytes", "error", "kernels"]),
+    (&["screen"], &["bytes", "error", "kernels", "mmap"]),
     // The model; knows no file and no publisher.
     (
         &["model"],
@@ -54,8 +54,16 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (
         &["steer"],
         &[
-            "decode", "encode", "error", "features", "kernels", "model", "readout", "rows",
+            "decode", "encode", "error", "features", "json", "kernels", "model", "readout", "rows",
             "rows_mut", "scratch", "select",
+        ],
+    ),
+    // What is counted and watched; gives the statistics and lists that plans refer to.
+    (
+        &["monitor"],
+        &[
+            "decode", "error", "features", "json", "kernels", "model", "readout", "rows",
+            "scratch", "steer",
         ],
     ),
     // What is built on those.

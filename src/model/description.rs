@@ -1,6 +1,7 @@
 //! What `inspect` tells about a model.
 
-use super::{Activation, Hook, HookPoint, Matrix, Parts};
+use super::screening;
+use super::{Activation, Hook, HookPoint, Matrix, Parts, ScreenInfo, ScreenOptions};
 use crate::kernels::Level;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -122,16 +123,18 @@ impl MatrixInfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PrepareCost {
-    /// Whether there is anything to prepare.
+    /// Whether there is any matrix to copy.
     pub needed: bool,
-    /// Bytes held in memory afterwards, beyond the map.
+    /// Bytes of the copies that are held in memory afterwards, beyond the map.
     pub bytes: u64,
+    /// Bytes of the screen that would be built, as far as the rule alone lets expect; 0 for none.
+    pub screen_bytes: u64,
     /// Bytes read and as many written, once.
     pub reads: u64,
 }
 
 impl PrepareCost {
-    pub(crate) fn new(parts: &Parts<'_>) -> Self {
+    pub(crate) fn new(parts: &Parts<'_>, screen: &ScreenOptions) -> Self {
         let columns = |matrix: &Matrix<'_>| matrix.column_bytes() as u64;
         let bytes = match parts.activation {
             Activation::Pursuit(_) => columns(&parts.decoder),
@@ -140,6 +143,7 @@ impl PrepareCost {
         PrepareCost {
             needed: bytes > 0,
             bytes,
+            screen_bytes: screening::bytes(parts, screen),
             reads: bytes,
         }
     }
@@ -192,6 +196,8 @@ pub struct Description {
     pub bytes_read_at_open: u64,
     /// What preparing would cost.
     pub prepare: PrepareCost,
+    /// The screen that encoding reads, or why there is none.
+    pub screen: ScreenInfo,
     /// Bytes of a pack with the same dtypes, without screen.
     pub pack_bytes: u64,
     /// The files it came from.
@@ -207,7 +213,12 @@ pub struct Description {
 }
 
 impl Description {
-    pub(crate) fn new(parts: &Parts<'_>, level: Level) -> Self {
+    pub(crate) fn new(
+        parts: &Parts<'_>,
+        level: Level,
+        options: &ScreenOptions,
+        screen: ScreenInfo,
+    ) -> Self {
         let about = &parts.about;
         let skip = parts.skip.as_ref();
         let gate = parts.glu.as_ref().map(|glu| &glu.matrix);
@@ -244,7 +255,8 @@ impl Description {
                 State::Prepared
             },
             bytes_read_at_open: about.bytes_read,
-            prepare: PrepareCost::new(parts),
+            prepare: PrepareCost::new(parts, options),
+            screen,
             pack_bytes: weights + vectors as u64 * 4,
             files: about.files.clone(),
             ignored_keys: about.ignored_keys.clone(),
@@ -316,6 +328,7 @@ impl Description {
                 cost.time_class().into()
             },
         ));
+        lines.push(("screen", self.screen.text()));
         lines.push((
             "packing",
             alloc::format!("would write {} bytes", self.pack_bytes),
@@ -357,7 +370,15 @@ impl Description {
                 "first_position": self.site.first_position,
             },
             "state": self.state.name(), "bytes_read_at_open": self.bytes_read_at_open,
+            "screen": {
+                "kind": self.screen.kind, "why": self.screen.why, "bits": self.screen.bits,
+                "more_bits": self.screen.more_bits, "whitened": self.screen.whitened,
+                "bytes_held": self.screen.bytes_held, "bytes_read": self.screen.bytes_read,
+                "seed": alloc::format!("{:016x}", self.screen.seed),
+                "delta_exponent": self.screen.delta_exponent, "text": self.screen.text(),
+            },
             "prepare": {"needed": self.prepare.needed, "bytes": self.prepare.bytes,
+                        "screen_bytes": self.prepare.screen_bytes,
                         "time_class": self.prepare.time_class()},
             "pack_bytes": self.pack_bytes, "files": self.files,
             "ignored_keys": self.ignored_keys, "ignored_tensors": self.ignored_tensors,

@@ -60,7 +60,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     output::check(&args.output, &[&args.model.path, &args.rows])?;
     let mut sae = args.model.open()?;
-    if args.prepare && sae.prepare_cost().needed {
+    if args.prepare {
         sae = while_waiting("preparing", || sae.prepare())?;
     }
     let file = RowsFile::open(&args.rows, sae.d_in())?;

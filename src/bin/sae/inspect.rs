@@ -2,15 +2,19 @@
 
 use crate::failure::Failure;
 use crate::model::ModelArgs;
+use crate::progress::while_waiting;
+use crate::rows::RowsFile;
 use crate::style::{Style, bytes, count, fit, wrap};
 use sae::Description;
 use sae::model::MatrixInfo;
 use std::io::Write;
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
   sae inspect gemma-scope/layer_12/width_16k/average_l0_82/params.npz
   sae inspect CHECKPOINT --check full
+  sae inspect CHECKPOINT --rows ROWS.npy      (which screen is chosen, measured on these rows)
   sae inspect CHECKPOINT --json | jq .d_sae";
 
 /// Show what a checkpoint holds, and what opening and preparing it cost.
@@ -23,13 +27,30 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
+    /// Prepare the weights first, to see which screen is chosen, and why
+    #[arg(long)]
+    prepare: bool,
+
+    /// Rows to choose the screen by (.npy); prepares too
+    #[arg(long, value_name = "ROWS")]
+    rows: Option<PathBuf>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
-    let sae = args.model.open()?;
+    let mut sae = args.model.open()?;
+    match &args.rows {
+        Some(path) => {
+            let file = RowsFile::open(path, sae.d_in())?;
+            let rows = file.rows()?;
+            sae = while_waiting("preparing", || sae.prepare_with(rows))?;
+        }
+        None if args.prepare => sae = while_waiting("preparing", || sae.prepare())?,
+        None => {}
+    }
     let description = sae.description();
     if args.json {
         writeln!(out, "{:#}", description.to_json())?;
@@ -189,11 +210,48 @@ fn cost(it: &Description) -> Vec<Line> {
         );
         lines.push(("preparing", held));
     }
+    lines.push(("screen", screen(it)));
     lines.push((
         "packing",
         format!("a file of about {}", bytes(it.pack_bytes)),
     ));
     lines
+}
+
+/// What is read instead of the encoder, or what would be.
+fn screen(it: &Description) -> String {
+    let screen = &it.screen;
+    let would = it.prepare.screen_bytes;
+    if screen.bits == 0 {
+        return match screen.why.as_str() {
+            "not prepared" if would > 0 => {
+                format!("none: not prepared; preparing would hold {}", bytes(would))
+            }
+            "not prepared" => "none: not prepared; preparing would build none".into(),
+            why => format!("none: {why}"),
+        };
+    }
+    let more = match screen.more_bits {
+        0 => String::new(),
+        more => format!(" and {more} more for survivors"),
+    };
+    let dither = match screen.delta_exponent {
+        0 => String::new(),
+        delta => format!(", seed {:016x}, delta 2^-{delta}", screen.seed),
+    };
+    let basis = if screen.whitened {
+        ", in the basis of its Gram matrix"
+    } else {
+        ""
+    };
+    format!(
+        "{}, {} bits{more}{basis}{dither}; holds {}, reads {} a row; {}",
+        screen.kind,
+        screen.bits,
+        bytes(screen.bytes_held),
+        bytes(screen.bytes_read),
+        screen.why
+    )
 }
 
 fn remarks(it: &Description) -> Vec<Line> {

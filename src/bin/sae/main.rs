@@ -7,9 +7,11 @@
 mod demo;
 mod encode;
 mod failure;
+mod html_report;
 mod inspect;
 mod levels;
 mod model;
+mod monitor;
 mod output;
 mod progress;
 mod readout;
@@ -51,6 +53,8 @@ enum Command {
     Encode(encode::Args),
     Readout(readout::Args),
     Steer(steer::Args),
+    Monitor(monitor::Args),
+    Report(html_report::Args),
     Levels(levels::Args),
     Demo(demo::Args),
 }
@@ -64,6 +68,8 @@ fn main() -> ExitCode {
         Command::Encode(args) => encode::run(args),
         Command::Readout(args) => readout::run(args, style, out),
         Command::Steer(args) => steer::run(args, style, out),
+        Command::Monitor(args) => monitor::run(args, style, out),
+        Command::Report(args) => html_report::run(args, out),
         Command::Levels(args) => levels::run(args, style, out),
         Command::Demo(args) => demo::run(args, style, out),
     };
