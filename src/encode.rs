@@ -91,8 +91,9 @@ impl Sae<'_> {
             }
             return Ok(());
         }
+        let done = self.encode_blocks(rows, &(0..self.d_sae()), scratch, features)?;
         let mut work = scratch.split(self)?;
-        for row in 0..rows.count() {
+        for row in done..rows.count() {
             let status = if !rows.wanted(row) {
                 RowStatus::Skipped
             } else {

@@ -53,6 +53,7 @@ extern crate alloc;
 extern crate std;
 
 mod batch;
+mod blocked;
 pub mod bytes;
 pub mod container;
 pub mod control_vector;

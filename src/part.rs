@@ -59,6 +59,14 @@ impl Sink for Part {
         });
         Ok(())
     }
+
+    fn end(&mut self, status: RowStatus) -> Result<(), Error> {
+        reserve(&mut self.ends, 1)?;
+        reserve(&mut self.status, 1)?;
+        self.ends.push(self.entries.len());
+        self.status.push(status);
+        Ok(())
+    }
 }
 
 impl Part {
@@ -94,14 +102,6 @@ impl Part {
         self.status.clear();
         self.norms.clear();
         self.entries.clear();
-    }
-
-    fn end_row(&mut self, status: RowStatus) -> Result<(), Error> {
-        reserve(&mut self.ends, 1)?;
-        reserve(&mut self.status, 1)?;
-        self.ends.push(self.entries.len());
-        self.status.push(status);
-        Ok(())
     }
 
     fn row(&self, row: usize) -> &[Entry] {
@@ -182,7 +182,8 @@ impl Sae<'_> {
         part: &mut Part,
     ) -> Result<(), Error> {
         let first = range.start == 0 && !range.is_empty();
-        for row in 0..rows.rows() {
+        let done = self.encode_blocks(rows, range, scratch, part)?;
+        for row in done..rows.rows() {
             let status = match &self.parts.activation {
                 Activation::Ensemble(_) | Activation::Pursuit(_) if !first => RowStatus::Ok,
                 Activation::Ensemble(kind) => {
@@ -210,7 +211,7 @@ impl Sae<'_> {
                     }
                 }
             };
-            part.end_row(status)?;
+            part.end(status)?;
         }
         Ok(())
     }

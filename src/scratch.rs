@@ -8,13 +8,17 @@ use crate::model::Sae;
 use crate::pursuit;
 use crate::screened;
 use crate::select::candidate_room;
-use alloc::vec::Vec;
+use alloc::boxed::Box;
+use bytemuck::allocation::try_zeroed_slice_box;
 
 /// Rows of the encoder whose products are formed before they are selected from.
 pub(crate) const ROW_BLOCK: usize = 256;
 
 /// Work space for one thread and one model (or any smaller one). Owned, or in memory of the
 /// caller.
+///
+/// With room for several rows, [`Sae::encode`] takes them through the encoder together. The result
+/// has the same bits; how many rows go together depends on the memory, and rows beyond follow.
 #[derive(Debug)]
 pub struct Scratch<'m> {
     memory: Memory<'m>,
@@ -25,7 +29,7 @@ pub struct Scratch<'m> {
 /// Words of work space.
 #[derive(Debug)]
 pub(crate) enum Memory<'m> {
-    Owned(Vec<f64>),
+    Owned(Box<[f64]>),
     Borrowed(&'m mut [f64]),
 }
 
@@ -123,34 +127,54 @@ pub(crate) struct Work<'s> {
     pub(crate) pursuit: &'s mut [f64],
     /// What the screen needs, if the model has one and the scratch was made for it.
     pub(crate) screen: Option<screened::Work<'s>>,
+    /// What is left, for batches.
+    pub(crate) rest: &'s mut [f64],
 }
 
 impl Scratch<'static> {
-    /// Work space for this model.
+    /// Work space for this model, with room for batches of 512 rows (fewer where those would need
+    /// more than 64 MB). Memory that no batch uses is reserved but not touched, which on most
+    /// systems means that it is not held.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new(sae: &Sae<'_>) -> Result<Self, Error> {
+        Self::for_rows(sae, sae.default_rows())
+    }
+
+    /// Work space for this model, with room for batches of so many rows. With one row it is as
+    /// small as it can be.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn for_rows(sae: &Sae<'_>, rows: usize) -> Result<Self, Error> {
         Ok(Scratch {
-            memory: Memory::new(words_of(sae), "scratch")?,
+            memory: Memory::new(words_for(sae, rows), "scratch")?,
             row: Features::new(),
         })
     }
 }
 
 impl<'m> Scratch<'m> {
-    /// Bytes that [`Scratch::from_memory`] needs for this model.
+    /// Bytes that [`Scratch::from_memory`] needs for this model, with room for one row.
     pub fn bytes_required(sae: &Sae<'_>) -> usize {
-        Memory::bytes(words_of(sae))
+        Self::bytes_for_rows(sae, 1)
     }
 
-    /// Work space in memory of the caller, of any alignment.
+    /// Bytes with which batches of so many rows go through the encoder together.
+    pub fn bytes_for_rows(sae: &Sae<'_>, rows: usize) -> usize {
+        Memory::bytes(words_for(sae, rows))
+    }
+
+    /// Work space in memory of the caller, of any alignment. What is more than
+    /// [`Scratch::bytes_required`] is used for batches.
     ///
     /// # Errors
     /// [`Error::Length`] if there are fewer than [`Scratch::bytes_required`] bytes.
     pub fn from_memory(sae: &Sae<'_>, memory: &'m mut [u8]) -> Result<Self, Error> {
+        let words = words_of(sae).max(memory.len().saturating_sub(7) / 8);
         Ok(Scratch {
-            memory: Memory::from_bytes(words_of(sae), memory, "bytes of scratch")?,
+            memory: Memory::from_bytes(words, memory, "bytes of scratch")?,
             row: Features::new(),
         })
     }
@@ -214,14 +238,10 @@ impl Chain<'_> {
 impl<'m> Memory<'m> {
     /// So many words, all 0.
     pub(crate) fn new(words: usize, what: &'static str) -> Result<Self, Error> {
-        let mut memory = Vec::new();
-        memory
-            .try_reserve_exact(words)
-            .map_err(|_| Error::OutOfMemory {
-                what,
-                bytes: (words as u64).saturating_mul(8),
-            })?;
-        memory.resize(words, 0.0);
+        let memory = try_zeroed_slice_box(words).map_err(|()| Error::OutOfMemory {
+            what,
+            bytes: (words as u64).saturating_mul(8),
+        })?;
         Ok(Memory::Owned(memory))
     }
 
@@ -263,6 +283,11 @@ impl<'m> Memory<'m> {
     }
 }
 
+/// Words with which batches of so many rows go through the encoder together.
+fn words_for(sae: &Sae<'_>, rows: usize) -> usize {
+    words_of(sae).saturating_add(sae.batch_words(rows))
+}
+
 /// Words that a model needs: an ensemble those of its hungriest member, and of itself to decode.
 fn words_of(sae: &Sae<'_>) -> usize {
     let members = sae.members().iter().map(|member| Sizes::of(member).total());
@@ -292,7 +317,7 @@ fn cut<'s>(words: &'s mut [f64], sae: &Sae<'_>) -> Result<Work<'s>, Error> {
     };
     let raw = take(sizes.raw)?;
     let input: &mut [f32] = bytemuck::cast_slice_mut(take(sizes.input)?);
-    Ok(Work {
+    let mut work = Work {
         raw,
         input: input.get_mut(..sae.d_in()).unwrap_or(&mut []),
         sums: take(sizes.sums)?,
@@ -309,5 +334,8 @@ fn cut<'s>(words: &'s mut [f64], sae: &Sae<'_>) -> Result<Work<'s>, Error> {
             }),
             _ => None,
         },
-    })
+        rest: &mut [],
+    };
+    work.rest = rest;
+    Ok(work)
 }

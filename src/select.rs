@@ -26,6 +26,9 @@ pub(crate) fn candidate_room(parts: &Parts<'_>) -> usize {
 pub(crate) trait Sink {
     /// A feature of the row at hand, with the rank that it was selected by.
     fn take(&mut self, feature: u32, value: f32, rank: f32) -> Result<(), Error>;
+
+    /// Ends the row at hand.
+    fn end(&mut self, status: RowStatus) -> Result<(), Error>;
 }
 
 impl Sink for Features {
@@ -35,6 +38,10 @@ impl Sink for Features {
             true => Ok(()),
             false => self.push(feature, value),
         }
+    }
+
+    fn end(&mut self, status: RowStatus) -> Result<(), Error> {
+        self.end_row(status)
     }
 }
 

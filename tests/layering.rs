@@ -38,8 +38,8 @@ const TABLE: &[(&[&str], &[&str])] = &[
     // What is done with rows and features.
     (
         &[
-            "encode", "ensemble", "select", "screened", "pursuit", "decode", "readout", "scratch",
-            "sites",
+            "blocked", "encode", "ensemble", "select", "screened", "pursuit", "decode", "readout",
+            "scratch", "sites",
         ],
         &[
             "dtype", "error", "features", "kernels", "model", "rows", "screen",

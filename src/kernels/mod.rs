@@ -49,6 +49,7 @@ compile_error!("without SSE2 an f64 sum is not rounded to f64, and results would
 mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512;
+pub mod blocked;
 mod detect;
 #[cfg(all(
     target_arch = "aarch64",

@@ -235,72 +235,86 @@ fn why_none(parts: &Parts<'_>) -> Option<&'static str> {
     }
 }
 
-fn rules(parts: &Parts<'_>) -> Option<OwnedRules> {
+/// What is asked of one feature: its rank is `scale * S + bias`, before it is rounded to f32, and
+/// it is not selected if that is below the threshold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) scale: f64,
+    pub(crate) bias: f64,
+    /// Minus infinity for rules that rank.
+    pub(crate) threshold: f32,
+}
+
+/// What a rule asks of a feature, or `None` for a rule that cannot tell from a bound on one feature
+/// that it is not selected.
+pub(crate) fn asked(parts: &Parts<'_>, i: usize) -> Option<Asked> {
     if why_none(parts).is_some() {
         return None;
     }
-    let features = parts.encoder.features();
-    let weight = |i: usize| parts.rank_weight.as_ref().map_or(1.0, |w| w[i]);
-    let bias = |i: usize| parts.bias.as_ref().map_or(0.0, |b| b[i]);
-    let scale = |i: usize| parts.scale.as_ref().map_or(1.0, |s| s[i]);
-    let ranked = OwnedRules {
-        scale: Some((0..features).map(|i| weight(i) * scale(i)).collect()),
-        bias: Some((0..features).map(|i| weight(i) * bias(i)).collect()),
-        threshold: None,
+    let weight = parts.rank_weight.as_ref().map_or(1.0, |w| w[i]);
+    let bias = parts.bias.as_ref().map_or(0.0, |b| b[i]);
+    let scale = parts.scale.as_ref().map_or(1.0, |s| s[i]);
+    let ranked = |threshold| Asked {
+        scale: weight * scale,
+        bias: weight * bias,
+        threshold,
     };
     match &parts.activation {
-        Activation::Relu | Activation::TanhRelu => Some(OwnedRules {
-            scale: parts.scale.clone(),
-            bias: parts.bias.clone(),
-            threshold: Some((0..features).map(|_| 0.0).collect()),
+        Activation::Relu | Activation::TanhRelu => Some(Asked {
+            scale,
+            bias,
+            threshold: 0.0,
         }),
         Activation::JumpRelu {
             threshold,
             relu,
             inclusive,
         } => {
-            let least = |i: usize| {
-                let threshold = match inclusive {
-                    true => threshold.of(i).next_down(),
-                    false => threshold.of(i),
-                };
-                // `pre > 0` and a positive weight make a rank above zero.
-                match *relu && weight(i) > 0.0 {
-                    true => threshold.max(0.0),
-                    false => threshold,
-                }
+            let threshold = match inclusive {
+                true => threshold.of(i).next_down(),
+                false => threshold.of(i),
             };
-            Some(OwnedRules {
-                threshold: Some((0..features).map(least).collect()),
-                ..ranked
+            // `pre > 0` and a positive weight make a rank above zero.
+            Some(ranked(match *relu && weight > 0.0 {
+                true => threshold.max(0.0),
+                false => threshold,
+            }))
+        }
+        // S > -gate_bias, and scale S > -bias: the quotient is raised by more than the rounding
+        // of the product and of the division can take away.
+        Activation::Gated { gate_bias } => {
+            let gate = gate_bias[i];
+            Some(Asked {
+                scale: 1.0,
+                bias: match scale > 0.0 {
+                    true => {
+                        let quotient = bias / scale;
+                        gate.min(quotient + quotient.abs() * 1e-15)
+                    }
+                    false => gate,
+                },
+                threshold: 0.0,
             })
         }
-        Activation::Gated { gate_bias } => Some(OwnedRules {
-            // S > -gate_bias, and scale S > -bias: the quotient is raised by more than the rounding
-            // of the product and of the division can take away.
-            scale: None,
-            bias: Some(
-                gate_bias
-                    .iter()
-                    .enumerate()
-                    .map(|(i, &gate)| match scale(i) > 0.0 {
-                        true => {
-                            let quotient = bias(i) / scale(i);
-                            gate.min(quotient + quotient.abs() * 1e-15)
-                        }
-                        false => gate,
-                    })
-                    .collect(),
-            ),
-            threshold: Some((0..features).map(|_| 0.0).collect()),
-        }),
-        Activation::TopK { .. } => Some(ranked),
+        Activation::TopK { .. } => Some(ranked(f32::NEG_INFINITY)),
         Activation::LeakyRelu { .. }
         | Activation::GroupTopK { .. }
         | Activation::TopAfa
         | Activation::Pursuit(_)
         | Activation::Ensemble(_) => None,
     }
+}
+
+/// The same for all features, where a screen can be built.
+fn rules(parts: &Parts<'_>) -> Option<OwnedRules> {
+    asked(parts, 0)?;
+    let all = || (0..parts.encoder.features()).filter_map(|i| asked(parts, i));
+    let ranks = matches!(parts.activation, Activation::TopK { .. });
+    Some(OwnedRules {
+        scale: Some(all().map(|asked| asked.scale).collect()),
+        bias: Some(all().map(|asked| asked.bias).collect()),
+        threshold: (!ranks).then(|| all().map(|asked| asked.threshold).collect()),
+    })
 }
 
 impl EncoderRows for Matrix<'_> {

@@ -1,0 +1,978 @@
+//! Encoding in batches: many rows against the mapped weights, in 16-bit integers, with a bound on
+//! what they leave out; features that the bound does not rule out are computed exactly (D1). So a
+//! batch has the bits of its rows alone, whatever its size.
+//!
+//! The weights are read where they are, in either orientation, 64 features at a time: quantised into
+//! a panel (`kernels::blocked`), multiplied with all rows of the batch, judged, and forgotten.
+//! Nothing of size rows x d_sae is ever written. Rules that can tell from a bound on one feature
+//! that it is not selected (ReLU, JumpReLU, Gated, TopK) are encoded so; LeakyReLU, TopK in groups,
+//! top-AFA, pursuits, ensembles, gated linear units, distances and encoders made of blocks take one
+//! row at a time.
+//!
+//! # What is bounded
+//!
+//! Feature `i` has weights `w` (f32, f16 or bf16 values), `x'` is a prepared row (f32 values); the
+//! library forms, in f64, `S = dot(w, x')`, `p = fl(fl(scale S) + bias)` and ranks or compares
+//! `round32(p)`. Let `c` be the mean of the batch's rows rounded to f32 (any finite vector would
+//! do), and `y = round32(x' - c)`.
+//!
+//! *Integers.* `w_j = a (q_j + r_j)` and `y_j = h (z_j + e_j)` with `q`, `z` the nearest integers
+//! and `a`, `h` powers of two, the smallest that keep every integer within 32,767 and give
+//!
+//! ```text
+//! |w| / a + sqrt(d) / 2 <= 46,340        |y| / h + sqrt(d) / 2 <= 46,340
+//! ```
+//!
+//! (`|.|` is the Euclidean norm.) Then `|q|` and `|z|`, at most `|w| / a + |r|` and `|y| / h + |e|`
+//! with `|r|, |e| <= sqrt(d) / 2`, are at most 46,340, so `I = sum_j q_j z_j` fits an i32 by the
+//! Cauchy-Schwarz inequality, and sums that wrap on the way give it exactly in any order.
+//!
+//! # Theorem
+//!
+//! With `w . c` the computed exact product (D1) of the feature and `c`, for every finite row
+//!
+//! ```text
+//! | p - (scale a h I + (scale (w . c) + bias)) |  <=  Q T + R U + B
+//!
+//! Q = |scale| a (|w| / a + |r|)      T = h |e| + 2^-24 |y| + eta (|y| + h |e| + |c|)
+//! R = |scale| a |r|                  U = |y| + h |e|
+//! B = 4e-15 |bias| + 1e-290          eta = (d / 16 + 64) 2.3e-16
+//! ```
+//!
+//! *Proof.* Write `u = 2^-53`. In real arithmetic, with `y = h (z + e)`,
+//!
+//! ```text
+//! w . x' = w . c + w . y + w . (x' - c - y)      |w . (x' - c - y)| <= 2^-24 |w| |y| (1 + 2^-23)
+//! w . y  = a h I + a h q . e + a r . y           |a h q . e| <= a |q| h |e|,  |a r . y| <= a |r| |y|
+//! ```
+//!
+//! by the Cauchy-Schwarz inequality in each line: `y` is one rounding of `x' - c` to f32, whose
+//! error is at most `2^-24 |x' - c|`, element by element (a difference below the normal numbers is
+//! exact); and `|w| <= Q / |scale|`, `a |q| <= Q / |scale|`. That is `T` without its last term, and `R U`.
+//!
+//! What is left is f64 rounding. D1: `|S - w . x'| <= (d / 16 + 5) u (1 + 1e-12) |w| |x'|` with
+//! `|x'| <= (|y| + |c|) (1 + 2^-23)`, and the same for `w . c` with `|c|`. Forming `p` adds at most
+//! `2.1 u (|scale S| + |bias|)`, and rank weights (which multiply scale and bias here, `p` there)
+//! `4 u` times the same. Forming the estimate and the margin, in `kernels::blocked`, adds at most
+//! `4 u` times `|scale| a h |I|`, `|scale (w . c)|`, `|bias|`, and the margin itself. All but the
+//! bias's are below `30 u Q (|y| + h |e| + |c|)`, as `h |I| a |scale| <= Q h |z|` and `h |z| <= |y| +
+//! h |e|`; with D1's they are below `eta Q (|y| + h |e| + |c|)`, since 2.3e-16 is over `2 u` and 64
+//! over `30 + 2 * 5`. The bias's are below 20 u, and 4e-15 is over 36 u.
+//!
+//! *Norms.* `|w|` and `|y|` come from sums of squares in f64, `|r|` and `|e|` from sums in f32 over
+//! 16 lanes; the products `w_j / a` are exact (a power of two), as are the remainders, except where
+//! they fall below the normal numbers of f32, by at most 2^-150 each. A sum of `n` terms in 16
+//! lanes errs by at most `n / 16 + 6` roundings, relative, as no term is negative. So norms are
+//! multiplied by `1 + 1e-9`, or by `1 + (d / 16 + 16) 1.2e-7` and raised by 1e-15 units. The last
+//! four relative errors `2^-23`, `1e-12`, `(1 + 2^-23)` and the like are covered by a factor of
+//! `1 + 1e-6` on `T` and `U`. ∎
+//!
+//! *Range.* A feature or a row whose weights or norms are not finite, or too large for a step,
+//! gets bounds of NaN or infinity, and is kept: comparisons are written so. An overflow of an f64
+//! on the way does the same. `pre` that overflows f32 is above no finite bound either, since `p` is
+//! bounded before it is rounded.
+//!
+//! *TopK.* Panels come in ascending order, and every row keeps the k best of the exact ranks so
+//! far. A feature whose bound is below the worst of those cannot be among the k best of all; one
+//! that is equal is computed. A bound is compared as f64, a rank is an f32, and rounding is
+//! monotone: `p <= bound < rank` gives `round32(p) <= rank`, and equality is no matter, because the
+//! feature with the lower index wins it and came before.
+
+use crate::encode::RowSource;
+use crate::error::Error;
+use crate::features::RowStatus;
+use crate::kernels::WeightType;
+use crate::kernels::blocked::{
+    BlockedKernels, COLUMN_FEATURES, LARGEST, LARGEST_NORM, PANEL_FEATURES, PanelBounds, Products,
+    TILE_ROWS, TileRow,
+};
+use crate::model::{Activation, Asked, Layout, Rank, Sae, asked};
+use crate::scratch::{Scratch, Work};
+use crate::select::{Chosen, Fate, Sink, judge, rank_key, rank_of};
+use core::ops::Range;
+
+/// Rows that [`crate::Scratch::new`] has room for: enough that quantising the weights, once for
+/// all of them, is a small part.
+const BATCH_ROWS: usize = 512;
+
+/// How much that may be, in f64 units: 64 MB.
+const MOST_WORDS: usize = 8 << 20;
+
+/// Features that a row may have on average before the batch is cut in two.
+const ROW_FEATURES: usize = 256;
+
+/// The widest rows: `sqrt(d) / 2` stays small beside [`LARGEST_NORM`].
+const WIDEST: usize = 1 << 24;
+
+/// Exact products that wait for their weights and inputs to be fetched.
+const QUEUE: usize = 4;
+
+/// No entry of the pool.
+const NONE: u32 = u32::MAX;
+
+impl Sae<'_> {
+    /// Whether the rule and the encoder allow batches.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.parts.encoder.layout() != Layout::Blocks
+            && self.d_in() <= WIDEST
+            && asked(&self.parts, 0).is_some()
+    }
+
+    /// Scratch, in f64 units, that batches of this many rows need besides that of one row.
+    pub(crate) fn batch_words(&self, rows: usize) -> usize {
+        match self.is_blocked() && rows > 1 {
+            true => Sizes::of(self).total(rows),
+            false => 0,
+        }
+    }
+
+    /// Rows of a batch that [`crate::Scratch::new`] makes room for.
+    pub(crate) fn default_rows(&self) -> usize {
+        match self.is_blocked() {
+            true => Sizes::of(self).rows(MOST_WORDS).clamp(1, BATCH_ROWS),
+            false => 1,
+        }
+    }
+
+    /// How many of `rows` rows are best encoded at once in this much scratch; 0 for one at a time.
+    fn rows_at_once(&self, rows: usize, words: usize) -> usize {
+        if !self.is_blocked() {
+            return 0;
+        }
+        let room = Sizes::of(self).rows(words);
+        // Batches of the same size, none of them a small rest.
+        rows.div_ceil(rows.div_ceil(room.max(1)).max(1)).min(room)
+    }
+
+    /// Encodes the features of a range in batches, as far as batches pay, and says how many rows
+    /// that were.
+    pub(crate) fn encode_blocks<S: Sink>(
+        &self,
+        rows: impl RowSource,
+        range: &Range<usize>,
+        scratch: &mut Scratch<'_>,
+        sink: &mut S,
+    ) -> Result<usize, Error> {
+        if self.screen_options().check && self.screen.is_some() {
+            // Each row is then compared with the dense scan.
+            return Ok(0);
+        }
+        let (mut done, mut most) = (0, usize::MAX);
+        while done < rows.count() {
+            let mut work = scratch.split(self)?;
+            let left = rows.count() - done;
+            let count = self.rows_at_once(left, work.rest.len()).min(most);
+            if count < self.least_rows() {
+                break;
+            }
+            let block = (done, count);
+            let encoded = self.encode_block(rows, block, range.clone(), &mut work, sink)?;
+            if encoded < count {
+                // The next ones have about as many features.
+                most = encoded;
+            }
+            done += encoded;
+        }
+        Ok(done)
+    }
+
+    /// Rows from which a batch is faster than one row at a time.
+    fn least_rows(&self) -> usize {
+        match self.screen {
+            None => 3,
+            Some(_) => 24,
+        }
+    }
+
+    /// Encodes as many of the rows `first .. first + count` as the scratch holds the features of, at
+    /// least one, and says how many.
+    fn encode_block<S: Sink>(
+        &self,
+        rows: impl RowSource,
+        (first, count): (usize, usize),
+        range: Range<usize>,
+        work: &mut Work<'_>,
+        sink: &mut S,
+    ) -> Result<usize, Error> {
+        let words = core::mem::take(&mut work.rest);
+        let Some(mut batch) = Batch::cut(self, words, count) else {
+            return Ok(0);
+        };
+        batch.load(rows, first, work);
+        batch.quantise_rows();
+        for first in range.clone().step_by(PANEL_FEATURES) {
+            let features = PANEL_FEATURES.min(range.end - first);
+            batch.run_panel(first, features);
+        }
+        batch.give(sink)?;
+        Ok(batch.live)
+    }
+}
+
+/// Sizes of the buffers.
+#[derive(Clone, Copy)]
+struct Sizes {
+    d_in: usize,
+    /// Inputs, padded to pairs.
+    padded: usize,
+    /// Bytes of a panel's rows, if they have to be copied out of columns.
+    copied: usize,
+    /// Entries of TopK's heaps, for each row.
+    best: usize,
+    /// The smallest pool: one row with every feature.
+    d_sae: usize,
+}
+
+impl Sizes {
+    fn of(sae: &Sae<'_>) -> Self {
+        let encoder = &sae.parts.encoder;
+        Sizes {
+            d_in: sae.d_in(),
+            padded: sae.d_in().next_multiple_of(2),
+            copied: match encoder.layout() {
+                Layout::Columns => PANEL_FEATURES * sae.d_in() * encoder.weight_type().size(),
+                _ => 0,
+            },
+            best: match sae.parts.activation {
+                Activation::TopK { k, .. } => k,
+                _ => 0,
+            },
+            d_sae: sae.d_sae(),
+        }
+    }
+
+    /// Entries of the pool of features.
+    fn pool(&self, rows: usize) -> usize {
+        match self.best {
+            0 => {
+                let most = self.d_sae.saturating_add(rows.saturating_mul(ROW_FEATURES));
+                most.min(NONE as usize)
+            }
+            _ => 0,
+        }
+    }
+
+    /// What does not depend on the number of rows, in f64 units: alignment, panel, a column before
+    /// it is interleaved, a row in f32, the centre, the copied rows.
+    fn fixed(&self) -> usize {
+        let panel = (PANEL_FEATURES * self.padded).div_ceil(4);
+        let column = (COLUMN_FEATURES * self.padded).div_ceil(4);
+        let vectors = 2 * self.d_in.div_ceil(2);
+        8 + panel + column + vectors + self.copied.div_ceil(8)
+    }
+
+    /// What a tile of rows needs: inputs, integers, numbers, heaps; status, live flags and links.
+    fn tile(&self) -> usize {
+        let row = self.d_in.div_ceil(2) + 4 + 2 * self.best + 1;
+        TILE_ROWS * row + (TILE_ROWS * self.padded).div_ceil(4) + 3 * TILE_ROWS
+    }
+
+    fn total(&self, rows: usize) -> usize {
+        let tiles = rows.div_ceil(TILE_ROWS);
+        let pool = self.pool(tiles * TILE_ROWS).saturating_mul(3).div_ceil(2);
+        let tiles = tiles.saturating_mul(self.tile());
+        self.fixed().saturating_add(tiles).saturating_add(pool)
+    }
+
+    /// The most rows that this much scratch is enough for.
+    fn rows(&self, words: usize) -> usize {
+        let pool = match self.best {
+            0 => TILE_ROWS * ROW_FEATURES * 3 / 2,
+            _ => 0,
+        };
+        let one = self.total(TILE_ROWS);
+        match words.checked_sub(one) {
+            None => 0,
+            // One word less for the halves that are rounded up.
+            Some(rest) => (1 + rest.saturating_sub(1) / (self.tile() + pool)) * TILE_ROWS,
+        }
+    }
+}
+
+/// Cuts memory into parts.
+struct Cut<'w>(&'w mut [f64]);
+
+impl<'w> Cut<'w> {
+    fn words(&mut self, len: usize) -> Option<&'w mut [f64]> {
+        let (part, rest) = core::mem::take(&mut self.0).split_at_mut_checked(len)?;
+        self.0 = rest;
+        Some(part)
+    }
+
+    /// `len` elements of a type whose size divides that of f64.
+    fn take<T: bytemuck::Pod>(&mut self, len: usize) -> Option<&'w mut [T]> {
+        let words = (len * size_of::<T>()).div_ceil(8);
+        bytemuck::cast_slice_mut(self.words(words)?).get_mut(..len)
+    }
+}
+
+/// The work space of one batch.
+struct Batch<'s> {
+    sae: &'s Sae<'s>,
+    kernels: &'static BlockedKernels,
+    rows: usize,
+    /// Rows whose features are still collected; the others wait for the next batch.
+    live: usize,
+    d_in: usize,
+    padded: usize,
+    /// The prepared rows, `[rows, d_in]`.
+    inputs: &'s mut [f32],
+    /// The tiles.
+    tiles: &'s mut [i16],
+    /// For each row, a [`TileRow`].
+    numbers: &'s mut [[f64; 4]],
+    status: &'s mut [u32],
+    /// TopK: how many of the row's best there are. Other rules: the row's last entry in the pool.
+    tails: &'s mut [u32],
+    /// Other rules: the row's first entry.
+    heads: &'s mut [u32],
+    /// TopK: the best of each row, a heap with the worst at the root.
+    heaps: &'s mut [[u64; 2]],
+    k: usize,
+    /// Other rules: index, value and next entry.
+    pool: &'s mut [[u32; 3]],
+    used: usize,
+    /// The first entry of those that were given back.
+    free: u32,
+    /// The mean of the rows, and its norm.
+    centre: &'s mut [f32],
+    centre_norm: f64,
+    line: &'s mut [f32],
+    column: &'s mut [i16],
+    panel: &'s mut [i16],
+    copied: &'s mut [u8],
+}
+
+impl<'s> Batch<'s> {
+    fn cut(sae: &'s Sae<'s>, words: &'s mut [f64], rows: usize) -> Option<Self> {
+        let sizes = Sizes::of(sae);
+        let tiled = rows.next_multiple_of(TILE_ROWS);
+        // Panels in whole cache lines.
+        let skip = words.as_ptr().align_offset(64).min(8);
+        let mut cut = Cut(words.get_mut(skip..)?);
+        let batch = Batch {
+            sae,
+            kernels: BlockedKernels::for_level(sae.level()),
+            rows,
+            live: rows,
+            d_in: sizes.d_in,
+            padded: sizes.padded,
+            panel: cut.take(PANEL_FEATURES * sizes.padded)?,
+            column: cut.take(COLUMN_FEATURES * sizes.padded)?,
+            tiles: cut.take(tiled * sizes.padded)?,
+            inputs: cut.take(tiled * sizes.d_in)?,
+            numbers: cut.words(4 * tiled)?.as_chunks_mut().0,
+            heaps: cut.take::<u64>(2 * tiled * sizes.best)?.as_chunks_mut().0,
+            k: sizes.best,
+            status: cut.take(tiled)?,
+            tails: cut.take(tiled)?,
+            heads: cut.take(tiled)?,
+            centre: cut.take(sizes.d_in)?,
+            centre_norm: 0.0,
+            line: cut.take(sizes.d_in)?,
+            copied: cut.take(sizes.copied)?,
+            pool: cut.take::<u32>(3 * sizes.pool(tiled))?.as_chunks_mut().0,
+            used: 0,
+            free: NONE,
+        };
+        batch.status.fill(0);
+        batch.heads.fill(NONE);
+        batch.tails.fill(if batch.k > 0 { 0 } else { NONE });
+        Some(batch)
+    }
+
+    /// Prepares the rows `first ..`.
+    fn load(&mut self, rows: impl RowSource, first: usize, work: &mut Work<'_>) {
+        let inputs = self.inputs.chunks_exact_mut(self.d_in).take(self.rows);
+        for (row, (input, status)) in inputs.zip(&mut *self.status).enumerate() {
+            if !rows.wanted(first + row) {
+                *status = u32::from(RowStatus::Skipped as u8);
+                input.fill(0.0);
+                continue;
+            }
+            let prepared = self.sae.prepare_row(rows, first + row, work);
+            if prepared.is_none() {
+                *status = u32::from(RowStatus::NonFinite as u8);
+                input.fill(0.0);
+            } else if let Some(from) = work.input.get(..self.d_in) {
+                input.copy_from_slice(from);
+            }
+        }
+    }
+
+    fn is_encoded(&self, row: usize) -> bool {
+        row < self.live
+            && matches!(
+                self.status_of(row),
+                RowStatus::Ok | RowStatus::NanPreActivation
+            )
+    }
+
+    fn status_of(&self, row: usize) -> RowStatus {
+        let status = self.status.get(row).copied().unwrap_or(0);
+        let is = |of: RowStatus| status == u32::from(of as u8);
+        match () {
+            () if is(RowStatus::NonFinite) => RowStatus::NonFinite,
+            () if is(RowStatus::NanPreActivation) => RowStatus::NanPreActivation,
+            () if is(RowStatus::Skipped) => RowStatus::Skipped,
+            () => RowStatus::Ok,
+        }
+    }
+
+    /// The centre, and the rows as tiles of integers.
+    fn quantise_rows(&mut self) {
+        let finite = (0..self.rows).filter(|&row| self.is_encoded(row)).count();
+        let share = 1.0 / finite.max(1) as f32;
+        self.centre.fill(0.0);
+        // Shares, so that no sum overflows; rows that are not finite are zeros.
+        for input in self.inputs.chunks_exact(self.d_in).take(self.rows) {
+            for (centre, value) in self.centre.iter_mut().zip(input) {
+                *centre += value * share;
+            }
+        }
+        self.centre_norm = norm_up(self.kernels.measure(self.centre)[0]);
+        if !self.centre_norm.is_finite() {
+            self.centre.fill(0.0);
+            self.centre_norm = 0.0;
+        }
+        let floor = match self.sae.parts.activation {
+            Activation::TopK {
+                rank: Rank::Value,
+                relu: true,
+                ..
+            } => 0.0,
+            _ => f64::NEG_INFINITY,
+        };
+        let tiles = self.tiles.chunks_exact_mut(TILE_ROWS * self.padded);
+        for (t, tile) in tiles.enumerate() {
+            let column = self.column.get_mut(..tile.len()).unwrap_or(&mut []);
+            column.fill(0);
+            for (r, integers) in column.chunks_exact_mut(self.padded).enumerate() {
+                let row = t * TILE_ROWS + r;
+                let mut numbers = TileRow {
+                    floor,
+                    ..TileRow::default()
+                };
+                let input = self.inputs.get(row * self.d_in..(row + 1) * self.d_in);
+                if let (true, Some(input)) = (row < self.rows, input) {
+                    for ((y, x), c) in self.line.iter_mut().zip(input).zip(&*self.centre) {
+                        *y = x - c;
+                    }
+                    let coded = quantise(self.kernels, self.line, integers);
+                    numbers = row_numbers(&coded, self.centre_norm, self.d_in, floor);
+                }
+                if let Some(to) = self.numbers.get_mut(row) {
+                    *to = [numbers.step, numbers.coded, numbers.spread, numbers.floor];
+                }
+            }
+            self.kernels.interleave_tile(column, tile);
+        }
+    }
+
+    /// Meets the features `first .. first + features` with all rows.
+    fn run_panel(&mut self, first: usize, features: usize) {
+        let sae = self.sae;
+        let encoder = &sae.parts.encoder;
+        let (ty, bytes) = (encoder.weight_type(), encoder.bytes_from(first));
+        let row_bytes = self.d_in * ty.size();
+        let copied: &mut [u8] = core::mem::take(&mut self.copied);
+        let (weights, stride): (&[u8], usize) = match encoder.layout() {
+            Layout::Columns => {
+                let to = copied.get_mut(..features * row_bytes).unwrap_or(&mut []);
+                let from = encoder.stride_bytes();
+                self.kernels.transpose(ty, bytes, from, features, to);
+                (to, row_bytes)
+            }
+            _ => (bytes, encoder.stride_bytes()),
+        };
+        let row = |i: usize| {
+            weights
+                .get(i * stride..i * stride + row_bytes)
+                .unwrap_or(&[])
+        };
+
+        let mut bounds = PanelBounds::EMPTY;
+        if let Some(offsets) = bounds.offset.get_mut(..features) {
+            sae.kernels
+                .dot_rows(ty, weights, stride, self.centre, offsets);
+        }
+        let columns = self.panel.chunks_exact_mut(COLUMN_FEATURES * self.padded);
+        for (c, column) in columns.enumerate() {
+            self.column.fill(0);
+            for (r, integers) in self.column.chunks_exact_mut(self.padded).enumerate() {
+                let i = c * COLUMN_FEATURES + r;
+                if i >= features {
+                    break;
+                }
+                self.kernels.widen(ty, row(i), self.line);
+                let coded = quantise(self.kernels, self.line, integers);
+                // `is_blocked` looked.
+                let Some(asked) = asked(&sae.parts, first + i) else {
+                    continue;
+                };
+                let product = bounds.offset[i];
+                set_feature(&mut bounds, i, &asked, &coded, product);
+            }
+            self.kernels.interleave_column(self.column, column);
+        }
+
+        let magnitude = matches!(
+            sae.parts.activation,
+            Activation::TopK {
+                rank: Rank::Magnitude,
+                ..
+            }
+        );
+        let wanted = u64::MAX >> (PANEL_FEATURES - features);
+        let mut products: Products = [[0; PANEL_FEATURES]; TILE_ROWS];
+        let (mut queue, mut queued) = ([(0, 0); QUEUE], 0);
+        for tile in 0..self.live.div_ceil(TILE_ROWS) {
+            let at = tile * TILE_ROWS * self.padded;
+            let integers = self.tiles.get(at..at + TILE_ROWS * self.padded);
+            self.kernels
+                .multiply(self.panel, integers.unwrap_or(&[]), &mut products);
+            let mut numbers = [TileRow::default(); TILE_ROWS];
+            let of_tile = self.numbers.iter().skip(tile * TILE_ROWS);
+            for (to, &[step, coded, spread, floor]) in numbers.iter_mut().zip(of_tile) {
+                *to = TileRow {
+                    step,
+                    coded,
+                    spread,
+                    floor,
+                };
+            }
+            let kept = self.kernels.keep(&products, &numbers, &bounds, magnitude);
+            for (r, kept) in kept.into_iter().enumerate() {
+                let to = tile * TILE_ROWS + r;
+                if !self.is_encoded(to) {
+                    continue;
+                }
+                let mut kept = kept & wanted;
+                while kept != 0 {
+                    let i = kept.trailing_zeros() as usize;
+                    kept &= kept - 1;
+                    // Both are fetched while others before them are computed.
+                    let input = self.inputs.get(to * self.d_in..(to + 1) * self.d_in);
+                    self.kernels.prefetch(row(i));
+                    self.kernels
+                        .prefetch(bytemuck::cast_slice(input.unwrap_or(&[])));
+                    if queued == queue.len() {
+                        self.exact(ty, first, &queue[..1], row);
+                        queue.rotate_left(1);
+                        queued -= 1;
+                    }
+                    queue[queued] = (to, i);
+                    queued += 1;
+                }
+            }
+        }
+        self.exact(ty, first, &queue[..queued], row);
+        self.copied = copied;
+    }
+
+    /// Computes features of the panel that starts with feature `first` for rows, exactly.
+    fn exact<'w>(
+        &mut self,
+        ty: WeightType,
+        first: usize,
+        queue: &[(usize, usize)],
+        weights: impl Fn(usize) -> &'w [u8],
+    ) {
+        for &(row, i) in queue {
+            let input = self.inputs.get(row * self.d_in..(row + 1) * self.d_in);
+            let (weights, mut product) = (weights(i), [0.0]);
+            self.sae.kernels.dot_rows(
+                ty,
+                weights,
+                weights.len(),
+                input.unwrap_or(&[]),
+                &mut product,
+            );
+            let fate = judge(&self.sae.parts, first + i, product[0]);
+            if self.is_encoded(row) {
+                self.take(row, (first + i) as u32, fate);
+            }
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, row: usize, feature: u32, fate: Fate) {
+        match fate {
+            Fate::Off => {}
+            Fate::Nan => {
+                if let Some(status) = self.status.get_mut(row) {
+                    *status = u32::from(RowStatus::NanPreActivation as u8);
+                }
+            }
+            Fate::On { value, rank } if self.k > 0 => self.rank(row, feature, value, rank),
+            Fate::On { value: 0.0, .. } => {}
+            Fate::On { value, .. } => self.append(row, feature, value),
+        }
+    }
+
+    /// Offers a candidate to the row's k best.
+    fn rank(&mut self, row: usize, feature: u32, value: f32, rank: f32) {
+        let entry = [rank_key(rank, feature), u64::from(value.to_bits())];
+        let k = self.k;
+        let heap = self.heaps.get_mut(row * k..(row + 1) * k);
+        let (Some(heap), Some(count), Some(numbers)) =
+            (heap, self.tails.get_mut(row), self.numbers.get_mut(row))
+        else {
+            return;
+        };
+        let taken = *count as usize;
+        if taken < k {
+            heap[taken] = entry;
+            *count += 1;
+            sift_up(heap, taken);
+        } else if entry[0] > heap[0][0] {
+            heap[0] = entry;
+            sift_down(heap);
+        }
+        if *count as usize == k {
+            numbers[3] = numbers[3].max(f64::from(rank_of(heap[0][0])));
+        }
+    }
+
+    /// Appends a feature to the row's.
+    fn append(&mut self, row: usize, feature: u32, value: f32) {
+        let mut place = self.place();
+        while place == NONE {
+            // One row always fits: the pool holds every feature of the model.
+            if self.live <= 1 {
+                return;
+            }
+            self.live = self.live.div_ceil(2);
+            for row in self.live..self.rows {
+                self.release(row);
+            }
+            if row >= self.live {
+                return;
+            }
+            place = self.place();
+        }
+        let entry = [feature, value.to_bits(), NONE];
+        if let Some(to) = self.pool.get_mut(place as usize) {
+            *to = entry;
+        }
+        let (Some(tail), Some(head)) = (self.tails.get_mut(row), self.heads.get_mut(row)) else {
+            return;
+        };
+        match self.pool.get_mut(*tail as usize) {
+            Some(last) => last[2] = place,
+            None => *head = place,
+        }
+        *tail = place;
+    }
+
+    /// A free place in the pool, or [`NONE`].
+    fn place(&mut self) -> u32 {
+        if let Some(entry) = self.pool.get(self.free as usize) {
+            let place = self.free;
+            self.free = entry[2];
+            return place;
+        }
+        if self.used < self.pool.len() {
+            self.used += 1;
+            return (self.used - 1) as u32;
+        }
+        NONE
+    }
+
+    /// Gives the row's entries back.
+    fn release(&mut self, row: usize) {
+        let (Some(tail), Some(head)) = (self.tails.get_mut(row), self.heads.get_mut(row)) else {
+            return;
+        };
+        if let Some(last) = self.pool.get_mut(*tail as usize) {
+            last[2] = self.free;
+            self.free = *head;
+        }
+        (*head, *tail) = (NONE, NONE);
+    }
+
+    /// Hands the live rows on, in order.
+    fn give<S: Sink>(&mut self, sink: &mut S) -> Result<(), Error> {
+        for row in 0..self.live {
+            if self.k > 0 {
+                let count = self.tails.get(row).map_or(0, |&count| count as usize);
+                let heap = self.heaps.get_mut(row * self.k..row * self.k + count);
+                Chosen::of(heap.unwrap_or(&mut [])).give(sink)?;
+            }
+            let mut at = match self.k {
+                0 => self.heads.get(row).copied().unwrap_or(NONE),
+                _ => NONE,
+            };
+            while let Some(&[feature, value, next]) = self.pool.get(at as usize) {
+                let value = f32::from_bits(value);
+                sink.take(feature, value, value)?;
+                at = next;
+            }
+            sink.end(self.status_of(row))?;
+        }
+        Ok(())
+    }
+}
+
+/// The theorem's `h`, `T` and `U`.
+fn row_numbers(coded: &Coded, centre_norm: f64, d_in: usize, floor: f64) -> TileRow {
+    let eta = (d_in as f64 / 16.0 + 64.0) * 2.3e-16;
+    let both = coded.norm + coded.residual;
+    let rounded = coded.residual + coded.norm * (0.5 * f64::from(f32::EPSILON));
+    TileRow {
+        step: coded.step,
+        coded: (rounded + eta * (both + centre_norm)) * (1.0 + 1e-6),
+        spread: both * (1.0 + 1e-6),
+        floor,
+    }
+}
+
+/// The theorem's `scale a`, `scale (w . c) + bias`, `Q`, `R` and `B` of a feature whose product
+/// with the centre is given.
+fn set_feature(bounds: &mut PanelBounds, i: usize, asked: &Asked, coded: &Coded, product: f64) {
+    let size = asked.scale.abs();
+    bounds.weight[i] = asked.scale * coded.step;
+    bounds.offset[i] = asked.scale * product + asked.bias;
+    bounds.coded[i] = size * (coded.norm + coded.residual);
+    bounds.residual[i] = size * coded.residual;
+    bounds.slack[i] = 4e-15 * asked.bias.abs() + 1e-290;
+    bounds.threshold[i] = f64::from(asked.threshold);
+}
+
+/// What [`quantise`] found out: upper bounds of norms, in the units of the values.
+struct Coded {
+    step: f64,
+    norm: f64,
+    residual: f64,
+}
+
+/// Values as integers. Where no step fits, the integers are zeros and the norms infinite.
+fn quantise(kernels: &BlockedKernels, values: &[f32], integers: &mut [i16]) -> Coded {
+    let d = values.len() as f64;
+    let [squares, largest] = kernels.measure(values);
+    let norm = norm_up(squares);
+    let room = LARGEST_NORM - 1.0 - 0.5 * libm::sqrt(d);
+    let needed = (norm / room).max(largest / f64::from(LARGEST));
+    // The smallest power of two that is not below; small values need no smaller step than 2^-100,
+    // and 2^125 has a reciprocal that is a normal f32.
+    let exponent = match needed > 0.0 {
+        true => i32::max(exponent_above(needed), -100),
+        false => -100,
+    };
+    if !norm.is_finite() || exponent > 125 {
+        integers.fill(0);
+        return Coded {
+            step: 0.0,
+            norm: f64::INFINITY,
+            residual: f64::INFINITY,
+        };
+    }
+    let step = power_of_two(exponent);
+    let squares = kernels.quantise(values, power_of_two(-exponent) as f32, integers);
+    let lanes = 1.0 + (d / 16.0 + 16.0) * 1.2e-7;
+    Coded {
+        step,
+        norm,
+        residual: (libm::sqrt(squares * lanes) * (1.0 + 1e-12) + 1e-15) * step,
+    }
+}
+
+/// An upper bound of the root of a sum of squares.
+fn norm_up(squares: f64) -> f64 {
+    libm::sqrt(squares * (1.0 + 1e-9))
+}
+
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((1023 + exponent) as u64) << 52)
+}
+
+/// The exponent of the smallest power of two that is not below a positive, normal number.
+fn exponent_above(value: f64) -> i32 {
+    let bits = value.to_bits();
+    let exponent = (bits >> 52) as i32 - 1023;
+    exponent + i32::from(bits << 12 != 0)
+}
+
+/// Moves the last entry of a heap, the smallest at its root, to its place.
+fn sift_up(heap: &mut [[u64; 2]], mut at: usize) {
+    while at > 0 {
+        let parent = (at - 1) / 2;
+        if heap[parent][0] <= heap[at][0] {
+            return;
+        }
+        heap.swap(parent, at);
+        at = parent;
+    }
+}
+
+/// Moves the root to its place.
+fn sift_down(heap: &mut [[u64; 2]]) {
+    let mut at = 0;
+    loop {
+        let left = 2 * at + 1;
+        if left >= heap.len() {
+            return;
+        }
+        let right = left + 1;
+        let child = match right < heap.len() && heap[right][0] < heap[left][0] {
+            true => right,
+            false => left,
+        };
+        if heap[at][0] <= heap[child][0] {
+            return;
+        }
+        heap.swap(at, child);
+        at = child;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Kernels;
+    use alloc::vec::Vec;
+
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        /// From -1 to 1.
+        fn value(&mut self) -> f64 {
+            (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+        }
+    }
+
+    /// `|p - estimate| / margin` for one feature, one row and a centre.
+    fn error_to_bound(weights: &[f32], x: &[f32], centre: &[f32], asked: &Asked) -> f64 {
+        let kernels = BlockedKernels::for_level(crate::Level::best());
+        let exact = |x: &[f32]| {
+            let (bytes, mut out) = (bytemuck::cast_slice(weights), [0.0]);
+            Kernels::best().dot_rows(WeightType::F32, bytes, 0, x, &mut out);
+            out[0]
+        };
+        let d = x.len();
+        let y: Vec<f32> = x.iter().zip(centre).map(|(x, c)| x - c).collect();
+        let (mut q, mut z) = (alloc::vec![0; d], alloc::vec![0; d]);
+        let (feature, row) = (
+            quantise(kernels, weights, &mut q),
+            quantise(kernels, &y, &mut z),
+        );
+        let integer: i64 = q
+            .iter()
+            .zip(&z)
+            .map(|(q, z)| i64::from(*q) * i64::from(*z))
+            .sum();
+        let integer = i32::try_from(integer).expect("the product fits");
+        let mut bounds = PanelBounds::EMPTY;
+        set_feature(&mut bounds, 0, asked, &feature, exact(centre));
+        let centre_norm = norm_up(kernels.measure(centre)[0]);
+        let row = row_numbers(&row, centre_norm, d, 0.0);
+        let estimate = bounds.weight[0] * row.step * f64::from(integer) + bounds.offset[0];
+        let margin =
+            bounds.coded[0] * row.coded + bounds.residual[0] * row.spread + bounds.slack[0];
+        let p = asked.scale * exact(x) + asked.bias;
+        (p - estimate).abs() / margin
+    }
+
+    /// Hill climbing on weights and rows, from starts of all kinds: the error stays below the
+    /// bound, and comes near it, so that the bound is not merely loose.
+    #[test]
+    fn no_search_finds_an_error_above_the_bound() {
+        let mut random = Random(0x1234_5678_9abc_def1);
+        let mut worst = 0f64;
+        for case in 0..120 {
+            let d = [1, 2, 3, 7, 16, 33, 64, 200][case % 8];
+            let size = [1.0, 1e-30, 1e30, 1e-3, 1e-42][case / 8 % 5];
+            let spread = |random: &mut Random| match case / 40 {
+                0 => random.value(),
+                1 => random.value().powi(15),
+                _ => (random.value() * 4.0).round() * 0.25 + 1e-5,
+            };
+            let mut weights: Vec<f32> = (0..d)
+                .map(|_| (spread(&mut random) * size) as f32)
+                .collect();
+            let mut x: Vec<f32> = (0..d).map(|_| spread(&mut random) as f32).collect();
+            let centre: Vec<f32> = (0..d)
+                .map(|_| (random.value() * [0.0, 1.0, 1e4][case % 3]) as f32)
+                .collect();
+            for (x, c) in x.iter_mut().zip(&centre) {
+                *x += c;
+            }
+            let asked = Asked {
+                scale: [1.0, -3.0, 1e-8][case % 3],
+                bias: [0.0, 0.7, -1e9][case / 3 % 3],
+                threshold: 0.0,
+            };
+            let mut best = error_to_bound(&weights, &x, &centre, &asked);
+            for _ in 0..400 {
+                let (mut w, mut z) = (weights.clone(), x.clone());
+                let at = (random.next() % d as u64) as usize;
+                let factor = 1.0 + random.value() * [1e-4, 1e-2, 1.0][random.next() as usize % 3];
+                match random.next() % 2 {
+                    0 => w[at] = (f64::from(w[at]) * factor) as f32,
+                    _ => z[at] = (f64::from(z[at]) * factor) as f32,
+                }
+                let found = error_to_bound(&w, &z, &centre, &asked);
+                assert!(found <= 1.0, "{found}: {w:?} {z:?}");
+                if found >= best {
+                    (best, weights, x) = (found, w, z);
+                }
+            }
+            worst = worst.max(best);
+        }
+        assert!(worst > 0.5, "{worst}");
+    }
+
+    #[test]
+    fn steps_leave_room_for_the_product() {
+        let kernels = BlockedKernels::for_level(crate::Level::best());
+        let mut random = Random(99);
+        for case in 0..200 {
+            let d = 1 + (random.next() % 3000) as usize;
+            let size = libm::exp2((case as f64 - 100.0) * 1.2);
+            let values: Vec<f32> = (0..d).map(|_| (random.value() * size) as f32).collect();
+            let mut integers = alloc::vec![0i16; d];
+            let coded = quantise(kernels, &values, &mut integers);
+            let squares: i64 = integers.iter().map(|&q| i64::from(q) * i64::from(q)).sum();
+            assert!(squares < 1 << 31, "{squares}");
+            assert!(integers.iter().all(|&q| q > i16::MIN));
+            let left = values.iter().zip(&integers);
+            let left: f64 = left
+                .map(|(v, q)| libm::pow(f64::from(*v) - f64::from(*q) * coded.step, 2.0))
+                .sum();
+            assert!(libm::sqrt(left) <= coded.residual, "{size} {left}");
+        }
+        for bad in [f32::NAN, f32::INFINITY] {
+            let coded = quantise(kernels, &[1.0, bad], &mut [0; 2]);
+            assert!(coded.norm == f64::INFINITY && coded.step == 0.0);
+        }
+    }
+
+    #[test]
+    fn heaps_keep_the_best() {
+        let mut random = Random(5);
+        for k in [1, 2, 3, 10, 31] {
+            let mut heap = alloc::vec![[0u64; 2]; k];
+            let mut all: Vec<u64> = (0..100).map(|_| random.next() >> 40).collect();
+            for (taken, &key) in all.iter().enumerate() {
+                if taken < k {
+                    heap[taken] = [key, 0];
+                    sift_up(&mut heap, taken);
+                } else if key > heap[0][0] {
+                    heap[0] = [key, 0];
+                    sift_down(&mut heap);
+                }
+            }
+            all.sort_unstable_by(|a, b| b.cmp(a));
+            let mut kept: Vec<u64> = heap.iter().map(|entry| entry[0]).collect();
+            kept.sort_unstable_by(|a, b| b.cmp(a));
+            assert_eq!(kept, all[..k]);
+        }
+    }
+}
