@@ -39,6 +39,7 @@
 //! |---|---|
 //! | `std` (default) | paths, memory maps, npz |
 //! | `torch`, `gzip`, `yaml` | torch files; gzipped files; YAML side-cars |
+//! | `pack` | writing packs; reading them needs no feature |
 //! | `cli` | the `sae` tool, with all of the above |
 //!
 //! Without `std` the crate is `no_std` + `alloc` and models come from bytes. A feature adds API;
@@ -70,6 +71,8 @@ pub mod kernels;
 pub mod mmap;
 pub mod model;
 mod open;
+#[cfg(feature = "pack")]
+pub mod pack;
 mod pursuit;
 mod readout;
 pub mod rows;
@@ -78,8 +81,10 @@ mod scratch;
 pub mod screen;
 mod screened;
 mod select;
+mod self_test;
 pub mod steer;
 pub mod tensor;
+pub mod verify;
 
 pub use batch::{BatchRule, BatchSpace};
 pub use cross_layer::LayerStream;

@@ -65,6 +65,13 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "select",
         ],
     ),
+    // Whether a packed model gives what it gave when it was written.
+    (
+        &["self_test"],
+        &[
+            "decode", "encode", "error", "features", "model", "rows", "scratch", "tensor",
+        ],
+    ),
     // From a path or bytes to the model: the one place that knows both ends.
     (
         &["open"],
@@ -76,6 +83,37 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "kernels",
             "mmap",
             "model",
+            "self_test",
+        ],
+    ),
+    // Whether a model is whole, and reads these rows.
+    (
+        &["verify"],
+        &[
+            "decode",
+            "encode",
+            "error",
+            "features",
+            "model",
+            "rows",
+            "scratch",
+            "self_test",
+        ],
+    ),
+    // And back: from a model to a file.
+    (
+        &["pack"],
+        &[
+            "container",
+            "convention",
+            "dtype",
+            "error",
+            "kernels",
+            "mmap",
+            "model",
+            "open",
+            "rows",
+            "self_test",
         ],
     ),
 ];

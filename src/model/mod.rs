@@ -13,11 +13,13 @@
 
 mod activation;
 mod blocks;
+pub(crate) mod canonical;
 mod check;
 mod description;
 mod ensemble;
 mod knobs;
 mod matrix;
+mod packed;
 mod screening;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
@@ -25,6 +27,8 @@ pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use ensemble::Ensemble;
 pub use matrix::{FeatureAxis, Layout, Matrix};
+pub(crate) use packed::{Checksum, Packed, SelfTest};
+pub use packed::{PackInfo, SourceFile};
 
 use crate::error::Error;
 use crate::kernels::screen::ScreenKernels;
@@ -154,6 +158,8 @@ pub struct About {
     pub architecture: String,
     /// Where the rows come from and what a host must do to them.
     pub site: Site,
+    /// Mean number of features that fire on a row, as its publisher states it.
+    pub l0: Option<f64>,
     /// Config keys that no publisher's code reads at inference.
     pub ignored_keys: Vec<String>,
     /// Integer and bool tensors that nobody reads.
@@ -164,6 +170,8 @@ pub struct About {
     pub bytes_read: u64,
     /// The files it came from.
     pub files: Vec<String>,
+    /// Of a model from a pack: where the pack comes from.
+    pub pack: Option<PackInfo>,
 }
 
 /// A sparse autoencoder (or transcoder), ready to encode, decode and read out. Immutable, shared
@@ -181,6 +189,8 @@ pub struct Sae<'a> {
     pub(crate) screen: Option<Screen>,
     /// Of an ensemble.
     pub(crate) members: Vec<Sae<'a>>,
+    /// Of a model from a pack.
+    pub(crate) packed: Packed<'a>,
     description: Description,
 }
 
@@ -258,6 +268,7 @@ impl<'a> Sae<'a> {
             description: Description::new(&parts, kernels.level()),
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             members: Vec::new(),
+            packed: Packed::default(),
             parts,
             kernels,
             screen: None,

@@ -44,7 +44,8 @@ enum CheckArg {
 }
 
 impl ModelArgs {
-    pub(crate) fn open(&self) -> Result<Sae<'static>, Failure> {
+    /// How to open, with more settings than were given.
+    pub(crate) fn options(&self, more: &[(String, String)]) -> OpenOptions {
         let mut options = OpenOptions::default();
         options.check = match self.check {
             CheckArg::Quick => Check::Quick,
@@ -53,6 +54,22 @@ impl ModelArgs {
         options.strict = self.strict;
         options.level = self.level.level;
         options.set.clone_from(&self.set);
+        options.set.extend_from_slice(more);
+        options
+    }
+
+    pub(crate) fn open(&self) -> Result<Sae<'static>, Failure> {
+        let options = self.options(&[]);
+        let open = || Sae::open(&self.path, &options);
+        Ok(while_waiting("opening the checkpoint", open)?)
+    }
+}
+
+impl ModelArgs {
+    /// Opens without comparing checksums that [`Sae::verify`] compares.
+    pub(crate) fn open_unchecked(&self) -> Result<Sae<'static>, Failure> {
+        let mut options = self.options(&[]);
+        options.check = Check::Vectors;
         let open = || Sae::open(&self.path, &options);
         Ok(while_waiting("opening the checkpoint", open)?)
     }
