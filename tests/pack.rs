@@ -919,6 +919,9 @@ refused! {
     with_a_huge_block_place: blocks(), |d| {
         d.set("sae.w_enc.first_features", GgufValue::U64s(vec![0, u64::MAX]));
     } => InvalidValue, "inside";
+    with_a_huge_width: blocks(), |d| {
+        d.set("sae.w_enc.width", GgufValue::U64(1 << 31));
+    } => Limit, "width of `w_enc`";
     with_fewer_places_than_blocks: blocks(), |d| {
         d.set("sae.w_enc.first_features", GgufValue::U64s(vec![0]));
     } => Malformed, "1 first features";

@@ -149,33 +149,20 @@ fn what_was_given_is_in_the_pack() {
 fn narrowing_is_said_and_shown() {
     let folder = folder("narrow");
     let out = path(&folder, "small.gguf");
-    let arguments = [
-        "pack",
-        &demo(),
-        "-o",
-        &out,
-        "--encoder",
-        "bf16",
-        "--decoder",
-        "f16",
-    ];
-    let said = stdout(&arguments);
+    let source = fixture("saelens_topk");
+    let narrow = ["--encoder", "bf16", "--decoder", "f16"];
+    let said = stdout(&[&["pack", &source, "-o", &out][..], &narrow].concat());
     assert!(said.contains("lossy: w_enc F32 to BF16: "), "{said}");
     assert!(said.contains("lossy: w_dec F32 to F16: "), "{said}");
     let shown = stdout(&["inspect", &out]);
     assert!(shown.contains("lossy: w_enc: F32 to BF16"), "{shown}");
     assert!(shown.contains("lossy: w_dec: F32 to F16"), "{shown}");
-    assert!(
-        fs::metadata(&out).unwrap().len()
-            < fs::metadata(demo() + "/sae_weights.safetensors")
-                .unwrap()
-                .len()
-    );
     stdout(&["verify", &out]);
     // The rows of the self-test can be real ones.
-    let said = stdout(&["pack", &demo(), "-o", &out, "--rows", &demo_rows()]);
+    let rows = format!("{source}/inputs.npy");
+    let said = stdout(&["pack", &source, "-o", &out, "--rows", &rows]);
     assert!(said.contains("self-test: 8 rows"), "{said}");
-    let output = run(&["pack", &demo(), "-o", &out, "--encoder", "q4_0"]);
+    let output = run(&["pack", &source, "-o", &out, "--encoder", "q4_0"]);
     assert_eq!(
         output.status.code(),
         Some(2),
@@ -413,7 +400,8 @@ fn a_checkpoint_of_1_2_gb_packs_within_256_mb() {
 fn the_gguf_package_lists_it() {
     let folder = folder("gguf_py");
     let out = path(&folder, "demo.gguf");
-    stdout(&["pack", &demo(), "-o", &out, "--decoder", "bf16"]);
+    let source = fixture("saelens_topk");
+    stdout(&["pack", &source, "-o", &out, "--decoder", "bf16"]);
     let script = r#"
 import sys, gguf
 reader = gguf.GGUFReader(sys.argv[1])

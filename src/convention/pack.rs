@@ -61,6 +61,9 @@ pub(crate) const ARCHITECTURE: &str = "sae";
 pub(crate) const VERSION: u32 = 1;
 /// The key of the checksums.
 pub(crate) const CRC32: &str = "sae.crc32";
+/// Longest row of a matrix in blocks. Its zeros are in no file, so no file's size bounds it; what
+/// encoding works in grows with it.
+pub const MAX_BLOCKS_WIDTH: usize = 1 << 22;
 /// The tensors of the self-test.
 pub(crate) const SELF_TEST: [&str; 5] = [
     "self_test.rows",
@@ -334,6 +337,13 @@ fn matrix<'a>(
             )));
         }
     };
+    if width > MAX_BLOCKS_WIDTH {
+        return Err(Error::Limit {
+            what: alloc::format!("width of `{name}`"),
+            limit: MAX_BLOCKS_WIDTH as u64,
+            found: width as u64,
+        });
+    }
     if features.len() != columns.len() {
         return Err(malformed(alloc::format!(
             "`{name}`: {} first features, {} first columns",
