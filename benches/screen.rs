@@ -150,6 +150,7 @@ fn main() {
                     whiten,
                     centre,
                     seed: None,
+                    delta_exponent: 64,
                     refine,
                 };
                 let build = Instant::now();

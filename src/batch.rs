@@ -197,21 +197,28 @@ impl Sae<'_> {
         };
         let mut status = RowStatus::Ok;
         let (sums, gates, lanes) = (&mut *work.sums, &mut *work.gates, &mut *work.lanes);
-        self.for_products(work.input, sums, gates, lanes, |first, sums, gates| {
-            for (i, &sum) in sums.iter().enumerate() {
-                let gate = gates.get(i).copied().unwrap_or(0.0);
-                match judge_by(&RULE, &self.parts, first + i, sum, gate) {
-                    Fate::Off => {}
-                    Fate::Nan => status = RowStatus::NanPreActivation,
-                    Fate::On { value, rank } => chosen.offer(Entry {
-                        key: rank_key(rank, (first + i) as u32),
-                        row,
-                        value,
-                    }),
+        self.for_products(
+            0..self.d_sae(),
+            work.input,
+            sums,
+            gates,
+            lanes,
+            |first, sums, gates| {
+                for (i, &sum) in sums.iter().enumerate() {
+                    let gate = gates.get(i).copied().unwrap_or(0.0);
+                    match judge_by(&RULE, &self.parts, first + i, sum, gate) {
+                        Fate::Off => {}
+                        Fate::Nan => status = RowStatus::NanPreActivation,
+                        Fate::On { value, rank } => chosen.offer(Entry {
+                            key: rank_key(rank, (first + i) as u32),
+                            row,
+                            value,
+                        }),
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            },
+        )?;
         Ok(status)
     }
 }

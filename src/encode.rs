@@ -11,7 +11,8 @@ use crate::kernels::{Kernels, WeightType};
 use crate::model::{Activation, InputNorm, Layout, Matrix, Parts, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
-use crate::select::Selector;
+use crate::select::{Selector, Sink};
+use core::ops::Range;
 
 /// What normalisation found out about a row; decoding undoes it.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +102,16 @@ impl Sae<'_> {
         self.select_all_by(&self.parts, work, features)
     }
 
+    /// [`Sae::select_all`] for the features of a range.
+    pub(crate) fn select_within<'w, S: Sink>(
+        &'w self,
+        range: Range<usize>,
+        work: &'w mut Work<'_>,
+        features: &mut S,
+    ) -> Result<Selector<'w>, Error> {
+        self.select_within_by(&self.parts, range, work, features)
+    }
+
     /// [`Sae::select_all`] with the biases, scales and selection rule of other parts, whose
     /// matrices are not looked at.
     pub(crate) fn select_all_by<'w>(
@@ -108,6 +119,16 @@ impl Sae<'_> {
         rule: &'w Parts<'w>,
         work: &'w mut Work<'_>,
         features: &mut Features,
+    ) -> Result<Selector<'w>, Error> {
+        self.select_within_by(rule, 0..self.d_sae(), work, features)
+    }
+
+    fn select_within_by<'w, S: Sink>(
+        &'w self,
+        rule: &'w Parts<'w>,
+        range: Range<usize>,
+        work: &'w mut Work<'_>,
+        features: &mut S,
     ) -> Result<Selector<'w>, Error> {
         let Work {
             raw,
@@ -119,24 +140,26 @@ impl Sae<'_> {
             screen,
             ..
         } = work;
-        let norm = || libm::sqrt(self.kernels.sum_squares_about(raw, 0.0));
+        let norm = || self.input_norm(raw);
         let mut selector = Selector::new(rule, candidates, norm);
         // A screen is of the model's own rule.
         let own = core::ptr::eq::<Parts<'_>>(rule, &self.parts);
         if let (true, Some(screen), Some(work)) = (own, &self.screen, screen) {
-            self.select_screened(screen, input, work, &mut selector, features)?;
+            let input = (&**input, work);
+            self.select_screened(screen, range, input, &mut selector, features)?;
             return Ok(selector);
         }
-        self.for_products(input, sums, gates, lanes, |first, sums, gates| {
+        self.for_products(range, input, sums, gates, lanes, |first, sums, gates| {
             selector.block(first, sums, gates, features)
         })?;
         Ok(selector)
     }
 
-    /// Forms every product of a prepared row, block by block: `take(first, products, gates)`, where
-    /// `gates` is empty unless the model has a gate.
+    /// Forms the products of a prepared row with the features of a range, block by block:
+    /// `take(first, products, gates)`, where `gates` is empty unless the model has a gate.
     pub(crate) fn for_products(
         &self,
+        range: Range<usize>,
         input: &[f32],
         sums: &mut [f64],
         gates: &mut [f64],
@@ -146,8 +169,8 @@ impl Sae<'_> {
         let encoder = &self.parts.encoder;
         let gate = self.parts.glu.as_ref().map(|glu| &glu.matrix);
         let block = features_at_once(encoder).min(gate.map_or(usize::MAX, features_at_once));
-        for first in (0..self.d_sae()).step_by(block) {
-            let count = block.min(self.d_sae() - first);
+        for first in range.clone().step_by(block) {
+            let count = block.min(range.end - first);
             let Some(sums) = sums.get_mut(..count) else {
                 break;
             };
@@ -203,6 +226,11 @@ impl Sae<'_> {
             finite &= input.is_finite();
         }
         finite.then_some(norm)
+    }
+
+    /// The norm of a prepared row.
+    pub(crate) fn input_norm(&self, raw: &[f64]) -> f64 {
+        libm::sqrt(self.kernels.sum_squares_about(raw, 0.0))
     }
 
     /// What the normalisation of this raw row subtracts and multiplies by.

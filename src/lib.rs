@@ -73,6 +73,7 @@ pub mod model;
 mod open;
 #[cfg(feature = "pack")]
 pub mod pack;
+mod part;
 mod pursuit;
 mod readout;
 pub mod rows;
@@ -95,6 +96,7 @@ pub use importance::Importance;
 pub use kernels::Level;
 pub use model::{Description, Sae};
 pub use open::{MAX_CONFIG_BYTES, OpenOptions};
+pub use part::Part;
 pub use readout::FeatureSet;
 pub use rows::Rows;
 pub use rows_mut::RowsMut;

@@ -1,11 +1,11 @@
 //! Selecting through a screen: which features are computed exactly, and in which order.
 
 use crate::error::Error;
-use crate::features::Features;
 use crate::kernels::screen::ScreenKernels;
 use crate::model::{Activation, Rank, Sae};
 use crate::screen::{Bounds, Screen};
-use crate::select::Selector;
+use crate::select::{Selector, Sink};
+use core::ops::Range;
 
 /// Rows fetched ahead of the one being computed.
 const AHEAD: usize = 4;
@@ -30,14 +30,14 @@ impl Sae<'_> {
         }
     }
 
-    /// Selects from the features that the screen does not rule out.
-    pub(crate) fn select_screened(
+    /// Selects from the features of a range that the screen does not rule out.
+    pub(crate) fn select_screened<S: Sink>(
         &self,
-        screen: &Screen,
-        input: &[f32],
-        work: &mut Work<'_>,
+        screen: &Screen<'_>,
+        range: Range<usize>,
+        (input, work): (&[f32], &mut Work<'_>),
         selector: &mut Selector<'_>,
-        features: &mut Features,
+        features: &mut S,
     ) -> Result<(), Error> {
         let kernels = self.screen_kernels();
         let ranked = match self.parts.activation {
@@ -45,16 +45,20 @@ impl Sae<'_> {
             _ => None,
         };
         let Some(bounds) = screen.bounds(kernels, input, ranked.is_some(), work.bounds) else {
-            return self.exact(input, 0..self.d_sae(), kernels, selector, features);
+            return self.exact(input, range, kernels, selector, features);
         };
         match ranked {
-            None => self.exact(input, bounds.kept(), kernels, selector, features),
+            None => {
+                let kept = bounds.kept().skip_while(|&feature| feature < range.start);
+                let kept = kept.take_while(|&feature| feature < range.end);
+                self.exact(input, kept, kernels, selector, features)
+            }
             Some((k, rank, relu)) => {
                 let least = match relu && rank == Rank::Value {
                     true => 0.0,
                     false => f32::NEG_INFINITY,
                 };
-                let order = Order::new(&bounds, rank, least);
+                let order = Order::new(&bounds, range, rank, least);
                 let closer = |feature: usize| match rank {
                     Rank::Value => bounds.refined_upper(screen, kernels, feature),
                     Rank::Magnitude => f32::INFINITY,
@@ -66,13 +70,13 @@ impl Sae<'_> {
     }
 
     /// Judges `chosen` by their exact products.
-    fn exact(
+    fn exact<S: Sink>(
         &self,
         input: &[f32],
         chosen: impl Iterator<Item = usize> + Clone,
         kernels: &ScreenKernels,
         selector: &mut Selector<'_>,
-        features: &mut Features,
+        features: &mut S,
     ) -> Result<(), Error> {
         let encoder = &self.parts.encoder;
         let mut ahead = chosen.clone();
@@ -105,7 +109,7 @@ impl Sae<'_> {
     /// other one whose upper bound, and whose `closer` one, reaches the k-th rank found so far.
     // One more than clippy's seven: each is a piece of the caller's scratch or a different object.
     #[allow(clippy::too_many_arguments)]
-    fn in_order(
+    fn in_order<S: Sink>(
         &self,
         input: &[f32],
         order: Order<'_>,
@@ -113,7 +117,7 @@ impl Sae<'_> {
         (entries, k): (&mut [u64], usize),
         kernels: &ScreenKernels,
         selector: &mut Selector<'_>,
-        features: &mut Features,
+        features: &mut S,
     ) -> Result<(), Error> {
         let count = order.best(k, entries);
         let first = entries.get_mut(..count).unwrap_or(&mut []);
@@ -146,6 +150,8 @@ impl Sae<'_> {
 
 /// The features of a row by the upper bounds of their ranks.
 struct Order<'b> {
+    /// The feature of the first bound.
+    first: usize,
     upper: &'b [f32],
     /// Empty unless magnitudes rank.
     lower: &'b [f32],
@@ -154,27 +160,29 @@ struct Order<'b> {
 }
 
 impl<'b> Order<'b> {
-    fn new(bounds: &'b Bounds<'_>, rank: Rank, least: f32) -> Self {
+    fn new(bounds: &'b Bounds<'_>, range: Range<usize>, rank: Rank, least: f32) -> Self {
         Order {
-            upper: bounds.upper(),
+            first: range.start,
+            upper: bounds.upper().get(range.clone()).unwrap_or(&[]),
             lower: match rank {
                 Rank::Value => &[],
-                Rank::Magnitude => bounds.lower(),
+                Rank::Magnitude => bounds.lower().get(range).unwrap_or(&[]),
             },
             least,
         }
     }
 
-    /// The upper bound of each feature's rank.
-    fn ranks(&self) -> impl Iterator<Item = f32> {
+    /// Each feature with the upper bound of its rank.
+    fn ranks(&self) -> impl Iterator<Item = (usize, f32)> {
         let lower = self.lower.iter().map(|&lower| -lower);
         let lower = lower.chain(core::iter::repeat(f32::NEG_INFINITY));
         // `max` drops a NaN; one that is alone bounds nothing.
         let both = self.upper.iter().zip(lower);
-        both.map(|(&upper, lower)| match upper.is_nan() {
+        let ranks = both.map(|(&upper, lower)| match upper.is_nan() {
             true => f32::INFINITY,
             false => upper.max(lower),
-        })
+        });
+        (self.first..).zip(ranks)
     }
 
     /// Writes the entries of the `k` highest bounds, and says how many there are.
@@ -182,7 +190,7 @@ impl<'b> Order<'b> {
         // Room to collect in before the best are picked again.
         let room = (2 * k + 64).min(entries.len());
         let (mut count, mut floor) = (0, self.least);
-        for (feature, rank) in self.ranks().enumerate() {
+        for (feature, rank) in self.ranks() {
             if rank > floor {
                 if count == room {
                     count = k;
@@ -205,7 +213,7 @@ impl<'b> Order<'b> {
     /// Writes the entries of the bounds that are at least `rank` and whose entry is below `last`.
     fn between(&self, rank: f32, last: u64, entries: &mut [u64]) -> usize {
         let mut count = 0;
-        for (feature, bound) in self.ranks().enumerate() {
+        for (feature, bound) in self.ranks() {
             if bound >= rank
                 && bound > self.least
                 && entry(bound, feature) < last

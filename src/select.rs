@@ -22,6 +22,22 @@ pub(crate) fn candidate_room(parts: &Parts<'_>) -> usize {
     }
 }
 
+/// Where selected features go, row after row, ascending within a row.
+pub(crate) trait Sink {
+    /// A feature of the row at hand, with the rank that it was selected by.
+    fn take(&mut self, feature: u32, value: f32, rank: f32) -> Result<(), Error>;
+}
+
+impl Sink for Features {
+    #[inline]
+    fn take(&mut self, feature: u32, value: f32, _rank: f32) -> Result<(), Error> {
+        match value == 0.0 {
+            true => Ok(()),
+            false => self.push(feature, value),
+        }
+    }
+}
+
 /// What the selection found out about one feature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fate {
@@ -219,12 +235,12 @@ impl<'s> Selector<'s> {
 
     /// Judges the features `first ..`, whose products are given; `gates` are those with the gate,
     /// if the model has one.
-    pub(crate) fn block(
+    pub(crate) fn block<S: Sink>(
         &mut self,
         first: usize,
         products: &[f64],
         gates: &[f64],
-        features: &mut Features,
+        features: &mut S,
     ) -> Result<(), Error> {
         if self.parts.glu.is_some() {
             return self.gated_block(first, products, gates, features);
@@ -236,12 +252,12 @@ impl<'s> Selector<'s> {
         Ok(())
     }
 
-    fn gated_block(
+    fn gated_block<S: Sink>(
         &mut self,
         first: usize,
         products: &[f64],
         gates: &[f64],
-        features: &mut Features,
+        features: &mut S,
     ) -> Result<(), Error> {
         for (i, (&product, &gate)) in products.iter().zip(gates).enumerate() {
             let fate = judge_gated(self.parts, first + i, product, gate);
@@ -251,15 +267,27 @@ impl<'s> Selector<'s> {
     }
 
     #[inline]
-    fn take(&mut self, feature: usize, fate: Fate, features: &mut Features) -> Result<(), Error> {
+    fn take<S: Sink>(&mut self, feature: usize, fate: Fate, features: &mut S) -> Result<(), Error> {
         match fate {
             Fate::Off => {}
             Fate::Nan => self.nan = true,
-            Fate::On { value, rank } => match self.mode {
-                Mode::Direct if value == 0.0 => {}
-                Mode::Direct => features.push(feature as u32, value)?,
-                Mode::Best { .. } | Mode::Norm { .. } => self.rank(feature, value, rank),
-            },
+            Fate::On { value, rank } => self.offer(feature as u32, value, rank, features)?,
+        }
+        Ok(())
+    }
+
+    /// Takes a feature that fires, or, if the rule ranks, a candidate.
+    #[inline]
+    pub(crate) fn offer<S: Sink>(
+        &mut self,
+        feature: u32,
+        value: f32,
+        rank: f32,
+        features: &mut S,
+    ) -> Result<(), Error> {
+        match self.mode {
+            Mode::Direct => features.take(feature, value, rank)?,
+            Mode::Best { .. } | Mode::Norm { .. } => self.rank(feature as usize, value, rank),
         }
         Ok(())
     }
@@ -322,11 +350,20 @@ impl<'s> Selector<'s> {
     }
 
     /// Ends the row: writes what is left to write.
-    pub(crate) fn finish(mut self, features: &mut Features) -> Result<(), Error> {
-        for (feature, value) in self.chosen().iter() {
-            features.push(feature, value)?;
+    pub(crate) fn finish<S: Sink>(mut self, features: &mut S) -> Result<(), Error> {
+        self.chosen().give(features)
+    }
+
+    /// Ends a part of the row: writes what another part can still displace, for top-AFA all
+    /// candidates.
+    pub(crate) fn finish_part<S: Sink>(mut self, features: &mut S) -> Result<(), Error> {
+        match self.mode {
+            Mode::Norm { .. } => {
+                let found = self.candidates.get_mut(..self.count).unwrap_or(&mut []);
+                Chosen::of(found).give(features)
+            }
+            Mode::Direct | Mode::Best { .. } => self.chosen().give(features),
         }
-        Ok(())
     }
 
     /// What was selected from all products so far by a rule that ranks.
@@ -384,6 +421,14 @@ impl<'s> Selector<'s> {
 pub(crate) struct Chosen<'c>(&'c [[u64; 2]]);
 
 impl<'c> Chosen<'c> {
+    /// Hands all of them on.
+    pub(crate) fn give<S: Sink>(&self, features: &mut S) -> Result<(), Error> {
+        for &[key, bits] in self.0 {
+            features.take(feature_of(key), f32::from_bits(bits as u32), rank_of(key))?;
+        }
+        Ok(())
+    }
+
     /// Sorts entries of `!feature` and the bits of a value.
     pub(crate) fn of(entries: &'c mut [[u64; 2]]) -> Self {
         entries.sort_unstable_by_key(|entry| feature_of(entry[0]));
@@ -431,7 +476,7 @@ pub(crate) fn feature_of(key: u64) -> u32 {
 }
 
 /// The rank in a key.
-fn rank_of(key: u64) -> f32 {
+pub(crate) fn rank_of(key: u64) -> f32 {
     let ordered = (key >> 32) as u32;
     f32::from_bits(match ordered >> 31 {
         0 => !ordered,

@@ -7,7 +7,7 @@ mod library;
 mod reference;
 
 use library::rows;
-use sae::{Features, Level, RowStatus, Sae, Scratch};
+use sae::{Features, Level, Part, RowStatus, Sae, Scratch};
 
 /// Runs `call` and returns how often this thread asked for memory in it.
 fn count<T>(call: impl FnOnce() -> T) -> (u64, T) {
@@ -60,6 +60,19 @@ fn check(name: &str, sae: &Sae<'_>, values: &[f32]) {
     let (allocations, encoded) = count(|| sae.encode(rows, &mut scratch, &mut features));
     encoded.unwrap();
     assert_eq!(allocations, 0, "{name}: second encode");
+
+    let (half, mut steady) = (sae.d_sae() / 2, 0);
+    let (mut low, mut high) = (Part::new(), Part::new());
+    for _ in 0..2 {
+        let (allocations, done) = count(|| {
+            sae.encode_part(rows, 0..half, &mut scratch, &mut low)?;
+            sae.encode_part(rows, half..sae.d_sae(), &mut scratch, &mut high)?;
+            sae.encode_finish(&[&low, &high], &mut scratch, &mut features)
+        });
+        done.unwrap();
+        steady = allocations;
+    }
+    assert_eq!(steady, 0, "{name}: second encode in parts");
 
     let mut decoded = vec![0.0; n * sae.d_out()];
     let inputs = sae.needs_inputs_to_decode().then_some(rows);

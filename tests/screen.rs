@@ -2,6 +2,7 @@
 //! the same bounds, and what a screen drops cannot fire.
 
 use sae::Level;
+use sae::bytes::Bytes;
 use sae::kernels::screen::{
     CodeFormat, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS, TILE_ROWS,
 };
@@ -82,7 +83,7 @@ struct Case {
     rows: Dense,
     scale: Vec<f64>,
     bias: Vec<f64>,
-    screen: Screen,
+    screen: Screen<'static>,
 }
 
 impl Case {
@@ -107,6 +108,7 @@ impl Case {
             centre,
             refine: true,
             seed: Some(random.next()),
+            delta_exponent: 64,
         };
         let kernels = ScreenKernels::for_level(Level::best());
         let screen = Screen::build(&rows, &rules, &options, kernels).unwrap();
@@ -279,6 +281,7 @@ fn refining_drops_rows_and_none_that_fires() {
                 centre: None,
                 refine,
                 seed: Some(9),
+                delta_exponent: 64,
             };
             Screen::build(&rows, &rules, &options, kernels).unwrap()
         });
@@ -330,6 +333,7 @@ fn rows_that_are_not_finite_are_always_kept() {
             centre: None,
             refine: true,
             seed: None,
+            delta_exponent: 64,
         };
         let kernels = ScreenKernels::for_level(Level::best());
         let screen = Screen::build(&rows, &rules, &options, kernels).unwrap();
@@ -497,7 +501,7 @@ fn all_levels_multiply_bytes_and_tiles_alike() {
         let refined: Vec<i64> = Level::available()
             .map(|level| {
                 let kernels = ScreenKernels::for_level(level);
-                kernels.refine(&scales, &codes, &planes[0], &planes[1])
+                kernels.refine_row(&scales, &codes, &planes[0], &planes[1])
             })
             .collect();
         assert!(refined.windows(2).all(|pair| pair[0] == pair[1]));
@@ -519,5 +523,85 @@ fn all_levels_multiply_bytes_and_tiles_alike() {
             })
             .collect();
         assert!(tiles.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+}
+
+#[test]
+fn a_stored_screen_is_read_in_place_and_refused_when_it_does_not_fit() {
+    let mut random = Random(7);
+    let (features, width) = (70, 130);
+    let rows = Dense::new(features, width, |_, _| random.normal());
+    let centre: Vec<f64> = (0..width).map(|_| random.normal()).collect();
+    let bias: Vec<f64> = (0..features).map(|_| random.normal()).collect();
+    let rules = Rules {
+        bias: Some(&bias),
+        ..Rules::default()
+    };
+    let kernels = ScreenKernels::for_level(Level::best());
+    for (certificate, format, whiten) in variants() {
+        for refine in [false, true] {
+            let options = Options {
+                certificate,
+                format,
+                whiten,
+                centre: Some(&centre),
+                refine,
+                seed: Some(11),
+                delta_exponent: 50,
+            };
+            let screen = Screen::build(&rows, &rules, &options, kernels).unwrap();
+            let header = screen.stored_header();
+            let vectors = screen.stored_vectors().unwrap();
+            let [codes, panels, refined] = screen.stored_sections();
+            // An odd address: stored bytes need no alignment.
+            let mut odd = vec![0u8];
+            odd.extend_from_slice(panels);
+            let sections = |panels: &'static [u8]| {
+                [
+                    Bytes::owned(vectors.clone()),
+                    Bytes::owned(codes.to_vec()),
+                    Bytes::borrowed(panels),
+                    Bytes::owned(refined.to_vec()),
+                ]
+            };
+            let odd: &'static [u8] = Box::leak(odd.into_boxed_slice());
+            let again = Screen::from_stored(&header, sections(&odd[1..])).unwrap();
+            assert_eq!(again.stored_header(), header);
+            assert_eq!(again.bytes_held(), screen.bytes_held());
+            again.check(&rows, &rules, kernels).unwrap();
+            let x = to_f32((0..width).map(|_| random.normal()));
+            let [first, second] = [&screen, &again].map(|screen| {
+                let mut work = vec![0.0; screen.work_len()];
+                let bounds = screen.bounds(kernels, &x, true, &mut work).unwrap();
+                let upper = bounds.upper().iter().map(|v| v.to_bits());
+                upper.collect::<Vec<_>>()
+            });
+            assert_eq!(first, second);
+
+            // Another encoder, other rules, another shape.
+            let other = Dense::new(features, width, |_, _| random.normal());
+            assert!(again.check_rows(&other).is_err());
+            assert!(again.check_rules(&rows, &Rules::default()).is_err());
+            let short = Dense::new(features - 1, width, |_, _| 1.0);
+            assert!(again.check_rules(&short, &rules).is_err());
+            // Every byte of the header counts, and so do the sizes.
+            for at in 0..header.len() {
+                let mut wrong = header;
+                wrong[at] ^= 0x10;
+                let found = Screen::from_stored(&wrong, sections(&odd[1..]));
+                let found = found.and_then(|screen| screen.check(&rows, &rules, kernels));
+                assert!(
+                    found.is_err(),
+                    "{certificate:?} {format:?} {whiten} {refine}: byte {at} of the header"
+                );
+            }
+            assert!(Screen::from_stored(&header, sections(odd)).is_err());
+            // A bound that was tampered with.
+            let mut wrong = odd[1..].to_vec();
+            wrong[2 * 64] ^= 1;
+            let wrong: &'static [u8] = Box::leak(wrong.into_boxed_slice());
+            let screen = Screen::from_stored(&header, sections(wrong)).unwrap();
+            assert!(screen.check(&rows, &rules, kernels).is_err());
+        }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) const CRC32: &str = "sae.crc32";
 /// Longest row of a matrix in blocks. Its zeros are in no file, so no file's size bounds it; what
 /// encoding works in grows with it.
-pub const MAX_BLOCKS_WIDTH: usize = 1 << 22;
+pub(crate) const MAX_BLOCKS_WIDTH: usize = 1 << 22;
 /// The tensors of the self-test.
 pub(crate) const SELF_TEST: [&str; 5] = [
     "self_test.rows",

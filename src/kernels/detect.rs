@@ -1,4 +1,4 @@
-//! Which levels this CPU and its operating system can run, found with `core` alone.
+//! Which levels this CPU and its operating system can run: found with `core` alone on x86.
 
 /// Whether AVX2, FMA and F16C can be used.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
@@ -16,6 +16,23 @@ pub(super) fn has_avx512() -> bool {
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 pub(super) fn has_avx512_vnni() -> bool {
     x86::detected() & x86::AVX512_VNNI != 0
+}
+
+/// Whether the dot products of signed bytes (`sdot`) can be used.
+///
+/// AArch64 has no instruction that tells a program of its CPU without the operating system's help,
+/// so this is what the build assumes, and with `std` what the standard library finds.
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    target_endian = "little"
+))]
+pub(super) fn has_dot_product() -> bool {
+    #[cfg(feature = "std")]
+    if std::arch::is_aarch64_feature_detected!("dotprod") {
+        return true;
+    }
+    cfg!(target_feature = "dotprod")
 }
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]

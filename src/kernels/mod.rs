@@ -50,9 +50,34 @@ mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512;
 mod detect;
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    target_endian = "little"
+))]
+mod neon;
 mod scalar;
 pub mod screen;
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
+#[cfg(any(
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod two;
+#[cfg(any(
+    any(target_arch = "x86", target_arch = "x86_64"),
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 mod walk;
 
 /// An instruction set for which this crate has a table of kernels.
@@ -241,6 +266,14 @@ impl Kernels {
             Level::Avx2 => detect::has_avx2().then_some(&avx2::KERNELS),
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Level::Avx512 => detect::has_avx512().then_some(&avx512::KERNELS),
+            #[cfg(all(
+                target_arch = "aarch64",
+                target_feature = "neon",
+                target_endian = "little"
+            ))]
+            Level::Neon => Some(&neon::KERNELS),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Level::Simd128 => Some(&simd128::KERNELS),
             _ => None,
         }
     }
@@ -404,14 +437,30 @@ fn at_or_next(row: &[u8], next_row: *const u8, at: usize) -> *const u8 {
 }
 
 /// The 16 values from `at` on.
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(any(
+    any(target_arch = "x86", target_arch = "x86_64"),
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 #[inline]
 fn block(values: &[f64], at: usize) -> Option<&[[f64; 8]; 2]> {
     values.get(at..)?.as_chunks::<8>().0.first_chunk()
 }
 
 /// The 16 values from `at` on, to be written.
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(any(
+    any(target_arch = "x86", target_arch = "x86_64"),
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 #[inline]
 fn block_mut(values: &mut [f64], at: usize) -> Option<&mut [[f64; 8]; 2]> {
     values
@@ -422,7 +471,15 @@ fn block_mut(values: &mut [f64], at: usize) -> Option<&mut [[f64; 8]; 2]> {
 }
 
 /// The ragged end of a row as 16 values, the rest zeros.
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(any(
+    any(target_arch = "x86", target_arch = "x86_64"),
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 #[inline]
 fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [[T; N]; 2] {
     let mut block = [[T::default(); N]; 2];

@@ -36,7 +36,7 @@ pub enum State {
     /// Everything is read from the file's bytes.
     Mapped,
     /// At least one matrix had to be decoded into memory at open, since the file holds it deflated,
-    /// quantised or in another number format; none was copied besides.
+    /// quantised, in another number format or as a product; none was copied besides.
     Decoded,
     /// At least one matrix is a copy with one row per feature.
     Prepared,

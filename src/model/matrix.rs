@@ -53,7 +53,7 @@ pub struct Matrix<'a> {
 pub(super) enum Held {
     /// In the bytes of the file, or of the caller.
     Mapped,
-    /// In memory: what the file holds had to be inflated, dequantised or narrowed.
+    /// In memory: what the file holds had to be inflated, dequantised, narrowed or computed with.
     Decoded,
     /// In memory: a copy with one row per feature.
     Copied,
@@ -184,12 +184,10 @@ impl<'a> Matrix<'a> {
             }
         }
         let ty = WeightType::F32;
-        let mut matrix = Self::from_rows(tensor.name(), rows, ty, features, width);
-        matrix.held = Held::Decoded;
-        Ok(matrix)
+        Ok(Self::from_rows(tensor.name(), rows, ty, features, width))
     }
 
-    /// Rows in memory of their own.
+    /// Rows in memory of their own, made from what a file holds.
     pub(crate) fn from_rows(
         tensor: &str,
         rows: Vec<u8>,
@@ -205,7 +203,7 @@ impl<'a> Matrix<'a> {
             features,
             width,
             stride_bytes: width * ty.size(),
-            held: Held::Copied,
+            held: Held::Decoded,
             blocks: Vec::new(),
         }
     }
@@ -229,7 +227,11 @@ impl<'a> Matrix<'a> {
             self.gather(feature as usize, row);
         }
         let (ty, count, width) = (self.ty, features.len(), self.width);
-        Ok(Matrix::from_rows(&self.tensor, rows, ty, count, width))
+        let copied = Matrix::from_rows(&self.tensor, rows, ty, count, width);
+        Ok(Matrix {
+            held: Held::Copied,
+            ..copied
+        })
     }
 
     /// Blocks that were checked.
@@ -426,13 +428,12 @@ impl<'a> Matrix<'a> {
         }
         let mut rows = zero_bytes(self.size_bytes(), "rows per feature")?;
         self.copy_rows(0, &mut rows);
-        Ok(Matrix::from_rows(
-            &self.tensor,
-            rows,
-            self.ty,
-            self.features,
-            self.width,
-        ))
+        let (ty, features, width) = (self.ty, self.features, self.width);
+        let copied = Matrix::from_rows(&self.tensor, rows, ty, features, width);
+        Ok(Matrix {
+            held: Held::Copied,
+            ..copied
+        })
     }
 
     /// Writes the vectors of the features from `first` on, one row after the other: as many as

@@ -186,7 +186,7 @@ pub struct Sae<'a> {
     /// Tells models apart, so that a compiled set is not used with another model.
     pub(crate) identity: usize,
     /// Names the features that a row can fire, if the model is prepared and its rule allows it.
-    pub(crate) screen: Option<Screen>,
+    pub(crate) screen: Option<Screen<'a>>,
     /// Of an ensemble.
     pub(crate) members: Vec<Sae<'a>>,
     /// Of a model from a pack.

@@ -4,10 +4,11 @@
 //! f32, so `rank_i > threshold` needs `p_i > threshold`, and `rank_i >= threshold` needs `p_i`
 //! above the f32 below the threshold.
 
-use super::{Activation, Matrix, Parts, ValueMap};
+use super::{Activation, Matrix, Parts, Sae, ValueMap};
 use crate::error::Error;
+use crate::kernels::Kernels;
 use crate::kernels::screen::{CodeFormat, ScreenKernels};
-use crate::screen::{Certificate, EncoderRows, Options, Rules, Screen};
+use crate::screen::{Certificate, DELTA_EXPONENT, EncoderRows, Options, Rules, Screen};
 use alloc::vec::Vec;
 
 /// The vectors that a screen is built with.
@@ -15,6 +16,16 @@ struct OwnedRules {
     scale: Option<Vec<f64>>,
     bias: Option<Vec<f64>>,
     threshold: Option<Vec<f32>>,
+}
+
+impl OwnedRules {
+    fn borrowed(&self) -> Rules<'_> {
+        Rules {
+            scale: self.scale.as_deref(),
+            bias: self.bias.as_deref(),
+            threshold: self.threshold.as_deref(),
+        }
+    }
 }
 
 /// Whether a rule has a screen: it must be possible to tell from a bound on one feature that the
@@ -98,6 +109,10 @@ impl EncoderRows for Matrix<'_> {
     }
 
     fn row(&self, feature: usize, out: &mut [f64]) {
+        if let Some(row) = Matrix::row(self, feature) {
+            Kernels::best().widen(self.weight_type(), row, out);
+            return;
+        }
         for (column, out) in out.iter_mut().enumerate() {
             *out = self.weight(feature, column);
         }
@@ -109,21 +124,18 @@ pub(crate) fn build(
     parts: &Parts<'_>,
     certificate: Certificate,
     kernels: &ScreenKernels,
-) -> Result<Option<Screen>, Error> {
+) -> Result<Option<Screen<'static>>, Error> {
     if parts.encoder.row(0).is_none() {
         return Ok(None);
     }
     let Some(rules) = rules(parts) else {
         return Ok(None);
     };
-    let rules = Rules {
-        scale: rules.scale.as_deref(),
-        bias: rules.bias.as_deref(),
-        threshold: rules.threshold.as_deref(),
-    };
+    let rules = rules.borrowed();
     let options = Options {
         certificate,
         seed: None,
+        delta_exponent: DELTA_EXPONENT,
         format: CodeFormat::U6,
         whiten: parts.encoder.width() >= 512,
         refine: parts.encoder.width() >= 512,
@@ -136,4 +148,47 @@ pub(crate) fn build(
         },
     };
     Screen::build(&parts.encoder, &rules, &options, kernels).map(Some)
+}
+
+impl<'a> Sae<'a> {
+    /// The screen that encoding reads, if there is one.
+    pub fn screen(&self) -> Option<&Screen<'a>> {
+        self.screen.as_ref()
+    }
+
+    /// The same model with a screen that was built before, for these very weights and rules
+    /// ([`Screen::from_stored`]). The encoder must have one row per feature.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the screen has another shape or belongs to other biases, scales or
+    /// thresholds. Whether it belongs to these weights is what [`Sae::check_screen`] tells.
+    pub fn with_screen(mut self, screen: Screen<'a>) -> Result<Self, Error> {
+        let unfit = |what: &str| Error::Malformed {
+            container: "screen",
+            what: what.into(),
+        };
+        if self.parts.encoder.row(0).is_none() {
+            return Err(unfit("the encoder does not have one row per feature"));
+        }
+        let owned = rules(&self.parts);
+        let owned = owned.ok_or_else(|| unfit("the selection rule has no screen"))?;
+        screen.check_rules(&self.parts.encoder, &owned.borrowed())?;
+        self.screen = Some(screen);
+        Ok(self)
+    }
+
+    /// Builds the screen again from the weights and compares every byte; without a screen there is
+    /// nothing to check. Takes as long as [`Sae::prepare`].
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] naming what differs; [`Error::OutOfMemory`].
+    pub fn check_screen(&self) -> Result<(), Error> {
+        match (&self.screen, rules(&self.parts)) {
+            (Some(screen), Some(owned)) => {
+                let kernels = self.screen_kernels();
+                screen.check(&self.parts.encoder, &owned.borrowed(), kernels)
+            }
+            _ => Ok(()),
+        }
+    }
 }

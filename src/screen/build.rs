@@ -7,7 +7,9 @@ use crate::kernels::screen::{
 use crate::screen::numbers::{norm_up, reserve, squares_up, up, zeros};
 use crate::screen::refine::Refinement;
 use crate::screen::transform::Transform;
-use crate::screen::{Certificate, EncoderRows, Options, Rules, Screen, Weights};
+use crate::screen::{
+    Certificate, EncoderRows, Options, Rules, Screen, Weights, hash_rows, hash_rules,
+};
 use alloc::vec::Vec;
 
 /// Rows that are solved for together: one panel.
@@ -45,7 +47,7 @@ pub(crate) fn build(
     rules: &Rules<'_>,
     options: &Options<'_>,
     kernels: &ScreenKernels,
-) -> Result<Screen, Error> {
+) -> Result<Screen<'static>, Error> {
     let (features, d_in) = (rows.features(), rows.width());
     let columns = column_powers(rows, options.whiten)?;
     let transform = match options.whiten {
@@ -55,10 +57,12 @@ pub(crate) fn build(
     let width = d_in.next_multiple_of(BLOCK_COLUMNS);
     let blocks = width / BLOCK_COLUMNS;
     let format = options.format;
+    let rows_hash = hash_rows(rows)?;
+    let factor_of_dither = dither_factor(options.delta_exponent);
     let seed = match (options.certificate, options.seed) {
         (Certificate::Proven, _) => 0,
         (Certificate::Dithered, Some(seed)) => seed,
-        (Certificate::Dithered, None) => hash(rows)?,
+        (Certificate::Dithered, None) => SplitMix(rows_hash).next(),
     };
     let dither = (options.certificate == Certificate::Dithered).then_some(seed);
     let grid = Grid::new(format, dither, width)?;
@@ -157,7 +161,7 @@ pub(crate) fn build(
         let size = scale.abs();
         let residual = match options.certificate {
             Certificate::Proven => row.residual,
-            Certificate::Dithered => row.step * DITHER_FACTOR,
+            Certificate::Dithered => row.step * factor_of_dither,
         };
         let other = [
             row.coded,
@@ -178,7 +182,7 @@ pub(crate) fn build(
         ];
         let refined_residual = match options.certificate {
             Certificate::Proven => row.refined_residual,
-            Certificate::Dithered => row.step * DITHER_FACTOR * DITHERED_PART,
+            Certificate::Dithered => row.step * factor_of_dither * DITHERED_PART,
         };
         let vectors = [
             up(scale * row.step),
@@ -226,6 +230,10 @@ pub(crate) fn build(
     Ok(Screen {
         certificate: options.certificate,
         format,
+        delta_exponent: match options.certificate {
+            Certificate::Proven => 0,
+            Certificate::Dithered => options.delta_exponent,
+        },
         features,
         d_in,
         blocks,
@@ -238,17 +246,21 @@ pub(crate) fn build(
             false => Vec::new(),
         },
         refinement,
-        refined,
+        refined: refined.shared(),
         balance,
         lower_slack,
         largest,
         seed,
-        panels,
+        rows_hash,
+        rules_hash: hash_rules(features, rules),
+        panels: panels.shared(),
     })
 }
 
-/// `sqrt(2 ln(2 / delta) / 12)` for delta = 2^-64, rounded up.
-const DITHER_FACTOR: f64 = 2.740_6;
+/// `sqrt(2 ln(2 / delta) / 12)` for delta = 2^-exponent, and a little more.
+fn dither_factor(exponent: u32) -> f64 {
+    libm::sqrt((f64::from(exponent) + 1.0) * core::f64::consts::LN_2 / 6.0) * 1.0001
+}
 
 /// What a unit of a second code is worth, in units of the first: a quarter, so that four cover a
 /// step; and a third with dither, which takes up the fourth, and a little for rounding.
@@ -392,20 +404,6 @@ impl Grid {
     }
 }
 
-/// A hash of all weights (FNV-1a on their f64 bits, finished by [`SplitMix`]).
-fn hash(rows: &dyn EncoderRows) -> Result<u64, Error> {
-    let mut row = zeros(rows.width(), "screen")?;
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for feature in 0..rows.features() {
-        rows.row(feature, &mut row);
-        for value in &row {
-            hash = (hash ^ value.to_bits()).wrapping_mul(0x0000_0100_0000_01b3);
-            hash ^= hash >> 29;
-        }
-    }
-    Ok(SplitMix(hash).next())
-}
-
 /// Uniform numbers from a seed (Steele, Lea, Flood 2014).
 struct SplitMix(u64);
 
@@ -490,6 +488,18 @@ fn pack(format: CodeFormat, codes: &[u8], scales: &[u8], blocks: usize, panel: &
         }
         match format {
             CodeFormat::U8 => panel[start + at * 64..][..64].copy_from_slice(&word),
+            CodeFormat::U3 => {
+                let to = &mut panel[start + at / 8 * 192..][..192];
+                for (i, code) in word.into_iter().enumerate() {
+                    match at % 8 {
+                        n @ (6 | 7) => {
+                            to[(n - 6) * 64 + i] |= (code & 3) << 6;
+                            to[128 + i] |= (code >> 2) << n;
+                        }
+                        n => to[n / 2 * 64 + i] |= code << (n % 2 * 3),
+                    }
+                }
+            }
             CodeFormat::U4 => {
                 let to = &mut panel[start + at / 2 * 64..][..64];
                 for (to, code) in to.iter_mut().zip(word) {

@@ -25,7 +25,7 @@
 //!    the vector below is `y` itself, `e1 = 0`.
 //!    `v = fl(R' s1 z1)`; the integer sums are exact.
 //! 3. *Codes.* In blocks of 64 columns, `w~_j` is replaced by `q_j = s m_b (u_j - h_j)`, where `u`
-//!    is an integer of 4, 6 or 8 bits, `m_b` an 8-bit block scale, `s` the row's step and `h` a
+//!    is an integer of 3 to 8 bits, `m_b` an 8-bit block scale, `s` the row's step and `h` a
 //!    shift that all rows share. `v` is rounded to 16-bit integers: `v = s2 z2 + e2`.
 //! 4. *Sum.* `T = sum_b m_b (sum_j u_j z2_j - g_b)` with `g_b = rint(sum_j h_j z2_j)`: integers
 //!    within a block, f32 between blocks. The estimate of `p` is `scale s s2 T + (bias +
@@ -99,10 +99,10 @@
 //! Let the shifts be `h_j = h + t_j` with `t_j` uniform in [-1/2, 1/2) and independent, drawn from
 //! a seed when the screen is built, and let every `w~_j / (s m_b) + h_j` round to a code without
 //! clipping. For any input chosen without knowledge of the `t_j`, with probability at least
-//! `1 - 2^-64` for each row and input, the bound of theorem 1 holds with `|r| |v|` replaced by
+//! `1 - 2^-n` for each row and input, the bound of theorem 1 holds with `|r| |v|` replaced by
 //!
 //! ```text
-//! 2.7406 s sqrt(sum_b m_b^2 |v_b|^2)
+//! f s sqrt(sum_b m_b^2 |v_b|^2)          f = 1.0001 sqrt((n + 1) ln 2 / 6), 2.7406 for n = 64
 //! ```
 //!
 //! *Proof.* With `a_j = w~_j / (s m_b) + h_j`, the residual is `r_j = s m_b (a_j - rint(a_j))`
@@ -110,15 +110,15 @@
 //! rint(a_j)` is uniform in [-1/2, 1/2], whatever `w~_j` is, and for one row these are independent.
 //! (`w~_j`, `s`, `m_b` and `v` do not depend on `t`.) A uniform variable of variance 1/12 is
 //! strictly sub-Gaussian: `E exp(k x) <= exp(k^2 / 24)`. So is the sum `r . v`, with the proxy
-//! `sum_b s^2 m_b^2 |v_b|^2 / 12`, and `P(|r . v| > t) <= 2 exp(-t^2 / (2 proxy))`, which is 2^-64
-//! at `t = sqrt(2 ln 2^65 proxy) = 2.74029 s sqrt(sum_b m_b^2 |v_b|^2)`. The rest of the proof of
-//! theorem 1 does not use how codes were chosen.
+//! `sum_b s^2 m_b^2 |v_b|^2 / 12`, and `P(|r . v| > t) <= 2 exp(-t^2 / (2 proxy))`, which is 2^-n
+//! at `t = sqrt(2 ln 2^(n + 1) proxy) = sqrt((n + 1) ln 2 / 6) s sqrt(sum_b m_b^2 |v_b|^2)`. The rest
+//! of the proof of theorem 1 does not use how codes were chosen.
 //! The `t_j` are multiples of 2^-53 and `a_j` is formed with an error below 2^-44: that moves the
 //! mean by at most 2^-43 and breaks some ties the other way, changes of a relative 2^-40 against
-//! the 10^-4 between 2.74029 and 2.7406. ∎
+//! the 10^-4 by which `f` is larger. ∎
 //!
 //! `N` decisions on inputs chosen without knowledge of the seed miss a feature with probability at
-//! most `N 2^-64`. For 16,384 features and a thousand tokens a second, that is one in 35,000 after
+//! most `N 2^-n`; n is 64 unless the caller says otherwise. For 16,384 features and a thousand tokens a second, that is one in 35,000 after
 //! a year. It does not hold against someone who knows the
 //! seed or has the codes and shapes inputs to fit; `proven` does.
 
@@ -126,12 +126,16 @@ mod build;
 mod numbers;
 mod query;
 mod refine;
+mod stored;
 mod transform;
 
 pub use query::Bounds;
+pub use stored::{STORED_HEADER_BYTES, STORED_SECTIONS, STORED_VERSION};
 
+use crate::bytes::Bytes;
 use crate::error::Error;
 use crate::kernels::screen::{CodeFormat, ScreenKernels};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use build::{Balance, DITHERED_PART, PROVEN_PART};
 use refine::Refinement;
@@ -185,7 +189,13 @@ pub struct Options<'o> {
     pub refine: bool,
     /// Where the dither comes from; from a hash of the weights if `None`.
     pub seed: Option<u64>,
+    /// Dithered bounds fail with probability at most `2^-delta_exponent` for each decision: 64
+    /// ([`DELTA_EXPONENT`]) unless there is a reason. 1 to 1000; proven bounds do not read it.
+    pub delta_exponent: u32,
 }
+
+/// The exponent of delta that is used unless another one is asked for.
+pub const DELTA_EXPONENT: u32 = 64;
 
 /// Packed bytes at an address that is a multiple of 64 (a cache line).
 #[derive(Debug)]
@@ -202,10 +212,8 @@ impl Weights {
         Ok(Weights { memory, start, len })
     }
 
-    fn bytes(&self) -> &[u8] {
-        self.memory
-            .get(self.start..self.start + self.len)
-            .unwrap_or(&[])
+    fn shared(self) -> Bytes<'static> {
+        Bytes::shared(Arc::new(self))
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
@@ -215,11 +223,20 @@ impl Weights {
     }
 }
 
-/// A quantised encoder with bounds.
+impl AsRef<[u8]> for Weights {
+    fn as_ref(&self) -> &[u8] {
+        self.memory
+            .get(self.start..self.start + self.len)
+            .unwrap_or(&[])
+    }
+}
+
+/// A quantised encoder with bounds. `'a` is the lifetime of stored bytes that it reads in place.
 #[derive(Debug)]
-pub struct Screen {
+pub struct Screen<'a> {
     certificate: Certificate,
     format: CodeFormat,
+    delta_exponent: u32,
     features: usize,
     d_in: usize,
     blocks: usize,
@@ -227,23 +244,26 @@ pub struct Screen {
     centre: Vec<f64>,
     /// A power of two for each input, which it is multiplied by; the rows are divided.
     powers: Vec<f64>,
-    transform: Option<Transform>,
+    transform: Option<Transform<'a>>,
     /// What codes are shifted by, for each column.
     codes_shift: Vec<f64>,
     /// The same for second codes; empty without.
     refined_shift: Vec<f64>,
     refinement: Option<Refinement>,
-    refined: Weights,
+    refined: Bytes<'a>,
     balance: Balance,
     /// Twice the largest of what offsets were raised by.
     lower_slack: f32,
     /// The largest `other` and the largest magnitude of an offset.
     largest: (f32, f32),
     seed: u64,
-    panels: Weights,
+    /// Of what it was built from.
+    rows_hash: u64,
+    rules_hash: u64,
+    panels: Bytes<'a>,
 }
 
-impl Screen {
+impl<'a> Screen<'a> {
     /// Quantises rows.
     ///
     /// # Errors
@@ -253,7 +273,7 @@ impl Screen {
         rules: &Rules<'_>,
         options: &Options<'_>,
         kernels: &ScreenKernels,
-    ) -> Result<Screen, Error> {
+    ) -> Result<Screen<'static>, Error> {
         let length = |what: &'static str, found: Option<usize>, expected: usize| match found {
             Some(found) if found != expected => Err(Error::Length {
                 what,
@@ -271,7 +291,35 @@ impl Screen {
             options.centre.map(<[f64]>::len),
             rows.width(),
         )?;
+        let dithered = options.certificate == Certificate::Dithered;
+        if dithered && !(1..=1000).contains(&options.delta_exponent) {
+            return Err(Error::InvalidArgument {
+                what: "exponent of delta",
+                expected: "1 to 1000".into(),
+                found: alloc::string::ToString::to_string(&options.delta_exponent),
+            });
+        }
         build::build(rows, rules, options, kernels)
+    }
+
+    /// Bits of a first code.
+    pub fn format(&self) -> CodeFormat {
+        self.format
+    }
+
+    /// Whether rows are quantised in the basis of the encoder's Gram matrix.
+    pub fn whitened(&self) -> bool {
+        self.transform.is_some()
+    }
+
+    /// Whether rows have second codes.
+    pub fn refines(&self) -> bool {
+        self.refinement.is_some()
+    }
+
+    /// A dithered bound fails with probability at most two to the minus this; 0 if proven.
+    pub fn delta_exponent(&self) -> u32 {
+        self.delta_exponent
     }
 
     /// On what the bounds rest.
@@ -286,7 +334,7 @@ impl Screen {
 
     /// Bytes held.
     pub fn bytes_held(&self) -> usize {
-        self.bytes_read() + self.refined.len
+        self.bytes_read() + self.refined.len()
     }
 
     /// Bytes read for each input, before any row is refined or computed exactly.
@@ -298,7 +346,7 @@ impl Screen {
             &self.refined_shift,
         ];
         let vectors: usize = vectors.iter().map(|vector| vector.len()).sum();
-        self.panels.len + vectors * 8 + self.transform.as_ref().map_or(0, Transform::bytes)
+        self.panels.len() + vectors * 8 + self.transform.as_ref().map_or(0, Transform::bytes)
     }
 
     /// Bytes read for each row that is refined.
@@ -316,5 +364,45 @@ impl Screen {
     /// Number of features.
     pub fn features(&self) -> usize {
         self.features
+    }
+}
+
+/// A hash of all weights (FNV-1a on their f64 bits).
+fn hash_rows(rows: &dyn EncoderRows) -> Result<u64, Error> {
+    let mut row = numbers::zeros(rows.width(), "screen")?;
+    let mut hash = Hash::new();
+    for feature in 0..rows.features() {
+        rows.row(feature, &mut row);
+        row.iter().for_each(|value| hash.add(value.to_bits()));
+    }
+    Ok(hash.0)
+}
+
+/// A hash of what is asked of the features.
+fn hash_rules(features: usize, rules: &Rules<'_>) -> u64 {
+    let mut hash = Hash::new();
+    for feature in 0..features {
+        let of = |values: Option<&[f64]>, default: f64| match values {
+            None => default,
+            Some(values) => values.get(feature).copied().unwrap_or(default),
+        };
+        hash.add(of(rules.scale, 1.0).to_bits());
+        hash.add(of(rules.bias, 0.0).to_bits());
+        let threshold = rules.threshold.and_then(|t| t.get(feature).copied());
+        hash.add(u64::from(threshold.unwrap_or(f32::NEG_INFINITY).to_bits()));
+    }
+    hash.0
+}
+
+struct Hash(u64);
+
+impl Hash {
+    fn new() -> Self {
+        Hash(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        self.0 ^= self.0 >> 29;
     }
 }

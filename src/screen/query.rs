@@ -16,7 +16,6 @@ const AHEAD: usize = 6;
 /// An input as the panels meet it.
 #[derive(Debug)]
 pub(crate) struct Input<'w> {
-    /// Planes of a multiple of four blocks, zero behind the last.
     pub(crate) high: &'w [i8],
     pub(crate) low: &'w [i8],
     sums: &'w [i32],
@@ -59,7 +58,12 @@ impl Bounds<'_> {
     }
 
     /// A closer upper bound for one feature, if the screen has second codes; else the same again.
-    pub fn refined_upper(&self, screen: &Screen, kernels: &ScreenKernels, feature: usize) -> f32 {
+    pub fn refined_upper(
+        &self,
+        screen: &Screen<'_>,
+        kernels: &ScreenKernels,
+        feature: usize,
+    ) -> f32 {
         let upper = self.upper().get(feature).copied().unwrap_or(f32::INFINITY);
         match screen.refinement.is_some() && upper < f32::INFINITY {
             true => up(screen.refine(kernels, &self.input, feature, upper).0),
@@ -115,17 +119,15 @@ impl<'w> Cut<'w> {
     }
 }
 
-impl Screen {
+impl Screen<'_> {
     /// Length of the work space that [`Screen::bounds`] needs.
     pub fn work_len(&self) -> usize {
         let width = self.blocks * BLOCK_COLUMNS;
-        let padded = self.blocks.next_multiple_of(4) * BLOCK_COLUMNS;
         let panels = self.features.div_ceil(PANEL_ROWS);
         // Two vectors and shift sums; planes; sums twice, corrections, squares; masks; bounds.
         2 * width
             + self.blocks
-            + 2 * (width / 8)
-            + 2 * (padded / 8)
+            + 4 * (width / 8)
             + 4 * self.blocks.div_ceil(2)
             + panels.div_ceil(4)
             + panels * PANEL_ROWS
@@ -159,11 +161,9 @@ impl Screen {
             upper.fill(f32::INFINITY);
             lower.fill(f32::NEG_INFINITY);
         } else {
-            let words = self.blocks * BLOCK_COLUMNS;
-            let plane = |plane: &'w [i8]| bytemuck::cast_slice(plane.get(..words).unwrap_or(&[]));
             let panel_input = ScreenInput {
-                high: plane(input.high),
-                low: plane(input.low),
+                high: bytemuck::cast_slice(input.high),
+                low: bytemuck::cast_slice(input.low),
                 sums: input.sums,
                 corrections: input.corrections,
                 squares: input.squares,
@@ -176,7 +176,7 @@ impl Screen {
                 upper: &mut *upper,
                 lower: &mut *lower,
             };
-            let (panels, blocks) = (self.panels.bytes(), self.blocks);
+            let (panels, blocks) = (self.panels.as_slice(), self.blocks);
             kernels.screen(self.format, panels, blocks, &panel_input, &mut output);
             lower
                 .iter_mut()
@@ -241,7 +241,6 @@ impl Screen {
     /// The input as integers, and what that leaves out.
     fn quantise<'w>(&self, kernels: &ScreenKernels, x: &[f32], cut: &mut Cut<'w>) -> Input<'w> {
         let (width, blocks) = (self.blocks * BLOCK_COLUMNS, self.blocks);
-        let padded = blocks.next_multiple_of(4) * BLOCK_COLUMNS;
         let d = self.d_in as f64;
         let y = cut.doubles(width);
         let spare = cut.doubles(width);
@@ -288,19 +287,11 @@ impl Screen {
         };
         solved_slack += spread * 1e-15;
 
-        let high: &mut [i8] = cut.take(padded);
-        let low: &mut [i8] = cut.take(padded);
+        let high: &mut [i8] = cut.take(width);
+        let low: &mut [i8] = cut.take(width);
         let sums: &mut [i32] = cut.take(blocks);
         let step = step_for(largest);
-        let [left, coded] = kernels.quantise(
-            source,
-            step,
-            high.get_mut(..width).unwrap_or(&mut []),
-            low.get_mut(..width).unwrap_or(&mut []),
-            sums,
-        );
-        high.get_mut(width..).unwrap_or(&mut []).fill(0);
-        low.get_mut(width..).unwrap_or(&mut []).fill(0);
+        let [left, coded] = kernels.quantise(source, step, high, low, sums);
         let coded = root(coded);
         let slack = norm_up(&[
             root(left) + coded * (blocks as f64 + 16.0) * 1.3e-7,

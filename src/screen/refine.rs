@@ -5,9 +5,9 @@
 //! third) of the residual: theorems 1 and 2 hold with the smaller residual, `|q|` being the larger
 //! of the two codes' norms.
 //!
-//! A row, padded to whole cache lines, is: `weight`, `residual`, `other`, the refined `residual` and
-//! `other`, `threshold` (f32, then eight bytes of nothing); a byte of block scale for each block,
-//! these padded to 64; the codes, 16 bytes to a block, as [`ScreenKernels::refine`] reads them.
+//! A row, padded to a multiple of eight bytes, is: `weight`, `residual`, `other`, the refined
+//! `residual` and `other`, `threshold` (f32, then eight bytes of nothing); a byte of block scale for
+//! each block; the codes, 16 bytes to a block, as [`ScreenKernels::refine_row`] reads them.
 
 use crate::kernels::screen::{BLOCK_COLUMNS, ScreenKernels};
 use crate::screen::Screen;
@@ -15,35 +15,34 @@ use crate::screen::query::Input;
 
 /// Bytes of the constants.
 const CONSTANTS: usize = 32;
+/// Bytes of a block's codes.
+const CODE_BYTES: usize = BLOCK_COLUMNS / 4;
 
 /// Where things are in a row of second codes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refinement {
-    /// Blocks, a multiple of four.
+    /// Blocks of a row.
     pub(crate) blocks: usize,
-    /// Where the codes start.
-    codes: usize,
     /// Bytes of a row.
     pub(crate) stride: usize,
 }
 
 impl Refinement {
     pub(crate) fn new(blocks: usize) -> Self {
-        let blocks = blocks.next_multiple_of(4);
-        let codes = (CONSTANTS + blocks).next_multiple_of(64);
         Refinement {
             blocks,
-            codes,
-            stride: codes + blocks * BLOCK_COLUMNS / 4,
+            stride: (CONSTANTS + blocks + blocks * CODE_BYTES).next_multiple_of(8),
         }
     }
 
     /// Writes scales and codes (a code to a byte).
     pub(crate) fn pack(&self, scales: &[u8], codes: &[u8], row: &mut [u8]) {
         row[CONSTANTS..][..scales.len()].copy_from_slice(scales);
+        let start = CONSTANTS + self.blocks;
         for (at, code) in codes.iter().enumerate() {
             let (block, column) = (at / BLOCK_COLUMNS, at % BLOCK_COLUMNS);
-            row[self.codes + block / 4 * 64 + column] |= code << (2 * (block % 4));
+            row[start + block * CODE_BYTES + column % CODE_BYTES] |=
+                code << (column / CODE_BYTES * 2);
         }
     }
 
@@ -54,14 +53,14 @@ impl Refinement {
     }
 }
 
-impl Screen {
+impl Screen<'_> {
     /// The bytes that refining `feature` reads.
     #[inline]
     pub(crate) fn refined_row(&self, feature: usize) -> &[u8] {
         let stride = self.refinement.map_or(0, |refinement| refinement.stride);
         let start = feature * stride;
         self.refined
-            .bytes()
+            .as_slice()
             .get(start..start + stride)
             .unwrap_or(&[])
     }
@@ -80,15 +79,17 @@ impl Screen {
         else {
             return (f64::from(upper), f32::NEG_INFINITY);
         };
-        let scales = rest.get(..refinement.blocks).unwrap_or(&[]);
-        let codes = row.get(refinement.codes..).unwrap_or(&[]);
+        let (scales, codes) = rest
+            .split_at_checked(refinement.blocks)
+            .unwrap_or((&[], &[]));
+        let codes = codes.get(..scales.len() * CODE_BYTES).unwrap_or(&[]);
         let constant = |at: usize| {
             let bytes = constants.as_chunks::<4>().0.get(at);
             bytes.map_or(f32::NAN, |bytes| f32::from_le_bytes(*bytes))
         };
         let wide = |at| f64::from(constant(at));
 
-        let total = kernels.refine(scales, codes, input.high, input.low) as f64;
+        let total = kernels.refine_row(scales, codes, input.high, input.low) as f64;
         let (mut shift, mut square) = (0.0, 0.0);
         for (b, shift_sum) in input.refined_shifts.iter().enumerate() {
             let scale = f64::from(scales.get(b).copied().unwrap_or(0));

@@ -13,6 +13,7 @@
 //! `R` is rounded to signed bytes, one scale per row: that is then the basis, exactly, and the
 //! rows are solved for in it. `R` is triangular, so a row costs `d_in^2 / 2` bytes to change basis.
 
+use crate::bytes::Bytes;
 use crate::error::Error;
 use crate::kernels::screen::{Matrix, PANEL_ROWS, ScreenKernels, TILE_COLUMNS, TILE_ROWS};
 use crate::screen::EncoderRows;
@@ -29,33 +30,53 @@ const RIDGE: f64 = 1e-6;
 /// An upper triangular matrix `R' = diag(scale) * codes`, codes in -127..=127, and the columns'
 /// powers of two.
 #[derive(Debug)]
-pub(crate) struct Transform {
+pub(crate) struct Transform<'a> {
     /// Columns, a multiple of 64.
     width: usize,
     /// In panels: for each 16 rows, from the block that holds the diagonal on; code + 128.
-    codes: Vec<u8>,
+    codes: Bytes<'a>,
     /// For each row.
     scale: Vec<f64>,
     /// An upper bound of the Frobenius norm of `R'`.
     norm: f64,
 }
 
-impl Transform {
+impl<'a> Transform<'a> {
+    /// Bytes of the codes.
+    pub(crate) fn code_bytes(width: usize) -> usize {
+        let panels = (0..width / PANEL_ROWS).map(|p| (width - first_column(p)) * PANEL_ROWS);
+        panels.sum()
+    }
+
+    /// A transform that was stored; `codes` has [`Transform::code_bytes`].
+    pub(crate) fn stored(width: usize, codes: Bytes<'a>, scale: Vec<f64>, norm: f64) -> Self {
+        Transform {
+            width,
+            codes,
+            scale,
+            norm,
+        }
+    }
+
+    pub(crate) fn codes(&self) -> &[u8] {
+        self.codes.as_slice()
+    }
+
+    pub(crate) fn scale(&self) -> &[f64] {
+        &self.scale
+    }
+
     /// The transform for rows whose columns have been multiplied by `columns`.
     pub(crate) fn build(
         rows: &dyn EncoderRows,
         columns: &[f64],
         kernels: &ScreenKernels,
-    ) -> Result<Transform, Error> {
+    ) -> Result<Transform<'static>, Error> {
         let width = rows.width().next_multiple_of(STEP);
         let mut matrix = gram(rows, columns, width, kernels)?;
         factor(&mut matrix, width, kernels)?;
         let mut scale = zeros(width, "screen")?;
-        let panels = width / PANEL_ROWS;
-        let bytes = (0..panels)
-            .map(|p| (width - first_column(p)) * PANEL_ROWS)
-            .sum();
-        let mut codes: Vec<u8> = reserve(bytes, "screen")?;
+        let mut codes: Vec<u8> = reserve(Transform::code_bytes(width), "screen")?;
         for (panel, scales) in scale.chunks_exact_mut(PANEL_ROWS).enumerate() {
             for (r, scale) in scales.iter_mut().enumerate() {
                 let row = panel * PANEL_ROWS + r;
@@ -80,7 +101,7 @@ impl Transform {
         let norm = norm_up(&matrix);
         Ok(Transform {
             width,
-            codes,
+            codes: Bytes::owned(codes),
             scale,
             norm,
         })
@@ -168,7 +189,7 @@ impl Transform {
     pub(crate) fn factor(&self) -> Result<Factor, Error> {
         let tiles = self.width / TILE_ROWS;
         let mut values = zeros(tiles * (tiles + 1) / 2 * TILE_ROWS * TILE_ROWS, "screen")?;
-        let mut codes = self.codes.iter();
+        let mut codes = self.codes.as_slice().iter();
         for panel in 0..self.width / PANEL_ROWS {
             for word in (first_column(panel)..self.width).step_by(4) {
                 for row in panel * PANEL_ROWS..(panel + 1) * PANEL_ROWS {

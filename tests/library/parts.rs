@@ -4,7 +4,7 @@ use super::{bits, encode_decode, rows};
 use sae::bytes::Bytes;
 use sae::model::{FeatureAxis, Matrix, Parts};
 use sae::tensor::Tensor;
-use sae::{Dtype, Features, Level, RowStatus, Sae, Scratch};
+use sae::{Dtype, Features, Level, Part, RowStatus, Rows, Sae, Scratch};
 
 /// How a matrix is stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,10 +85,27 @@ pub(crate) fn run(
 
 /// Every row alone gives what it gives in the batch.
 fn assert_rows_alone(sae: &Sae<'_>, inputs: &[f32], width: usize, found: &(Features, Vec<f32>)) {
+    assert_parts(sae, rows(inputs, width), &found.0);
     for (row, input) in inputs.chunks_exact(width).enumerate() {
         let (one, y) = encode_decode(sae, rows(input, width));
         assert_eq!(one.row(0), found.0.row(row));
         assert_eq!(bits(&y), bits(&found.1[row * sae.d_out()..][..sae.d_out()]));
+    }
+}
+
+/// Encoding split over features gives what encoding gives.
+fn assert_parts(sae: &Sae<'_>, rows: Rows<'_>, features: &Features) {
+    let mut scratch = Scratch::new(sae).unwrap();
+    for cut in [0, 1, sae.d_sae() / 2, sae.d_sae()] {
+        let (mut low, mut high) = (Part::new(), Part::new());
+        sae.encode_part(rows, 0..cut, &mut scratch, &mut low)
+            .unwrap();
+        sae.encode_part(rows, cut..sae.d_sae(), &mut scratch, &mut high)
+            .unwrap();
+        let mut found = Features::new();
+        sae.encode_finish(&[&low, &high], &mut scratch, &mut found)
+            .unwrap();
+        assert_eq!(found, *features, "cut at {cut}");
     }
 }
 

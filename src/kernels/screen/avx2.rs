@@ -12,15 +12,15 @@ use core::arch::x86_64::*;
 
 use super::{
     CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
-    TILE_ROWS, U4, U6, U8, input, row_pairs, split_panel, subtract_tile,
+    TILE_ROWS, U3, U4, U6, U8, input, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
 pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     level: Level::Avx2,
-    screen: [screen::<U4>, screen::<U6>, screen::<U8>],
+    screen: [screen::<U3>, screen::<U4>, screen::<U6>, screen::<U8>],
     dot_bytes,
-    refine,
+    refine_row,
     centre,
     measure,
     quantise,
@@ -207,6 +207,29 @@ fn dot_bytes(codes: &[u8], high: &[i32], low: &[i32], out: &mut [i64; PANEL_ROWS
 fn quarter_codes<const FORMAT: u8>(codes: &[u8], quarter: usize, half: usize) -> [__m256i; 4] {
     let lines = codes.as_chunks::<32>().0.as_chunks::<2>().0;
     match FORMAT {
+        U3 => {
+            let Some([a, b, c]) = lines.as_chunks::<3>().0.get(quarter / 2) else {
+                return [_mm256_setzero_si256(); 4];
+            };
+            let (a, b, c) = (load(&a[half]), load(&b[half]), load(&c[half]));
+            let bits = |x, bits: i8| _mm256_and_si256(x, _mm256_set1_epi8(bits));
+            let last = |low, high| _mm256_or_si256(bits(low, 3), bits(high, 4));
+            if quarter.is_multiple_of(2) {
+                [
+                    bits(a, 7),
+                    bits(_mm256_srli_epi16::<3>(a), 7),
+                    bits(b, 7),
+                    bits(_mm256_srli_epi16::<3>(b), 7),
+                ]
+            } else {
+                [
+                    bits(c, 7),
+                    bits(_mm256_srli_epi16::<3>(c), 7),
+                    last(_mm256_srli_epi16::<6>(a), _mm256_srli_epi16::<4>(c)),
+                    last(_mm256_srli_epi16::<6>(b), _mm256_srli_epi16::<5>(c)),
+                ]
+            }
+        }
         U4 => {
             let Some([a, b]) = lines.as_chunks::<2>().0.get(quarter) else {
                 return [_mm256_setzero_si256(); 4];
@@ -357,35 +380,25 @@ fn shift_sums(high: &[i8], low: &[i8], shift: &[f64], out: &mut [f64]) {
 /// `vpmaddubsw` adds two products, at most 2 x 3 x 128; `vpmaddwd` multiplies them by the scale: a
 /// lane grows by at most 2 x 4 x 3 x 128 x 255 for a block, and i32 holds 2,700 of those.
 #[target_feature(enable = "avx2")]
-fn refine(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
+fn refine_row(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
     let mut sums = [_mm256_setzero_si256(); 2];
     let mask = _mm256_set1_epi8(3);
-    let planes = high
-        .as_chunks::<256>()
-        .0
-        .iter()
-        .zip(low.as_chunks::<256>().0);
-    let rows = codes
-        .as_chunks::<64>()
-        .0
-        .iter()
-        .zip(scales.as_chunks::<4>().0);
-    for ((codes, scales), (high, low)) in rows.zip(planes) {
-        for (half, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
-            let codes = load(codes);
-            let codes = [
-                _mm256_and_si256(codes, mask),
-                _mm256_and_si256(_mm256_srli_epi16::<2>(codes), mask),
-                _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask),
-                _mm256_and_si256(_mm256_srli_epi16::<6>(codes), mask),
-            ];
-            for (b, codes) in codes.into_iter().enumerate() {
-                let scale = _mm256_set1_epi16(i16::from(scales[b]));
-                for (sum, plane) in sums.iter_mut().zip([low, high]) {
-                    let z = load_signed(&plane.as_chunks::<32>().0[2 * b + half]);
-                    let pairs = _mm256_maddubs_epi16(codes, z);
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, scale));
-                }
+    let shifts = [
+        _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2),
+        _mm256_setr_epi32(4, 4, 4, 4, 6, 6, 6, 6),
+    ];
+    let planes = high.as_chunks::<64>().0.iter().zip(low.as_chunks::<64>().0);
+    let rows = codes.as_chunks::<16>().0.iter().zip(scales);
+    for ((codes, &scale), (high, low)) in rows.zip(planes) {
+        let scale = _mm256_set1_epi16(i16::from(scale));
+        let all = _mm256_broadcastsi128_si256(load16(codes));
+        for (half, shift) in shifts.into_iter().enumerate() {
+            // The bits that come in from the byte above are masked away.
+            let codes = _mm256_and_si256(_mm256_srlv_epi32(all, shift), mask);
+            for (sum, plane) in sums.iter_mut().zip([low, high]) {
+                let z = load_signed(&plane.as_chunks::<32>().0[half]);
+                let pairs = _mm256_maddubs_epi16(codes, z);
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, scale));
             }
         }
     }

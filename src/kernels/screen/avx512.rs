@@ -7,15 +7,20 @@ use core::arch::x86_64::*;
 
 use super::{
     CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput, TILE_COLUMNS,
-    TILE_ROWS, U4, U6, U8, input, row_pairs, split_panel, subtract_tile,
+    TILE_ROWS, U3, U4, U6, U8, input, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
 pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     level: Level::Avx512,
-    screen: [screen::<U4, 512>, screen::<U6, 768>, screen::<U8, 1024>],
+    screen: [
+        screen::<U3, 384>,
+        screen::<U4, 512>,
+        screen::<U6, 768>,
+        screen::<U8, 1024>,
+    ],
     dot_bytes,
-    refine,
+    refine_row,
     centre,
     measure,
     quantise,
@@ -204,6 +209,34 @@ fn quarter_codes<const FORMAT: u8, const BLOCK: usize>(
 ) -> [__m512i; 4] {
     let lines = block.as_chunks::<64>().0;
     match FORMAT {
+        U3 => {
+            let lines = &lines[quarter / 2 * 3..][..3];
+            let (a, b) = (load(&lines[0]), load(&lines[1]));
+            let mask = _mm512_set1_epi8(7);
+            if quarter.is_multiple_of(2) {
+                [
+                    _mm512_and_si512(a, mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<3>(a), mask),
+                    _mm512_and_si512(b, mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<3>(b), mask),
+                ]
+            } else {
+                let c = load(&lines[2]);
+                // 0xca selects: bits of the second operand where the first has ones, else the
+                // third.
+                let low = _mm512_set1_epi8(3);
+                let join = |low_bits, high_bits| {
+                    let all = _mm512_ternarylogic_epi32::<0xca>(low, low_bits, high_bits);
+                    _mm512_and_si512(all, mask)
+                };
+                [
+                    _mm512_and_si512(c, mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<3>(c), mask),
+                    join(_mm512_srli_epi16::<6>(a), _mm512_srli_epi16::<4>(c)),
+                    join(_mm512_srli_epi16::<6>(b), _mm512_srli_epi16::<5>(c)),
+                ]
+            }
+        }
         U4 => {
             let (a, b) = (load(&lines[quarter * 2]), load(&lines[quarter * 2 + 1]));
             let mask = _mm512_set1_epi8(15);
@@ -365,34 +398,20 @@ fn shift_sums(high: &[i8], low: &[i8], shift: &[f64], out: &mut [f64]) {
 /// `vpmaddubsw` adds two products, at most 2 x 3 x 128; `vpdpwssd` multiplies them by the scale: a
 /// lane grows by at most 4 x 3 x 128 x 255 for a block, and i32 holds 5,000 of those.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn refine(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
+fn refine_row(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
     let mut sums = [[_mm512_setzero_si512(); 2]; 2];
     let mask = _mm512_set1_epi8(3);
-    let planes = high
-        .as_chunks::<256>()
-        .0
-        .iter()
-        .zip(low.as_chunks::<256>().0);
-    let rows = codes
-        .as_chunks::<64>()
-        .0
-        .iter()
-        .zip(scales.as_chunks::<4>().0);
-    for ((codes, scales), (high, low)) in rows.zip(planes) {
-        let codes = load(codes);
-        let codes = [
-            _mm512_and_si512(codes, mask),
-            _mm512_and_si512(_mm512_srli_epi16::<2>(codes), mask),
-            _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask),
-            _mm512_and_si512(_mm512_srli_epi16::<6>(codes), mask),
-        ];
-        for (b, codes) in codes.into_iter().enumerate() {
-            let scale = _mm512_set1_epi16(i16::from(scales[b]));
-            for (sums, plane) in sums.iter_mut().zip([low, high]) {
-                let z = load_signed(&plane.as_chunks::<64>().0[b]);
-                let pairs = _mm512_maddubs_epi16(codes, z);
-                sums[b % 2] = _mm512_dpwssd_epi32(sums[b % 2], pairs, scale);
-            }
+    let shifts = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
+    let planes = high.as_chunks::<64>().0.iter().zip(low.as_chunks::<64>().0);
+    let rows = codes.as_chunks::<16>().0.iter().zip(scales);
+    for (b, ((codes, &scale), (high, low))) in rows.zip(planes).enumerate() {
+        let scale = _mm512_set1_epi16(i16::from(scale));
+        let all = _mm512_broadcast_i32x4(load16(codes));
+        // The bits that come in from the byte above are masked away.
+        let codes = _mm512_and_si512(_mm512_srlv_epi32(all, shifts), mask);
+        for (sums, plane) in sums.iter_mut().zip([low, high]) {
+            let pairs = _mm512_maddubs_epi16(codes, load_signed(plane));
+            sums[b % 2] = _mm512_dpwssd_epi32(sums[b % 2], pairs, scale);
         }
     }
     let mut totals = [0; 2];

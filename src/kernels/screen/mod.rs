@@ -8,14 +8,17 @@
 //! |---|---|
 //! | 5 x 64 | `weight`, `offset`, `residual`, `other`, `threshold`: one f32 for each row |
 //! | 16 for each block, padded to a multiple of 64 | block scales `m`, u8, one for each row |
-//! | for each block, 1024 / 768 / 512 | codes `u` of 8, 6 or 4 bits, unsigned |
+//! | for each block, 1024 / 768 / 512 / 384 | codes `u` of 8, 6, 4 or 3 bits, unsigned |
 //!
 //! A *chunk* holds the codes of 16 rows and 4 neighbouring columns, row by row, so that the four
 //! columns of a row are one 32-bit lane and no product is ever summed across lanes. In 8 bits a
 //! chunk is 64 bytes. In 4 bits, two chunks share 64 bytes: the first has the low nibbles. In 6
 //! bits, four chunks share 192 bytes: byte `i` of the first, second and third are the low six bits
 //! of the bytes `i`, `64 + i`, `128 + i`, and the upper two bits of these are, in this order from
-//! the lowest bits up, byte `i` of the fourth.
+//! the lowest bits up, byte `i` of the fourth. In 3 bits, eight chunks share 192 bytes: chunks 0
+//! and 1 are the low three bits and the next three of the bytes `i`, chunks 2 and 3 those of
+//! `64 + i`, chunks 4 and 5 those of `128 + i`; chunk 6 is the upper two bits of byte `i` below bit
+//! 6 of byte `128 + i`, chunk 7 those of byte `64 + i` below bit 7 of byte `128 + i`.
 //!
 //! # What is computed
 //!
@@ -41,8 +44,25 @@
 mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512;
+#[cfg(any(
+    all(
+        target_arch = "aarch64",
+        target_feature = "neon",
+        target_endian = "little"
+    ),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod four;
 mod input;
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    target_endian = "little"
+))]
+mod neon;
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 
 use super::Level;
 
@@ -56,6 +76,8 @@ pub const HEADER_BYTES: usize = 5 * 64;
 /// How wide codes are, and how they are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CodeFormat {
+    /// 3 bits.
+    U3,
     /// 4 bits.
     U4,
     /// 6 bits.
@@ -66,11 +88,17 @@ pub enum CodeFormat {
 
 impl CodeFormat {
     /// All formats.
-    pub const ALL: [CodeFormat; 3] = [CodeFormat::U4, CodeFormat::U6, CodeFormat::U8];
+    pub const ALL: [CodeFormat; 4] = [
+        CodeFormat::U3,
+        CodeFormat::U4,
+        CodeFormat::U6,
+        CodeFormat::U8,
+    ];
 
     /// Bits of one code.
     pub const fn bits(self) -> u32 {
         match self {
+            CodeFormat::U3 => 3,
             CodeFormat::U4 => 4,
             CodeFormat::U6 => 6,
             CodeFormat::U8 => 8,
@@ -93,6 +121,7 @@ impl CodeFormat {
     }
 }
 
+const U3: u8 = CodeFormat::U3 as u8;
 const U4: u8 = CodeFormat::U4 as u8;
 const U6: u8 = CodeFormat::U6 as u8;
 const U8: u8 = CodeFormat::U8 as u8;
@@ -152,9 +181,9 @@ type SubtractProducts = unsafe fn(Matrix<'_>, Matrix<'_>, &mut [f64], usize);
 /// As for [`super::Kernels`]: the one requirement is that the level was detected.
 pub struct ScreenKernels {
     level: Level,
-    screen: [Screen; 3],
+    screen: [Screen; 4],
     dot_bytes: DotBytes,
-    refine: Refine,
+    refine_row: Refine,
     centre: Centre,
     measure: unsafe fn(&[f64]) -> [f64; 2],
     quantise: Quantise,
@@ -182,6 +211,20 @@ impl ScreenKernels {
             }
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Level::Avx2 | Level::Avx512 if super::detect::has_avx2() => &avx2::KERNELS,
+            #[cfg(all(
+                target_arch = "aarch64",
+                target_feature = "neon",
+                target_endian = "little"
+            ))]
+            Level::Neon if super::detect::has_dot_product() => &neon::DOT_PRODUCT,
+            #[cfg(all(
+                target_arch = "aarch64",
+                target_feature = "neon",
+                target_endian = "little"
+            ))]
+            Level::Neon => &neon::BASELINE,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Level::Simd128 => &simd128::KERNELS,
             _ => &scalar::KERNELS,
         }
     }
@@ -235,21 +278,16 @@ impl ScreenKernels {
     }
 
     /// `sum over blocks b of m_b * sum over its columns j of v_j z_j`, exactly, for one row of
-    /// 2-bit codes `v`, 16 bytes to a block: byte `i` of each 64 holds column `i` of four
-    /// neighbouring blocks, the first in the lowest bits. `scales` holds a byte for each block.
-    ///
-    /// The number of blocks is that of the planes; codes are padded to a multiple of 64 bytes and
-    /// planes and scales to a multiple of four blocks.
-    pub fn refine(&self, scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
-        let blocks = scales.len();
-        let columns = blocks * BLOCK_COLUMNS;
-        let lengths = [4 * codes.len(), high.len(), low.len()];
-        if lengths != [columns; 3] || !blocks.is_multiple_of(4) {
-            debug_assert!(false, "refine: lengths disagree");
+    /// 2-bit codes `v`, 16 bytes to a block: byte `i` holds the columns `i`, `16 + i`, `32 + i` and
+    /// `48 + i` of its block, the first in the lowest bits. `scales` holds a byte for each block.
+    pub fn refine_row(&self, scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
+        let columns = scales.len() * BLOCK_COLUMNS;
+        if [4 * codes.len(), high.len(), low.len()] != [columns; 3] {
+            debug_assert!(false, "refine_row: lengths disagree");
             return 0;
         }
         // SAFETY: a table is handed out only after its level was detected.
-        unsafe { (self.refine)(scales, codes, high, low) }
+        unsafe { (self.refine_row)(scales, codes, high, low) }
     }
 
     /// `y = (x - centre) * power`; returns the sum of `(x * power)^2`, the sum of `y^2` and the
@@ -295,7 +333,23 @@ impl ScreenKernels {
             // SAFETY: SSE is part of x86-64; a prefetch faults at no address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(all(
+            target_arch = "aarch64",
+            target_feature = "neon",
+            target_endian = "little"
+        ))]
+        for line in bytes.chunks(64) {
+            use super::two::Two;
+            super::neon::Neon::prefetch(line.as_ptr());
+        }
+        #[cfg(not(any(
+            target_arch = "x86_64",
+            all(
+                target_arch = "aarch64",
+                target_feature = "neon",
+                target_endian = "little"
+            )
+        )))]
         let _ = bytes;
     }
 

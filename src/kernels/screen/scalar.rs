@@ -2,15 +2,15 @@
 
 use super::{
     BLOCK_COLUMNS, CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput,
-    TILE_COLUMNS, TILE_ROWS, U4, U6, U8, input, row_pairs, split_panel, subtract_tile,
+    TILE_COLUMNS, TILE_ROWS, U3, U4, U6, U8, input, row_pairs, split_panel, subtract_tile,
 };
 use crate::kernels::Level;
 
 pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     level: Level::Scalar,
-    screen: [screen::<U4>, screen::<U6>, screen::<U8>],
+    screen: [screen::<U3>, screen::<U4>, screen::<U6>, screen::<U8>],
     dot_bytes,
-    refine,
+    refine_row,
     centre,
     measure,
     quantise,
@@ -102,6 +102,17 @@ fn libm_sqrt(value: f32) -> f32 {
 fn word_codes<const FORMAT: u8>(codes: &[u8], word: usize) -> [u8; 64] {
     let mut out = [0; 64];
     match FORMAT {
+        U3 => {
+            let from = &codes[word / 8 * 192..];
+            for (i, out) in out.iter_mut().enumerate() {
+                let [a, b, c] = [from[i], from[64 + i], from[128 + i]];
+                *out = match word % 8 {
+                    6 => a >> 6 | (c >> 6 & 1) << 2,
+                    7 => b >> 6 | (c >> 7) << 2,
+                    n => from[n / 2 * 64 + i] >> (n % 2 * 3) & 7,
+                };
+            }
+        }
         U4 => {
             let from = &codes[word / 2 * 64..];
             for (out, &byte) in out.iter_mut().zip(from) {
@@ -139,7 +150,7 @@ fn dot_bytes(codes: &[u8], high: &[i32], low: &[i32], out: &mut [i64; PANEL_ROWS
     }
 }
 
-fn subtract_products(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
+pub(super) fn subtract_products(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64], stride: usize) {
     let mut sums = [[0f64; TILE_COLUMNS]; TILE_ROWS];
     for (a, b) in row_pairs(a, b) {
         for (sums, a) in sums.iter_mut().zip(a) {
@@ -173,11 +184,11 @@ fn shift_sums(high: &[i8], low: &[i8], shift: &[f64], out: &mut [f64]) {
     input::shift_sums(high, low, shift, out);
 }
 
-fn refine(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
+fn refine_row(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
     let mut sum = 0;
     for (at, (high, low)) in high.iter().zip(low).enumerate() {
         let (block, column) = (at / BLOCK_COLUMNS, at % BLOCK_COLUMNS);
-        let code = codes[block / 4 * 64 + column] >> (2 * (block % 4)) & 3;
+        let code = codes[block * 16 + column % 16] >> (column / 16 * 2) & 3;
         let z = 256 * i64::from(*high) + i64::from(*low);
         sum += i64::from(scales[block]) * i64::from(code) * z;
     }
