@@ -9,6 +9,7 @@ use crate::convention::{self, Checkpoint};
 use crate::error::Error;
 use crate::kernels::Level;
 use crate::model::Sae;
+use crate::screen::Screen;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde_json::Value;
@@ -152,6 +153,13 @@ impl<'a> Sae<'a> {
         }
         if let Some(level) = options.level {
             sae = sae.with_level(level)?;
+        }
+        if let Some(stored) = sae.packed.screen.take() {
+            let screen = Screen::from_stored(stored.header.as_slice(), stored.sections)?;
+            sae = sae.with_screen(screen)?;
+            if check_weights && let Some(screen) = sae.screen() {
+                screen.check_rows(&sae.parts().encoder)?;
+            }
         }
         if options.self_test {
             sae.self_test()?;

@@ -8,8 +8,10 @@ use crate::scratch::Scratch;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-/// The name of a tensor's last part begins so: it is a matrix, which opening does not read.
-const MATRICES: [&str; 4] = ["w_enc", "w_glu", "w_dec", "w_skip"];
+/// Parts of the names of tensors that opening does not read: matrices, and the screen's codes.
+const MATRICES: [&str; 7] = [
+    "w_enc", "w_glu", "w_dec", "w_skip", "basis", "panels", "codes",
+];
 
 impl Sae<'_> {
     /// Runs the self-test of a pack: encodes and decodes the rows that the pack holds and compares

@@ -42,7 +42,7 @@ pub struct VerifyOptions<'r> {
     pub targets: Option<Rows<'r>>,
     /// How many features should fire on a row; what the model says of itself if `None`.
     pub l0: Option<f64>,
-    /// Whether a pack's screen is built again and compared byte by byte.
+    /// Whether the screen of a pack is built again and compared byte by byte.
     pub exhaustive: bool,
 }
 
@@ -219,6 +219,9 @@ impl Sae<'_> {
         self.verify_dead(&encoder, &mut found);
         step();
         self.verify_pack(&mut found)?;
+        if options.exhaustive {
+            self.verify_screen(&mut found)?;
+        }
         if let Some(rows) = options.rows {
             self.verify_rows(rows, options, &mut found, &mut step)?;
         }
@@ -331,6 +334,25 @@ impl Sae<'_> {
             }
             Err(error @ Error::OutOfMemory { .. }) => return Err(error),
             Err(error) => found.add("self-test", Outcome::Failed, error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Whether the screen is, byte for byte, the one that the weights give.
+    fn verify_screen(&self, found: &mut Verification) -> Result<(), Error> {
+        let check = "screen";
+        if self.screen().is_none() {
+            found.add(check, Outcome::Skipped, "there is none");
+            return Ok(());
+        }
+        match self.check_screen() {
+            Ok(()) => found.add(
+                check,
+                Outcome::Passed,
+                "built again, every byte is the same",
+            ),
+            Err(error @ Error::OutOfMemory { .. }) => return Err(error),
+            Err(error) => found.add(check, Outcome::Failed, error.to_string()),
         }
         Ok(())
     }

@@ -33,7 +33,15 @@ const TABLE: &[(&[&str], &[&str])] = &[
     // Named tensors to the model.
     (
         &["convention"],
-        &["container", "dtype", "error", "kernels", "model", "tensor"],
+        &[
+            "container",
+            "dtype",
+            "error",
+            "kernels",
+            "model",
+            "screen",
+            "tensor",
+        ],
     ),
     // What is done with rows and features.
     (
@@ -83,6 +91,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "kernels",
             "mmap",
             "model",
+            "screen",
             "self_test",
         ],
     ),
@@ -113,6 +122,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "model",
             "open",
             "rows",
+            "screen",
             "self_test",
         ],
     ),

@@ -18,7 +18,7 @@ use sae::container::gguf_write::{GgufFile, GgufHeader, GgufValue};
 use sae::container::{self, Archive, Check};
 use sae::kernels::WeightType;
 use sae::model::{Activation, Ensemble, Glu, Parts, Pursuit, Rank, State, Thresholds, ValueMap};
-use sae::pack::{self, PackModel, PackOptions};
+use sae::pack::{self, PackModel, PackOptions, PackScreen};
 use sae::verify::{Outcome, VerifyOptions};
 use sae::{Code, Dtype, Error, OpenOptions, Sae};
 use std::fs;
@@ -65,7 +65,7 @@ fn assert_same(one: &Sae<'_>, other: &Sae<'_>, inputs: &[f32], what: &str) {
 #[test]
 fn every_fixture_gives_the_same_bits_from_a_pack() {
     let mut packed = 0;
-    let mut fired = 0;
+    let (mut fired, mut screens) = (0, 0);
     let mut refused = Vec::new();
     for case in cases() {
         let sae = match opened(&case) {
@@ -84,6 +84,9 @@ fn every_fixture_gives_the_same_bits_from_a_pack() {
         let report = pack::write(&path, &[model], &options, &mut |_| {})
             .unwrap_or_else(|error| panic!("{}: {error}", case.name));
         fired += report.self_test_features;
+        screens += report.screens;
+        let encoder = (sae.d_sae() * sae.d_in() * 4) as u64;
+        assert!(report.screen_bytes * 100 <= encoder * pack::MAX_SCREEN_PERCENT);
 
         let again = Sae::open(&path, &checked()).unwrap();
         assert_same(&sae, &again, &case.rows, &case.name);
@@ -108,7 +111,8 @@ fn every_fixture_gives_the_same_bits_from_a_pack() {
         assert_eq!(borrowed.description().state, State::Mapped);
 
         // What inspect says of the size holds, headers and self-test apart.
-        let beside = report.bytes - before.pack_bytes;
+        let beside = report.bytes - before.pack_bytes - report.screen_bytes;
+        assert_eq!(after.screen.is_some(), report.screens == 1);
         let self_test = pack::SELF_TEST_ROWS * (sae.d_in() + sae.d_out() + 2) * 4
             + report.self_test_features * 8;
         let header = 64 * 64 + 8192;
@@ -122,7 +126,9 @@ fn every_fixture_gives_the_same_bits_from_a_pack() {
 
         // A pack of a pack is the same model, and remembers the first source.
         let twice = scratch(&format!("{}.2.gguf", case.name));
-        write(&twice, &again, &PackOptions::default());
+        let mut dithered = PackOptions::default();
+        dithered.screen = PackScreen::Dithered;
+        write(&twice, &again, &dithered);
         let third = Sae::open(&twice, &checked()).unwrap();
         assert_same(&sae, &third, &case.rows, &case.name);
         assert_eq!(third.description().pack.as_ref(), Some(info));
@@ -130,6 +136,7 @@ fn every_fixture_gives_the_same_bits_from_a_pack() {
     }
     assert_eq!(refused, ["temporal"], "the only maths that is missing");
     assert!(packed > 80, "{packed} cases");
+    assert!(screens > 2, "{screens} with a screen");
     assert!(fired > 10 * packed, "{fired} features in the self-tests");
 }
 
@@ -840,7 +847,109 @@ fn blocks() -> Parts<'static> {
     every_kind().pop().unwrap()
 }
 
+/// A model that is large enough for a screen.
+fn screened() -> Parts<'static> {
+    let encoder = matrix("enc", &vectors(1, 1024, 64), Stored::Rows);
+    let decoder = matrix("dec", &vectors(99, 1024, 4), Stored::Rows);
+    Parts {
+        bias: Some(vec![-2.0; 1024]),
+        ..Parts::new(encoder, Activation::Relu, decoder)
+    }
+}
+
+impl Draft {
+    /// The bytes of a tensor.
+    fn data(&mut self, name: &str) -> &mut Vec<u8> {
+        let mut found = self.tensors.iter_mut();
+        &mut found.find(|(known, ..)| known == name).unwrap().3
+    }
+}
+
+/// A bound that is wrong, under checksums that fit it, opens; building it again finds it.
+#[test]
+fn a_corrupted_bound_does_not_pass() {
+    let good = Draft::of(screened(), "bound").bytes("bound");
+    let open = |bytes: &'static [u8]| Sae::from_bytes("p.gguf", bytes, None, &checked()).unwrap();
+    let sae = open(good.leak());
+    let info = sae.description().screen.unwrap();
+    assert_eq!(info.certificate, "proven");
+    let exhaustive = VerifyOptions::default().exhaustive(true);
+    assert_eq!(remarks(&sae, &exhaustive), []);
+    let shown = sae.description().to_string();
+    assert!(shown.contains("proven, 6 bits"), "{shown}");
+
+    let mut draft = Draft::of(screened(), "bound");
+    // The margin of one feature, which the self-test's rows do not need.
+    let panels = draft.data("screen.panels");
+    let at = panels.len() / 2 / 1024 * 1024 + 2;
+    panels[at] ^= 1;
+    let bytes = draft.bytes("bound");
+    let options = OpenOptions::default().check(Check::Vectors);
+    let sae = Sae::from_bytes("p.gguf", &bytes, None, &options).unwrap();
+    let found = remarks(&sae, &exhaustive);
+    assert!(found.contains(&("screen", Outcome::Failed)), "{found:?}");
+
+    // Damage without new checksums does not open, or is found by any verification.
+    let place = |name: &str| {
+        let archive = read(&bytes);
+        let tensor = archive.entry(name).unwrap().load().unwrap();
+        tensor.bytes().as_slice().as_ptr() as usize - bytes.as_ptr() as usize
+    };
+    for name in ["screen.header", "screen.vectors", "screen.panels"] {
+        let mut bad = bytes.clone();
+        bad[place(name) + 44] ^= 0x10;
+        let error = Sae::from_bytes("p.gguf", &bad, None, &OpenOptions::default()).unwrap_err();
+        assert_eq!(error.code(), Code::Corrupt, "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    // What is not asked for is not there.
+    let mut none = PackOptions::default();
+    none.screen = PackScreen::None;
+    let path = scratch("no_screen.gguf");
+    let source = Sae::from_parts(screened()).unwrap();
+    assert_eq!(write(&path, &source, &none).screens, 0);
+    let again = Sae::open(&path, &checked()).unwrap();
+    assert!(again.screen().is_none());
+    assert_same(&sae, &again, &test_rows(64), "without a screen");
+    let found = remarks(&again, &exhaustive);
+    assert_eq!(found, [("screen", Outcome::Skipped)]);
+}
+
+/// Narrowed encoders get the screen of their narrowed weights.
+#[test]
+fn screens_are_of_the_packed_weights() {
+    for screen in [PackScreen::Proven, PackScreen::Dithered] {
+        let mut narrow = PackOptions::default();
+        narrow.encoder = Some(WeightType::F16);
+        narrow.screen = screen;
+        let path = scratch("narrow_screen.gguf");
+        let source = Sae::from_parts(screened()).unwrap();
+        assert_eq!(write(&path, &source, &narrow).screens, 1);
+        let sae = Sae::open(&path, &checked()).unwrap();
+        let exhaustive = VerifyOptions::default().exhaustive(true);
+        assert_eq!(remarks(&sae, &exhaustive), []);
+    }
+}
+
 refused! {
+    with_a_screen_of_other_biases: screened(), |d| d.floats("b_enc", |b| b[0] += 1.0) => Malformed, "other biases";
+    with_a_screen_of_other_weights: screened(), |d| d.floats("w_enc", |w| w[5] += 1.0) => Malformed, "other weights";
+    with_a_screen_of_another_version: screened(), |d| d.data("screen.header")[0] = 9 => Malformed, "version 9";
+    with_a_screen_of_another_shape: screened(), |d| d.data("screen.header")[24] ^= 16 => Malformed, "section 2";
+    with_a_screen_that_is_cut: screened(), |d| {
+        let panels = d.data("screen.panels");
+        panels.pop();
+        let panels = std::mem::take(panels);
+        d.tensor("screen.panels", Dtype::I8, &[panels.len()], panels);
+    } => Malformed, "section 2";
+    with_half_a_screen: screened(), |d| d.remove("screen.panels") => MissingTensor, "screen.panels";
+    with_a_screen_of_floats: screened(), |d| {
+        d.tensor("screen.header", Dtype::F32, &[32], vec![0; 128]);
+    } => Unsupported, "screen.header";
+    with_a_screen_where_no_rule_has_one: screened(), |d| {
+        d.text("sae.activation", "leaky_relu");
+        d.set("sae.activation.slope", GgufValue::F64(0.1));
+    } => Malformed, "no screen";
     without_version: relu(), |d| d.remove("sae.version") => MissingKey, "`sae.version`";
     of_version_two: relu(), |d| d.set("sae.version", GgufValue::U32(2)) => Unsupported, "version 2";
     with_an_unknown_key: relu(), |d| d.text("sae.temperature", "2") => Malformed, "`sae.temperature`";

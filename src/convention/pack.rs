@@ -32,6 +32,8 @@
 //! | `center`, `enc_scale`, `b_enc`, `threshold`, `gate_bias`, `rank_weight`, `b_glu`, `dec_scale`, `b_dec` | vectors | F32, or F64 where f32 does not hold all bits |
 //! | `self_test.rows`, `.ends`, `.indices`, `.values`, `.reconstructions` | | rows and what they must give, bit for bit |
 //!
+//! | `screen.header`, `screen.vectors`, `screen.basis`, `screen.panels`, `screen.codes` | bytes, as I8 | the encoder's screen, if it has one ([`Screen`](crate::screen::Screen)) |
+//!
 //! A matrix that is not one piece has its blocks in tensors `w_enc.0`, `w_enc.1`, .., and their
 //! places in `sae.w_enc.first_features`, `sae.w_enc.first_columns`, with `sae.w_enc.width` the
 //! length of a whole row. A key `sae.*` that is not in this list is refused: it could change the
@@ -40,11 +42,15 @@
 use super::common::only;
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::container::Archive;
+use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::model::{
     About, Activation, Block, Checksum, FeatureAxis, Glu, InputNorm, Matrix, PackInfo, Packed,
-    Parts, Pick, Pursuit, Rank, Refit, SelfTest, Site, SourceFile, Thresholds, ValueMap, canonical,
+    Parts, Pick, Pursuit, Rank, Refit, SelfTest, Site, SourceFile, StoredScreen, Thresholds,
+    ValueMap, canonical,
 };
+use crate::screen::STORED_SECTIONS;
+use crate::tensor::Tensor;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde_json::{Map, Value};
@@ -71,6 +77,15 @@ pub(crate) const SELF_TEST: [&str; 5] = [
     "self_test.indices",
     "self_test.values",
     "self_test.reconstructions",
+];
+
+/// The tensors of the screen: its header, then its sections.
+pub(crate) const SCREEN: [&str; 1 + STORED_SECTIONS] = [
+    "screen.header",
+    "screen.vectors",
+    "screen.basis",
+    "screen.panels",
+    "screen.codes",
 ];
 
 fn detect(checkpoint: &Checkpoint<'_>) -> bool {
@@ -290,7 +305,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         skip,
         ..Parts::new(encoder, activation, decoder)
     };
-    for name in SELF_TEST {
+    for name in SELF_TEST.into_iter().chain(SCREEN) {
         tensors.skip(name);
     }
     parts.about = about(&config, &chosen, archive)?;
@@ -516,6 +531,16 @@ fn about(config: &Config<'_>, chosen: &Chosen, archive: &Archive<'_>) -> Result<
     })
 }
 
+/// The error for tensors of which only some are there.
+fn incomplete(what: &str, names: &[&str], tensors: &[Option<Tensor<'_>>]) -> Error {
+    let mut pairs = names.iter().zip(tensors);
+    let missing = pairs.find(|(_, tensor)| tensor.is_none());
+    Error::MissingTensor {
+        tensor: missing.map_or("", |(name, _)| name).into(),
+        convention: alloc::format!("pack: {what} has {} tensors", names.len()),
+    }
+}
+
 /// What a pack holds besides the model's parts; nothing if the checkpoint is not a pack. The model
 /// was opened with the same settings.
 pub(crate) fn packed<'a>(
@@ -567,17 +592,38 @@ pub(crate) fn packed<'a>(
             reconstructions,
         }),
         [None, None, None, None, None] => None,
-        some => {
-            let mut names = SELF_TEST.iter().zip(&some);
-            let missing = names.find(|(_, tensor)| tensor.is_none());
-            return Err(Error::MissingTensor {
-                tensor: missing.map_or("", |(name, _)| name).into(),
-                convention: "pack: a self-test has five tensors".into(),
-            });
-        }
+        some => return Err(incomplete("a self-test", &SELF_TEST, &some)),
+    };
+    let bytes = |tensor: Tensor<'a>| match tensor.dtype() {
+        Dtype::I8 => Ok(tensor.bytes().clone()),
+        other => Err(Error::UnsupportedDtype {
+            tensor: tensor.name().into(),
+            found: other.name().into(),
+        }),
+    };
+    let [header, vectors, basis, panels, codes] = SCREEN.map(load);
+    let screen = match [header?, vectors?, basis?, panels?, codes?] {
+        [
+            Some(header),
+            Some(vectors),
+            Some(basis),
+            Some(panels),
+            Some(codes),
+        ] => Some(StoredScreen {
+            header: bytes(header)?,
+            sections: [
+                bytes(vectors)?,
+                bytes(basis)?,
+                bytes(panels)?,
+                bytes(codes)?,
+            ],
+        }),
+        [None, None, None, None, None] => None,
+        some => return Err(incomplete("a screen", &SCREEN, &some)),
     };
     Ok(Packed {
         self_test,
+        screen,
         checksums,
     })
 }

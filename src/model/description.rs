@@ -1,8 +1,9 @@
 //! What `inspect` tells about a model.
 
 use super::matrix::Held;
-use super::{Activation, Matrix, PackInfo, Parts, canonical};
+use super::{Activation, Matrix, PackInfo, Parts, canonical, screening};
 use crate::kernels::Level;
+use crate::screen::{Certificate, Screen};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -92,8 +93,10 @@ impl MatrixInfo {
 pub struct PrepareCost {
     /// Whether there is anything to prepare.
     pub needed: bool,
-    /// Bytes held in memory afterwards, beyond the map.
+    /// Bytes of weights held in memory afterwards, beyond the map.
     pub bytes: u64,
+    /// Bytes of the screen held besides; 0 if the rule has none.
+    pub screen_bytes: u64,
     /// Bytes read and as many written, once.
     pub reads: u64,
 }
@@ -108,6 +111,7 @@ impl PrepareCost {
         PrepareCost {
             needed: bytes > 0,
             bytes,
+            screen_bytes: screening::bytes(parts),
             reads: bytes,
         }
     }
@@ -121,6 +125,61 @@ impl PrepareCost {
             268_435_457..=4_294_967_296 => "seconds",
             _ => "tens of seconds",
         }
+    }
+}
+
+/// The screen that encoding reads, for `inspect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScreenInfo {
+    /// `proven` or `dithered`.
+    pub certificate: &'static str,
+    /// Bits of a first code.
+    pub bits: u32,
+    /// A dithered bound fails with probability at most two to the minus this; 0 if proven.
+    pub delta_exponent: u32,
+    /// The seed of the dither; 0 if proven.
+    pub seed: u64,
+    /// Bytes in all, in the file or in memory.
+    pub bytes: u64,
+    /// Bytes read for each row, before any feature is computed.
+    pub reads: u64,
+}
+
+impl ScreenInfo {
+    fn new(screen: &Screen<'_>) -> Self {
+        ScreenInfo {
+            certificate: match screen.certificate() {
+                Certificate::Proven => "proven",
+                Certificate::Dithered => "dithered",
+            },
+            bits: screen.format().bits(),
+            delta_exponent: screen.delta_exponent(),
+            seed: screen.seed(),
+            bytes: screen.bytes_held() as u64,
+            reads: screen.bytes_read() as u64,
+        }
+    }
+
+    /// In words.
+    pub fn describe(&self) -> String {
+        let failing = match self.delta_exponent {
+            0 => String::new(),
+            n => alloc::format!(" (fails with at most 2^-{n}, seed {:016x})", self.seed),
+        };
+        alloc::format!(
+            "{}{failing}, {} bits, {} bytes, reads {} bytes per row",
+            self.certificate,
+            self.bits,
+            self.bytes,
+            self.reads
+        )
+    }
+
+    fn to_json(self) -> Value {
+        json!({"certificate": self.certificate, "bits": self.bits,
+               "delta_exponent": self.delta_exponent, "seed": self.seed, "bytes": self.bytes,
+               "reads": self.reads})
     }
 }
 
@@ -158,6 +217,8 @@ pub struct Description {
     pub state: State,
     /// Bytes read while opening.
     pub bytes_read_at_open: u64,
+    /// The screen that encoding reads; `None` if it reads every weight.
+    pub screen: Option<ScreenInfo>,
     /// What preparing would cost.
     pub prepare: PrepareCost,
     /// Bytes of the tensors of a pack with the same dtypes, without screen and self-test.
@@ -177,7 +238,7 @@ pub struct Description {
 }
 
 impl Description {
-    pub(crate) fn new(parts: &Parts<'_>, level: Level) -> Self {
+    pub(crate) fn new(parts: &Parts<'_>, level: Level, screen: Option<&Screen<'_>>) -> Self {
         let about = &parts.about;
         let skip = parts.skip.as_ref();
         let gate = parts.glu.as_ref().map(|glu| &glu.matrix);
@@ -203,6 +264,7 @@ impl Description {
                 (false, false) => State::Mapped,
             },
             bytes_read_at_open: about.bytes_read,
+            screen: screen.map(ScreenInfo::new),
             prepare: PrepareCost::new(parts),
             pack_bytes: canonical::pack_bytes(parts),
             files: about.files.clone(),
@@ -268,10 +330,20 @@ impl Description {
             "opening",
             alloc::format!("read {} bytes", self.bytes_read_at_open),
         ));
+        let screen = self.screen.as_ref().map(ScreenInfo::describe);
+        lines.push((
+            "screen",
+            screen.unwrap_or_else(|| "none: every weight is read".into()),
+        ));
         lines.push((
             "preparing",
             if cost.needed {
-                alloc::format!("would hold {} bytes, {}", cost.bytes, cost.time_class())
+                alloc::format!(
+                    "would hold {} bytes and a screen of {}, {}",
+                    cost.bytes,
+                    cost.screen_bytes,
+                    cost.time_class()
+                )
             } else {
                 cost.time_class().into()
             },
@@ -316,7 +388,9 @@ impl Description {
                 "concatenated_heads": self.site.concatenated_heads,
             },
             "state": self.state.name(), "bytes_read_at_open": self.bytes_read_at_open,
+            "screen": self.screen.map(ScreenInfo::to_json),
             "prepare": {"needed": self.prepare.needed, "bytes": self.prepare.bytes,
+                        "screen_bytes": self.prepare.screen_bytes,
                         "time_class": self.prepare.time_class()},
             "pack_bytes": self.pack_bytes, "files": self.files,
             "pack": self.pack.as_ref().map(PackInfo::to_json),

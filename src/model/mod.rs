@@ -24,10 +24,10 @@ mod screening;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
 pub use blocks::Block;
-pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
+pub use description::{Description, MatrixInfo, PrepareCost, ScreenInfo, Site, State};
 pub use ensemble::Ensemble;
 pub use matrix::{FeatureAxis, Layout, Matrix};
-pub(crate) use packed::{Checksum, Packed, SelfTest};
+pub(crate) use packed::{Checksum, Packed, SelfTest, StoredScreen};
 pub use packed::{PackInfo, SourceFile};
 
 use crate::error::Error;
@@ -265,7 +265,7 @@ impl<'a> Sae<'a> {
     /// A model of parts that fit together.
     fn assemble(parts: Parts<'a>, kernels: &'static Kernels) -> Self {
         Sae {
-            description: Description::new(&parts, kernels.level()),
+            description: Description::new(&parts, kernels.level(), None),
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             members: Vec::new(),
             packed: Packed::default(),
@@ -330,7 +330,7 @@ impl<'a> Sae<'a> {
         let members = core::mem::take(&mut self.members).into_iter();
         let members = members.map(|member| member.with_level(level));
         self.members = members.collect::<Result<_, _>>()?;
-        self.description = Description::new(&self.parts, level);
+        self.describe();
         Ok(self)
     }
 
@@ -361,7 +361,7 @@ impl<'a> Sae<'a> {
                 member.prepare_in_place()?;
             }
             self.rejoin()?;
-            self.description = Description::new(&self.parts, self.level());
+            self.describe();
             return Ok(());
         }
         let rows = |matrix: &Matrix<'a>| match matrix.column_bytes() {
@@ -388,8 +388,14 @@ impl<'a> Sae<'a> {
         }
         self.parts.tie();
         self.screen = screening::build(&self.parts, Certificate::Proven, self.screen_kernels())?;
-        self.description = Description::new(&self.parts, self.level());
+        self.describe();
         Ok(())
+    }
+
+    /// Writes down what it is by now.
+    fn describe(&mut self) {
+        let level = self.level();
+        self.description = Description::new(&self.parts, level, self.screen.as_ref());
     }
 
     pub(crate) fn screen_kernels(&self) -> &'static ScreenKernels {

@@ -1,5 +1,6 @@
 //! What a pack holds besides the model itself.
 
+use crate::screen::STORED_SECTIONS;
 use crate::tensor::Tensor;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -113,9 +114,18 @@ pub(crate) struct Checksum<'a> {
     pub(crate) crc32: u32,
 }
 
+/// A screen as [`Screen::from_stored`](crate::screen::Screen::from_stored) takes it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredScreen<'a> {
+    pub(crate) header: crate::bytes::Bytes<'a>,
+    pub(crate) sections: [crate::bytes::Bytes<'a>; STORED_SECTIONS],
+}
+
 /// What is checked on a model from a pack. A model derived from it has none of this.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Packed<'a> {
     pub(crate) self_test: Option<SelfTest<'a>>,
+    /// Taken by the model when it opens.
+    pub(crate) screen: Option<StoredScreen<'a>>,
     pub(crate) checksums: Vec<Checksum<'a>>,
 }

@@ -4,7 +4,7 @@
 //! f32, so `rank_i > threshold` needs `p_i > threshold`, and `rank_i >= threshold` needs `p_i`
 //! above the f32 below the threshold.
 
-use super::{Activation, Matrix, Parts, Sae, ValueMap};
+use super::{Activation, Layout, Matrix, Parts, Sae, ValueMap};
 use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::kernels::screen::{CodeFormat, ScreenKernels};
@@ -132,7 +132,13 @@ pub(crate) fn build(
         return Ok(None);
     };
     let rules = rules.borrowed();
-    let options = Options {
+    let options = options(parts, certificate);
+    Screen::build(&parts.encoder, &rules, &options, kernels).map(Some)
+}
+
+/// How an encoder's screen is built.
+fn options<'p>(parts: &'p Parts<'_>, certificate: Certificate) -> Options<'p> {
+    Options {
         certificate,
         seed: None,
         delta_exponent: DELTA_EXPONENT,
@@ -146,8 +152,28 @@ pub(crate) fn build(
                 .as_deref()
                 .filter(|bias| bias.len() == parts.encoder.width()),
         },
+    }
+}
+
+/// Bytes of the screen that these parts get once their encoder is in rows; 0 if they get none.
+pub(crate) fn bytes(parts: &Parts<'_>) -> u64 {
+    let has_one = match parts.activation {
+        Activation::Relu
+        | Activation::TanhRelu
+        | Activation::JumpRelu { .. }
+        | Activation::Gated { .. }
+        | Activation::TopK { .. } => {
+            parts.glu.is_none() && !matches!(parts.value_map, ValueMap::Distance(_))
+        }
+        _ => false,
     };
-    Screen::build(&parts.encoder, &rules, &options, kernels).map(Some)
+    match has_one && parts.encoder.layout() != Layout::Blocks {
+        true => {
+            let (features, width) = (parts.encoder.features(), parts.encoder.width());
+            Screen::bytes_of(&options(parts, Certificate::Proven), features, width)
+        }
+        false => 0,
+    }
 }
 
 impl<'a> Sae<'a> {
@@ -174,7 +200,17 @@ impl<'a> Sae<'a> {
         let owned = owned.ok_or_else(|| unfit("the selection rule has no screen"))?;
         screen.check_rules(&self.parts.encoder, &owned.borrowed())?;
         self.screen = Some(screen);
+        self.describe();
         Ok(self)
+    }
+
+    /// A screen for this model, whose encoder has one row per feature; `None` if its rule has none.
+    #[cfg(feature = "pack")]
+    pub(crate) fn build_screen(
+        &self,
+        certificate: Certificate,
+    ) -> Result<Option<Screen<'static>>, Error> {
+        build(&self.parts, certificate, self.screen_kernels())
     }
 
     /// Builds the screen again from the weights and compares every byte; without a screen there is

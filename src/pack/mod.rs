@@ -28,7 +28,8 @@
 //! # }
 //! ```
 //!
-//! Writing needs memory for one block of rows ([`BLOCK_BYTES`]), whatever the size of the model.
+//! Writing needs memory for one block of rows ([`BLOCK_BYTES`]), whatever the size of the model; with a
+//! screen then for the screen, at most [`MAX_SCREEN_PERCENT`] hundredths of the encoder in f32.
 //! The file appears under its name when it is complete and synced: who is killed in between leaves
 //! the old file, or none.
 
@@ -40,6 +41,7 @@ mod weights;
 pub use source::source_files;
 pub use weights::{BLOCK_BYTES, Narrowed};
 
+use crate::container::Check;
 use crate::container::gguf_write::{GgufFile, GgufHeader, GgufValue};
 use crate::convention::pack as form;
 use crate::dtype::Dtype;
@@ -49,6 +51,7 @@ use crate::model::canonical::{self, Values};
 use crate::model::{Activation, Layout, Matrix, Sae, SourceFile};
 use crate::open::OpenOptions;
 use crate::rows::Rows;
+use crate::screen::Certificate;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use std::path::Path;
@@ -66,7 +69,28 @@ pub struct PackOptions {
     pub decoder: Option<WeightType>,
     /// Rows for the self-test, `[n, d_in]`; made up from the encoder if empty.
     pub self_test_rows: Vec<f32>,
+    /// The screen that goes with the encoder.
+    pub screen: PackScreen,
 }
+
+/// The screen of a pack ([`Screen`](crate::screen::Screen)): with it encoding reads a fraction of
+/// the weights and gives the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PackScreen {
+    /// With worst-case bounds.
+    #[default]
+    Proven,
+    /// With bounds that fail with a tiny, stated probability, for inputs that do not depend on the
+    /// dither ([`Certificate::Dithered`]).
+    Dithered,
+    /// None: the file is smaller, and packing takes less time and memory.
+    None,
+}
+
+/// The most bytes of a screen in a pack, in hundredths of the encoder's bytes in f32. A larger one
+/// is left out: it would save too little.
+pub const MAX_SCREEN_PERCENT: u64 = 30;
 
 /// A model that goes into a pack.
 #[derive(Clone, Debug)]
@@ -98,7 +122,7 @@ impl<'s, 'a> PackModel<'s, 'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What is being done: `hashing`, `writing`.
+    /// What is being done: `hashing`, `writing`, `building the screen`.
     pub what: &'static str,
     /// Bytes done.
     pub done: u64,
@@ -118,6 +142,10 @@ pub struct PackReport {
     pub self_test_rows: usize,
     /// Features that fire on them.
     pub self_test_features: usize,
+    /// Bytes of the screens.
+    pub screen_bytes: u64,
+    /// How many models have one.
+    pub screens: usize,
 }
 
 /// Writes models into one pack.
@@ -150,6 +178,11 @@ pub fn write(
         declare(&mut header, &prefix(i), model, options)?;
     }
     for i in 0..models.len() {
+        for name in form::SCREEN {
+            if certificate_of(models, i, options).is_some() {
+                header.late_tensor(&alloc::format!("{}{name}", prefix(i)), Dtype::I8, 1)?;
+            }
+        }
         let [rows, ends, indices, values, outputs] = form::SELF_TEST;
         for (name, dtype, dimensions) in [
             (rows, Dtype::F32, 2),
@@ -179,7 +212,26 @@ pub fn write(
         work.model(model, options, &mut report)?;
     }
     for (i, model) in models.iter().enumerate() {
-        let (rows, features) = self_test(&mut file, &prefix(i), i, model, several, options)?;
+        let open = |file: &mut GgufFile| {
+            let mut open = OpenOptions::default().level(model.sae.level());
+            open.check = Check::Vectors;
+            if several {
+                open = open.set("model", i);
+            }
+            Sae::open(file.flush()?, &open)
+        };
+        if let Some(certificate) = certificate_of(models, i, options) {
+            let packed = open(&mut file)?;
+            progress(Progress {
+                what: "building the screen",
+                done: 0,
+                total: 1,
+            });
+            report.screen_bytes += screen(&mut file, &prefix(i), &packed, certificate)?;
+            report.screens += 1;
+        }
+        let packed = open(&mut file)?;
+        let (rows, features) = self_test(&mut file, &prefix(i), model, &packed, options)?;
         report.self_test_rows += rows;
         report.self_test_features += features;
     }
@@ -187,6 +239,50 @@ pub fn write(
     let size = std::fs::metadata(path).map_err(|error| crate::mmap::io_error("read", &error))?;
     report.bytes = size.len();
     Ok(report)
+}
+
+/// On what the bounds of a model's screen are to rest; `None` if it gets no screen.
+fn certificate_of(
+    models: &[PackModel<'_, '_>],
+    index: usize,
+    options: &PackOptions,
+) -> Option<Certificate> {
+    let sae = models.get(index)?.sae;
+    let bytes = sae.prepare_cost().screen_bytes;
+    let encoder = sae.d_sae() as u64 * sae.d_in() as u64 * 4;
+    let fits = bytes > 0 && bytes <= encoder * MAX_SCREEN_PERCENT / 100;
+    match options.screen {
+        PackScreen::None => None,
+        PackScreen::Proven => fits.then_some(Certificate::Proven),
+        PackScreen::Dithered => fits.then_some(Certificate::Dithered),
+    }
+}
+
+/// Builds and writes a screen, for the weights that the file holds by now. Says how large it is.
+fn screen(
+    file: &mut GgufFile,
+    prefix: &str,
+    packed: &Sae<'_>,
+    certificate: Certificate,
+) -> Result<u64, Error> {
+    let screen = packed.build_screen(certificate)?;
+    let screen = screen.ok_or_else(|| Error::InvalidArgument {
+        what: "model",
+        expected: "a rule with a screen".into(),
+        found: packed.parts().activation.describe(),
+    })?;
+    let (header, vectors) = (screen.stored_header(), screen.stored_vectors()?);
+    let [basis, panels, codes] = screen.stored_sections();
+    let mut bytes = 0;
+    for (name, part) in form::SCREEN
+        .into_iter()
+        .zip([&header[..], &vectors, basis, panels, codes])
+    {
+        file.shape(&alloc::format!("{prefix}{name}"), &[part.len()])?;
+        file.write(part)?;
+        bytes += part.len() as u64;
+    }
+    Ok(bytes)
 }
 
 fn check(models: &[PackModel<'_, '_>], options: &PackOptions) -> Result<(), Error> {
@@ -352,14 +448,13 @@ fn vector_bytes(values: Values<'_>) -> Vec<u8> {
     }
 }
 
-/// Computes and writes a model's self-test, with the weights that the file holds by now. Says how
-/// many rows it has and how many features fire.
+/// Computes and writes a model's self-test, with the weights and the screen that the file holds by
+/// now. Says how many rows it has and how many features fire.
 fn self_test(
     file: &mut GgufFile,
     prefix: &str,
-    index: usize,
     model: &PackModel<'_, '_>,
-    several: bool,
+    packed: &Sae<'_>,
     options: &PackOptions,
 ) -> Result<(usize, usize), Error> {
     let source = model.sae;
@@ -372,11 +467,6 @@ fn self_test(
         false => &made_up,
     };
     let rows = Rows::from_f32(values, source.d_in())?;
-    let mut open = OpenOptions::default().level(source.level());
-    if several {
-        open = open.set("model", index);
-    }
-    let packed = Sae::open(file.flush()?, &open)?;
     let (features, outputs) = packed.encode_and_decode(rows)?;
     if packed
         .parts()

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::model::ModelArgs;
 use crate::style::{Style, bytes, count, fit, wrap};
 use sae::Description;
-use sae::model::{MatrixInfo, PackInfo, SourceFile};
+use sae::model::{MatrixInfo, PackInfo, ScreenInfo, SourceFile};
 use std::io::Write;
 
 const EXAMPLES: &str = "\
@@ -207,9 +207,16 @@ fn cost(it: &Description) -> Vec<Line> {
         ("level", it.level.name().into()),
         ("opening", format!("reads {}", bytes(it.bytes_read_at_open))),
     ];
+    let screen = it.screen.as_ref().map(ScreenInfo::describe);
+    let screen = screen.unwrap_or_else(|| "none, encoding reads every weight".into());
+    lines.push(("screen", screen));
     if prepare.needed {
+        let screen = match prepare.screen_bytes {
+            0 => String::new(),
+            screen => format!(" and a screen of {}", bytes(screen)),
+        };
         let held = format!(
-            "holds {} in memory, {}",
+            "holds {} in memory{screen}; the copy takes {}",
             bytes(prepare.bytes),
             prepare.time_class()
         );
@@ -217,9 +224,25 @@ fn cost(it: &Description) -> Vec<Line> {
     }
     lines.push((
         "packing",
-        format!("a file of about {}", bytes(it.pack_bytes)),
+        match screened(it) {
+            0 => format!("a file of about {}", bytes(it.pack_bytes)),
+            screen => format!(
+                "a file of about {}, {} of it a screen",
+                bytes(it.pack_bytes + screen),
+                bytes(screen)
+            ),
+        },
     ));
     lines
+}
+
+/// Bytes of the screen that packing adds.
+fn screened(it: &Description) -> u64 {
+    let most = it.d_sae as u64 * it.d_in as u64 * 4 * sae::pack::MAX_SCREEN_PERCENT / 100;
+    match it.prepare.screen_bytes {
+        screen if screen <= most => screen,
+        _ => 0,
+    }
 }
 
 fn remarks(it: &Description) -> Vec<Line> {
