@@ -20,7 +20,7 @@ pub fn source_files(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<SourceFile>, Error> {
     let files = Sae::files(path)?;
-    let sizes = files.iter().map(|file| std::fs::metadata(file));
+    let sizes = files.iter().map(std::fs::metadata);
     let total: u64 = sizes.flatten().map(|metadata| metadata.len()).sum();
     let mut done = 0;
     let mut hashed = Vec::new();
