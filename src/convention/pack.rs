@@ -38,6 +38,8 @@
 //! places in `sae.w_enc.first_features`, `sae.w_enc.first_columns`, with `sae.w_enc.width` the
 //! length of a whole row. A key `sae.*` that is not in this list is refused: it could change the
 //! maths.
+//!
+//! (Above 600 lines, since these tables stand beside the code that reads what they say.)
 
 use super::common::only;
 use super::{Checkpoint, Config, Convention, Settings, Tensors};
