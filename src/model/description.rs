@@ -91,7 +91,7 @@ impl MatrixInfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PrepareCost {
-    /// Whether there is anything to prepare.
+    /// Whether there are weights to copy into rows.
     pub needed: bool,
     /// Bytes of weights held in memory afterwards, beyond the map.
     pub bytes: u64,
@@ -344,6 +344,8 @@ impl Description {
                     cost.screen_bytes,
                     cost.time_class()
                 )
+            } else if self.screen.is_none() && cost.screen_bytes > 0 {
+                alloc::format!("would hold a screen of {} bytes", cost.screen_bytes)
             } else {
                 cost.time_class().into()
             },

@@ -200,7 +200,7 @@ fn cost(it: &Description) -> Vec<Line> {
     let prepare = it.prepare;
     let state = match prepare.needed {
         true => format!("{}; rows per feature only after preparing", it.state.name()),
-        false => format!("{}, rows per feature: nothing to prepare", it.state.name()),
+        false => format!("{}, rows per feature: nothing to copy", it.state.name()),
     };
     let mut lines = vec![
         ("state", state),
@@ -220,6 +220,9 @@ fn cost(it: &Description) -> Vec<Line> {
             bytes(prepare.bytes),
             prepare.time_class()
         );
+        lines.push(("preparing", held));
+    } else if it.screen.is_none() && prepare.screen_bytes > 0 {
+        let held = format!("holds a screen of {}", bytes(prepare.screen_bytes));
         lines.push(("preparing", held));
     }
     lines.push((
