@@ -6,7 +6,7 @@
 //! y_c = sum_c + b_dec_c ; undo the normalisation ; + (W_skip x)_c ; rounded once to f32
 //! ```
 
-use crate::encode::{RowNorm, check_width, features_at_once, load_row, products};
+use crate::encode::{RowNorm, RowSource, check_width, features_at_once, products};
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
 use crate::kernels::Kernels;
@@ -34,8 +34,14 @@ impl Sae<'_> {
         scratch: &mut Scratch<'_>,
         out: &mut [f32],
     ) -> Result<(), Error> {
-        let d_out = self.d_out();
-        let expected = features.rows().saturating_mul(d_out);
+        self.check_decoded(features, out)?;
+        let inputs = self.decode_inputs(features, inputs)?;
+        self.decode_all(features, inputs, scratch, out)
+    }
+
+    /// Whether the features fit the model, and `out` fits them.
+    pub(crate) fn check_decoded(&self, features: &Features, out: &[f32]) -> Result<(), Error> {
+        let expected = features.rows().saturating_mul(self.d_out());
         if out.len() != expected {
             return Err(Error::Length {
                 what: "reconstructed values",
@@ -43,17 +49,28 @@ impl Sae<'_> {
                 found: out.len() as u64,
             });
         }
-        let inputs = self.decode_inputs(features, inputs)?;
-        if let Some(&feature) = features
+        match features
             .indices()
             .iter()
             .find(|&&i| i as usize >= self.d_sae())
         {
-            return Err(Error::FeatureOutOfRange {
+            None => Ok(()),
+            Some(&feature) => Err(Error::FeatureOutOfRange {
                 feature: feature.into(),
                 d_sae: self.d_sae() as u64,
-            });
+            }),
         }
+    }
+
+    /// Decodes what was checked.
+    pub(crate) fn decode_all(
+        &self,
+        features: &Features,
+        inputs: Option<impl RowSource>,
+        scratch: &mut Scratch<'_>,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let d_out = self.d_out();
         let mut work = scratch.split(self)?;
         for (row, (found, out)) in features.iter().zip(out.chunks_exact_mut(d_out)).enumerate() {
             self.decode_row(found, inputs, row, &mut work, out);
@@ -70,12 +87,7 @@ impl Sae<'_> {
             return Ok(None);
         }
         let Some(rows) = inputs else {
-            return Err(Error::InvalidArgument {
-                what: "inputs of decode",
-                expected: "the encoded rows (this model undoes a normalisation, or has a skip)"
-                    .into(),
-                found: "none".into(),
-            });
+            return Err(inputs_missing());
         };
         check_width(rows, self.d_in())?;
         if rows.rows() != features.rows() {
@@ -91,7 +103,7 @@ impl Sae<'_> {
     pub(crate) fn decode_row(
         &self,
         features: FeaturesRow<'_>,
-        inputs: Option<Rows<'_>>,
+        inputs: Option<impl RowSource>,
         row: usize,
         work: &mut Work<'_>,
         out: &mut [f32],
@@ -102,7 +114,7 @@ impl Sae<'_> {
             scale: 1.0,
         };
         if let Some(rows) = inputs {
-            ok &= load_row(self.kernels, rows, row, work.raw);
+            ok &= rows.load(self.kernels, row, work.raw);
             if ok && self.undoes_norm() {
                 norm = self.row_norm(work.raw);
             }
@@ -229,6 +241,15 @@ impl Sae<'_> {
                 *output += sum;
             }
         }
+    }
+}
+
+/// A model whose decoding needs the inputs got none.
+pub(crate) fn inputs_missing() -> Error {
+    Error::InvalidArgument {
+        what: "inputs of decode",
+        expected: "the encoded rows (this model undoes a normalisation, or has a skip)".into(),
+        found: "none".into(),
     }
 }
 

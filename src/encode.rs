@@ -41,29 +41,39 @@ impl Sae<'_> {
         features: &mut Features,
     ) -> Result<(), Error> {
         features.clear();
-        let result = self.encode_all(rows, scratch, features);
+        check_width(rows, self.d_in())?;
+        self.encode_all(rows, scratch, features)
+    }
+
+    /// Encodes rows whose width was checked; `features` is empty, and so it is after an error.
+    pub(crate) fn encode_all(
+        &self,
+        rows: impl RowSource,
+        scratch: &mut Scratch<'_>,
+        features: &mut Features,
+    ) -> Result<(), Error> {
+        let result = self.encode_each(rows, scratch, features);
         if result.is_err() {
             features.clear();
         }
         result
     }
 
-    fn encode_all(
+    fn encode_each(
         &self,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         scratch: &mut Scratch<'_>,
         features: &mut Features,
     ) -> Result<(), Error> {
-        check_width(rows, self.d_in())?;
         if let Activation::Ensemble(kind) = self.parts.activation {
-            for row in 0..rows.rows() {
+            for row in 0..rows.count() {
                 let status = self.encode_members(kind, rows, row, scratch, features)?;
                 features.end_row(status)?;
             }
             return Ok(());
         }
         let mut work = scratch.split(self)?;
-        for row in 0..rows.rows() {
+        for row in 0..rows.count() {
             let status = match self.prepare_row(rows, row, &mut work) {
                 None => RowStatus::NonFinite,
                 Some(_) => self.encode_row(&mut work, features)?,
@@ -193,13 +203,13 @@ impl Sae<'_> {
     /// becomes so when it is centred and normalised.
     pub(crate) fn prepare_row(
         &self,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         work: &mut Work<'_>,
     ) -> Option<RowNorm> {
         let kernels = self.kernels;
         let Work { raw, input, .. } = work;
-        let norm = load_row(kernels, rows, row, raw).then(|| self.row_norm(raw))?;
+        let norm = rows.load(kernels, row, raw).then(|| self.row_norm(raw))?;
         match self.parts.input_norm {
             InputNorm::None => {}
             InputNorm::LayerNorm => {
@@ -257,6 +267,25 @@ impl Sae<'_> {
                 }
             }
         }
+    }
+}
+
+/// Where rows come from: one buffer, or one for each site.
+pub(crate) trait RowSource: Copy {
+    /// Number of rows.
+    fn count(self) -> usize;
+
+    /// Widens row `row` into `raw` and says whether every value is finite.
+    fn load(self, kernels: &Kernels, row: usize, raw: &mut [f64]) -> bool;
+}
+
+impl RowSource for Rows<'_> {
+    fn count(self) -> usize {
+        self.rows()
+    }
+
+    fn load(self, kernels: &Kernels, row: usize, raw: &mut [f64]) -> bool {
+        load_row(kernels, self, row, raw)
     }
 }
 

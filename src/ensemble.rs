@@ -1,6 +1,7 @@
 //! Encoding with an ensemble: its members one after the other, on the row or on what is left of
 //! it. See [`Ensemble`].
 
+use crate::encode::{RowSource, products};
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
 use crate::model::{Ensemble, Sae};
@@ -12,7 +13,7 @@ impl Sae<'_> {
     pub(crate) fn encode_members(
         &self,
         kind: Ensemble,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         scratch: &mut Scratch<'_>,
         features: &mut Features,
@@ -21,6 +22,7 @@ impl Sae<'_> {
         let status = match kind {
             Ensemble::Bag => self.encode_bag(rows, row, scratch, features)?,
             Ensemble::Chain => self.encode_chain(rows, row, scratch, features)?,
+            Ensemble::Route => self.encode_routed(rows, row, scratch, features)?,
         };
         if status == RowStatus::NonFinite {
             features.truncate(start);
@@ -30,7 +32,7 @@ impl Sae<'_> {
 
     fn encode_bag(
         &self,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         scratch: &mut Scratch<'_>,
         features: &mut Features,
@@ -53,9 +55,89 @@ impl Sae<'_> {
         Ok(status)
     }
 
+    fn encode_routed(
+        &self,
+        rows: impl RowSource,
+        row: usize,
+        scratch: &mut Scratch<'_>,
+        features: &mut Features,
+    ) -> Result<RowStatus, Error> {
+        let Some((expert, weight)) = self.expert(rows, row, scratch)? else {
+            return Ok(RowStatus::NonFinite);
+        };
+        let before = self
+            .members
+            .iter()
+            .take(expert)
+            .map(Sae::d_sae)
+            .sum::<usize>();
+        let Some(member) = self.members.get(expert) else {
+            return Ok(RowStatus::NonFinite);
+        };
+        let mut work = scratch.split(member)?;
+        if member.prepare_row(rows, row, &mut work).is_none() {
+            return Ok(RowStatus::NonFinite);
+        }
+        let start = features.len();
+        let status = member.encode_row(&mut work, features)?;
+        if weight != 1.0 {
+            features.scale(start, weight);
+        }
+        features.shift(start, before as u32);
+        Ok(status)
+    }
+
+    /// The member that the router picks and the weight of its values; `None` if the row is not
+    /// finite.
+    fn expert(
+        &self,
+        rows: impl RowSource,
+        row: usize,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Option<(usize, f64)>, Error> {
+        let Some(router) = &self.router else {
+            return Ok(None);
+        };
+        let work = scratch.split(self)?;
+        if !rows.load(self.kernels, row, work.raw) {
+            return Ok(None);
+        }
+        if let Some(center) = &router.center {
+            for (value, center) in work.raw.iter_mut().zip(center) {
+                *value -= center;
+            }
+        }
+        let mut finite = true;
+        for (input, &value) in work.input.iter_mut().zip(work.raw.iter()) {
+            *input = value as f32;
+            finite &= input.is_finite();
+        }
+        let Some(scores) = work.sums.get_mut(..router.matrix.features()) else {
+            return Ok(None);
+        };
+        if !finite {
+            return Ok(None);
+        }
+        products(self.kernels, &router.matrix, 0, work.input, &mut [], scores);
+        let (mut expert, mut most) = (0, f64::NEG_INFINITY);
+        for (at, &score) in scores.iter().enumerate() {
+            if score > most {
+                (expert, most) = (at, score);
+            }
+        }
+        let weight = match router.weighs {
+            false => 1.0,
+            true => {
+                let powers = scores.iter().map(|score| libm::exp(score - most));
+                1.0 / powers.fold(0.0, |sum, power| sum + power)
+            }
+        };
+        Ok(Some((expert, weight)))
+    }
+
     fn encode_chain(
         &self,
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         scratch: &mut Scratch<'_>,
         features: &mut Features,
@@ -85,9 +167,9 @@ impl Sae<'_> {
                     values: features.values().get(before..).unwrap_or(&[]),
                     status: found,
                 };
-                member.decode_row(own, None, 0, &mut work, reconstruction);
+                member.decode_row(own, None::<Rows<'_>>, 0, &mut work, reconstruction);
                 if stage == 0 {
-                    crate::encode::load_row(self.kernels, rows, row, work.raw);
+                    rows.load(self.kernels, row, work.raw);
                     for (to, &from) in residual.iter_mut().zip(work.raw.iter()) {
                         *to = from as f32;
                     }
@@ -107,7 +189,7 @@ impl Sae<'_> {
         &self,
         kind: Ensemble,
         wanted: &[u32],
-        rows: Rows<'_>,
+        rows: impl RowSource,
         row: usize,
         scratch: &mut Scratch<'_>,
         values: &mut [f32],

@@ -187,6 +187,26 @@ impl Features {
         }
     }
 
+    /// Multiplies the values of the row being filled, from position `start` on, in f64, rounded
+    /// once; what becomes 0 is removed.
+    pub(crate) fn scale(&mut self, start: usize, factor: f64) {
+        let mut kept = start;
+        for at in start..self.values.len() {
+            let (Some(&index), Some(&value)) = (self.indices.get(at), self.values.get(at)) else {
+                break;
+            };
+            let value = (f64::from(value) * factor) as f32;
+            if value != 0.0
+                && let (Some(to), Some(into)) =
+                    (self.indices.get_mut(kept), self.values.get_mut(kept))
+            {
+                (*to, *into) = (index, value);
+                kept += 1;
+            }
+        }
+        self.truncate(kept);
+    }
+
     /// Removes the features of the row being filled, from position `start` on.
     pub(crate) fn truncate(&mut self, start: usize) {
         self.indices.truncate(start);

@@ -8,7 +8,9 @@ use crate::container::{self, Check};
 use crate::convention::{self, Checkpoint};
 use crate::error::Error;
 use crate::kernels::Level;
-use crate::model::Sae;
+use crate::lorsa::Lorsa;
+use crate::model::{Parts, Sae};
+use crate::molt::Molt;
 use crate::screen::Screen;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -89,29 +91,8 @@ impl<'a> Sae<'a> {
         config: Option<&str>,
         options: &OpenOptions,
     ) -> Result<Self, Error> {
-        let parts: Vec<&str> = name
-            .split(['/', '\\'])
-            .filter(|part| !part.is_empty())
-            .collect();
-        let (file, folders) = parts
-            .split_last()
-            .map_or((name, [].as_slice()), |(l, f)| (*l, f));
-        let mut checkpoint = Checkpoint {
-            folders: folders.iter().map(ToString::to_string).collect(),
-            ..Checkpoint::default()
-        };
-        if let Some(text) = config {
-            // Its own name is not known: it stands for whichever the convention asks for.
-            let value = parse_config(UNNAMED, text.as_bytes());
-            let value = value.map_err(|error| error.in_file(UNNAMED))?;
-            checkpoint.configs.push((convention::UNNAMED.into(), value));
-        }
-        let archive = container::read(Bytes::borrowed(bytes), options.check);
-        let archive = archive.map_err(|error| error.in_file(name))?;
-        let archives = [(file.to_string(), archive)];
-        checkpoint.archives.extend(archives);
-        let small = options.check.covers(bytes.len());
-        Self::build(&checkpoint, options, small).map_err(|error| error.in_file(name))
+        let (checkpoint, covered) = read_bytes(name, bytes, config, options)?;
+        Self::build(&checkpoint, options, covered).map_err(|error| error.in_file(name))
     }
 
     fn build(
@@ -120,18 +101,7 @@ impl<'a> Sae<'a> {
         check_weights: bool,
     ) -> Result<Self, Error> {
         let packed = convention::pack::packed(checkpoint, &options.set);
-        let mut parts = convention::open(checkpoint, &options.set, options.strict)?;
-        let archives = checkpoint.archives.iter();
-        if parts.about.files.is_empty() {
-            parts.about.files = archives.clone().map(|(name, _)| name.clone()).collect();
-            let configs = checkpoint.configs.iter().map(|(name, _)| name.clone());
-            let configs = configs.filter(|name| name != convention::UNNAMED);
-            parts.about.files.extend(configs);
-        }
-        parts
-            .about
-            .notes
-            .extend(archives.flat_map(|(_, archive)| archive.notes.clone()));
+        let mut parts = parts_of(checkpoint, options)?;
         if check_weights {
             let matrices = [
                 Some(&parts.encoder),
@@ -167,6 +137,114 @@ impl<'a> Sae<'a> {
         Ok(sae)
     }
 }
+
+/// A checkpoint of one file in memory, and whether its weights are to be checked.
+fn read_bytes<'a>(
+    name: &str,
+    bytes: &'a [u8],
+    config: Option<&str>,
+    options: &OpenOptions,
+) -> Result<(Checkpoint<'a>, bool), Error> {
+    let parts: Vec<&str> = name
+        .split(['/', '\\'])
+        .filter(|part| !part.is_empty())
+        .collect();
+    let (file, folders) = parts
+        .split_last()
+        .map_or((name, [].as_slice()), |(l, f)| (*l, f));
+    let mut checkpoint = Checkpoint {
+        folders: folders.iter().map(ToString::to_string).collect(),
+        ..Checkpoint::default()
+    };
+    if let Some(text) = config {
+        // Its own name is not known: it stands for whichever the convention asks for.
+        let value = parse_config(UNNAMED, text.as_bytes());
+        let value = value.map_err(|error| error.in_file(UNNAMED))?;
+        checkpoint.configs.push((convention::UNNAMED.into(), value));
+    }
+    let archive = container::read(Bytes::borrowed(bytes), options.check);
+    let archive = archive.map_err(|error| error.in_file(name))?;
+    let archives = [(file.to_string(), archive)];
+    checkpoint.archives.extend(archives);
+    Ok((checkpoint, options.check.covers(bytes.len())))
+}
+
+/// What the convention makes of a checkpoint, with the names of its files.
+fn parts_of<'a>(checkpoint: &Checkpoint<'a>, options: &OpenOptions) -> Result<Parts<'a>, Error> {
+    let mut parts = convention::open(checkpoint, &options.set, options.strict)?;
+    let archives = checkpoint.archives.iter();
+    if parts.about.files.is_empty() {
+        parts.about.files = archives.clone().map(|(name, _)| name.clone()).collect();
+        let configs = checkpoint.configs.iter().map(|(name, _)| name.clone());
+        let configs = configs.filter(|name| name != convention::UNNAMED);
+        parts.about.files.extend(configs);
+    }
+    parts
+        .about
+        .notes
+        .extend(archives.flat_map(|(_, archive)| archive.notes.clone()));
+    Ok(parts)
+}
+
+/// The same two ways to open what is a model of another kind.
+macro_rules! opens {
+    ($model:ident) => {
+        impl<'a> $model<'a> {
+            /// As [`Sae::from_bytes`].
+            ///
+            /// # Errors
+            /// [`Error::InFile`] with `name` and the cause.
+            pub fn from_bytes(
+                name: &str,
+                bytes: &'a [u8],
+                config: Option<&str>,
+                options: &OpenOptions,
+            ) -> Result<Self, Error> {
+                let (checkpoint, covered) = read_bytes(name, bytes, config, options)?;
+                let model = Self::build(&checkpoint, options, covered);
+                model.map_err(|error| error.in_file(name))
+            }
+
+            fn build(
+                checkpoint: &Checkpoint<'a>,
+                options: &OpenOptions,
+                check_weights: bool,
+            ) -> Result<Self, Error> {
+                let mut model = Self::from_parts(parts_of(checkpoint, options)?)?;
+                if check_weights {
+                    model.check_weights()?;
+                }
+                if let Some(level) = options.level {
+                    model = model.with_level(level)?;
+                }
+                Ok(model)
+            }
+        }
+
+        #[cfg(feature = "std")]
+        impl $model<'static> {
+            /// As [`Sae::open`].
+            ///
+            /// # Errors
+            /// [`Error::InFile`] with the file and the cause.
+            pub fn open(
+                path: impl AsRef<std::path::Path>,
+                options: &OpenOptions,
+            ) -> Result<Self, Error> {
+                let path = path.as_ref();
+                let open = || {
+                    let (checkpoint, file, covered) = from_path::read(path, options)?;
+                    let model = Self::build(&checkpoint, options, covered);
+                    model.map_err(|error| error.in_file(file))
+                };
+                open().map_err(|error| error.in_file(path.display().to_string()))
+            }
+        }
+    };
+}
+
+opens!(Lorsa);
+opens!(Molt);
 
 /// A side-car: JSON, or YAML if its name says so. A byte-order mark in front is tolerated: editors
 /// on Windows write it.
@@ -327,6 +405,16 @@ mod from_path {
     }
 
     fn open_path(path: &Path, options: &OpenOptions) -> Result<Sae<'static>, Error> {
+        let (checkpoint, file, covered) = read(path, options)?;
+        Sae::build(&checkpoint, options, covered).map_err(|error| error.in_file(file))
+    }
+
+    /// The checkpoint at a path, the name of its weights file, and whether its weights are to be
+    /// checked.
+    pub(super) fn read(
+        path: &Path,
+        options: &OpenOptions,
+    ) -> Result<(Checkpoint<'static>, String, bool), Error> {
         let files = weights_of(path)?;
         let file = files.first().map_or(path, PathBuf::as_path);
         let shown = file.display().to_string();
@@ -348,7 +436,7 @@ mod from_path {
             configs: configs_beside(file)?,
             folders: folders_above(file),
         };
-        Sae::build(&checkpoint, options, covered).map_err(|error| error.in_file(shown))
+        Ok((checkpoint, shown, covered))
     }
 
     /// A weights file, and the other half of a layer of a cross-layer transcoder.

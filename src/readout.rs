@@ -4,7 +4,7 @@
 //! layout. Under TopK a feature's value depends on all others: readout is exact there too, and
 //! costs a full encode.
 
-use crate::encode::check_width;
+use crate::encode::{RowSource, check_width};
 use crate::error::Error;
 use crate::features::RowStatus;
 use crate::kernels::Kernels;
@@ -136,6 +136,19 @@ impl Sae<'_> {
         values: &mut [f32],
         status: &mut [RowStatus],
     ) -> Result<(), Error> {
+        check_width(rows, self.d_in())?;
+        self.readout_from(set, rows, scratch, values, status)
+    }
+
+    /// [`Sae::readout`] of rows whose width was checked.
+    pub(crate) fn readout_from(
+        &self,
+        set: &FeatureSet,
+        rows: impl RowSource,
+        scratch: &mut Scratch<'_>,
+        values: &mut [f32],
+        status: &mut [RowStatus],
+    ) -> Result<(), Error> {
         if set.identity != self.identity {
             return Err(Error::InvalidArgument {
                 what: "feature set",
@@ -143,7 +156,7 @@ impl Sae<'_> {
                 found: "one of another model".into(),
             });
         }
-        self.check_readout(rows, set.len(), values, status)?;
+        check_lengths(rows.count(), set.len(), values, status)?;
         if let Activation::Ensemble(kind) = self.parts.activation {
             for (row, status) in status.iter_mut().enumerate() {
                 let values = values.get_mut(row * set.len()..(row + 1) * set.len());
@@ -188,7 +201,8 @@ impl Sae<'_> {
         status: &mut [RowStatus],
     ) -> Result<(), Error> {
         self.check_features(&[feature])?;
-        self.check_readout(rows, 1, values, status)?;
+        check_width(rows, self.d_in())?;
+        check_lengths(rows.rows(), 1, values, status)?;
         if let Activation::Ensemble(kind) = self.parts.activation {
             for (row, (value, status)) in values.iter_mut().zip(status).enumerate() {
                 let value = core::slice::from_mut(value);
@@ -281,35 +295,6 @@ impl Sae<'_> {
         }
     }
 
-    fn check_readout(
-        &self,
-        rows: Rows<'_>,
-        features: usize,
-        values: &[f32],
-        status: &[RowStatus],
-    ) -> Result<(), Error> {
-        check_width(rows, self.d_in())?;
-        let lengths = [
-            (
-                "values of a readout",
-                rows.rows().saturating_mul(features),
-                values.len(),
-            ),
-            ("statuses of a readout", rows.rows(), status.len()),
-        ];
-        for (what, expected, found) in lengths {
-            if expected != found {
-                let (expected, found) = (expected as u64, found as u64);
-                return Err(Error::Length {
-                    what,
-                    expected,
-                    found,
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// Reads out gathered rows, which depend on nothing else.
     fn read_rows(
         &self,
@@ -377,6 +362,33 @@ impl Sae<'_> {
         write(selector.chosen());
         Ok(selector.status())
     }
+}
+
+fn check_lengths(
+    rows: usize,
+    features: usize,
+    values: &[f32],
+    status: &[RowStatus],
+) -> Result<(), Error> {
+    let lengths = [
+        (
+            "values of a readout",
+            rows.saturating_mul(features),
+            values.len(),
+        ),
+        ("statuses of a readout", rows, status.len()),
+    ];
+    for (what, expected, found) in lengths {
+        if expected != found {
+            let (expected, found) = (expected as u64, found as u64);
+            return Err(Error::Length {
+                what,
+                expected,
+                found,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The vectors of these features, one row each; of blocks, each vector's own block.

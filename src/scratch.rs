@@ -22,8 +22,9 @@ pub struct Scratch<'m> {
     row: Features,
 }
 
+/// Words of work space.
 #[derive(Debug)]
-enum Memory<'m> {
+pub(crate) enum Memory<'m> {
     Owned(Vec<f64>),
     Borrowed(&'m mut [f64]),
 }
@@ -130,17 +131,8 @@ impl Scratch<'static> {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new(sae: &Sae<'_>) -> Result<Self, Error> {
-        let length = words_of(sae);
-        let mut memory = Vec::new();
-        memory
-            .try_reserve_exact(length)
-            .map_err(|_| Error::OutOfMemory {
-                what: "scratch",
-                bytes: (length as u64).saturating_mul(8),
-            })?;
-        memory.resize(length, 0.0);
         Ok(Scratch {
-            memory: Memory::Owned(memory),
+            memory: Memory::new(words_of(sae), "scratch")?,
             row: Features::new(),
         })
     }
@@ -149,8 +141,7 @@ impl Scratch<'static> {
 impl<'m> Scratch<'m> {
     /// Bytes that [`Scratch::from_memory`] needs for this model.
     pub fn bytes_required(sae: &Sae<'_>) -> usize {
-        // Seven more, so that memory of any alignment will do.
-        words_of(sae).saturating_mul(8).saturating_add(7)
+        Memory::bytes(words_of(sae))
     }
 
     /// Work space in memory of the caller, of any alignment.
@@ -158,27 +149,10 @@ impl<'m> Scratch<'m> {
     /// # Errors
     /// [`Error::Length`] if there are fewer than [`Scratch::bytes_required`] bytes.
     pub fn from_memory(sae: &Sae<'_>, memory: &'m mut [u8]) -> Result<Self, Error> {
-        let (needed, found) = (Self::bytes_required(sae), memory.len());
-        let short = Error::Length {
-            what: "bytes of scratch",
-            expected: needed as u64,
-            found: found as u64,
-        };
-        if found < needed {
-            return Err(short);
-        }
-        let skip = memory.as_ptr().align_offset(8);
-        let length = (needed - 7) / 8 * 8;
-        let aligned = memory
-            .get_mut(skip..)
-            .and_then(|rest| rest.get_mut(..length));
-        match aligned.map(bytemuck::try_cast_slice_mut::<u8, f64>) {
-            Some(Ok(words)) => Ok(Scratch {
-                memory: Memory::Borrowed(words),
-                row: Features::new(),
-            }),
-            _ => Err(short),
-        }
+        Ok(Scratch {
+            memory: Memory::from_bytes(words_of(sae), memory, "bytes of scratch")?,
+            row: Features::new(),
+        })
     }
 
     /// The parts for one call with this model.
@@ -237,8 +211,51 @@ impl Chain<'_> {
     }
 }
 
-impl Memory<'_> {
-    fn words(&mut self) -> &mut [f64] {
+impl<'m> Memory<'m> {
+    /// So many words, all 0.
+    pub(crate) fn new(words: usize, what: &'static str) -> Result<Self, Error> {
+        let mut memory = Vec::new();
+        memory
+            .try_reserve_exact(words)
+            .map_err(|_| Error::OutOfMemory {
+                what,
+                bytes: (words as u64).saturating_mul(8),
+            })?;
+        memory.resize(words, 0.0);
+        Ok(Memory::Owned(memory))
+    }
+
+    /// Bytes that hold so many words at any alignment.
+    pub(crate) fn bytes(words: usize) -> usize {
+        words.saturating_mul(8).saturating_add(7)
+    }
+
+    /// So many words in memory of the caller.
+    pub(crate) fn from_bytes(
+        words: usize,
+        memory: &'m mut [u8],
+        what: &'static str,
+    ) -> Result<Self, Error> {
+        let (needed, found) = (Self::bytes(words), memory.len());
+        let short = Error::Length {
+            what,
+            expected: needed as u64,
+            found: found as u64,
+        };
+        if found < needed {
+            return Err(short);
+        }
+        let skip = memory.as_ptr().align_offset(8);
+        let aligned = memory
+            .get_mut(skip..)
+            .and_then(|rest| rest.get_mut(..words.saturating_mul(8)));
+        match aligned.map(bytemuck::try_cast_slice_mut::<u8, f64>) {
+            Some(Ok(words)) => Ok(Memory::Borrowed(words)),
+            _ => Err(short),
+        }
+    }
+
+    pub(crate) fn words(&mut self) -> &mut [f64] {
         match self {
             Memory::Owned(words) => words,
             Memory::Borrowed(words) => words,

@@ -13,7 +13,14 @@ use std::process::Command;
 use support::{Case, Profile, WARNINGS, cases, folder, library, program, root, run, tool};
 
 /// Programs that take a checkpoint and rows, and check themselves.
-const PROGRAMS: &[&str] = &["null", "sizes", "steer", "two_threads", "fork"];
+const PROGRAMS: &[&str] = &[
+    "null",
+    "sizes",
+    "steer",
+    "architectures",
+    "two_threads",
+    "fork",
+];
 
 /// What `smoke.c` prints, from the Rust API.
 fn expected(case: &Case) -> String {
@@ -246,6 +253,128 @@ fn valgrind_finds_nothing() {
         let half = half_of(case);
         let [file, rows] = arguments(&case.file, case);
         support::valgrind(&valgrind, &errors, &[file, rows, half.as_os_str()]);
+    }
+}
+
+/// Models over several layers, natively and under valgrind.
+#[test]
+fn several_sites_and_layers_one_after_the_other() {
+    let Some(sites) = program("tests/c/sites.c", "sites", Profile::Release, &[]) else {
+        return;
+    };
+    let Some(checked) = program("tests/c/sites.c", "sites-checked", Profile::Dev, &[]) else {
+        return;
+    };
+    for (name, says) in [
+        ("crosscoder_relu", "no layers\n"),
+        ("crosscoder_batchtopk", "no layers\n"),
+        ("circuit_tracer_clt", "layers\n"),
+    ] {
+        let case = support::case(name, "");
+        let arguments = arguments(&case.file, &case);
+        let text = run(Command::new(&sites).args(arguments));
+        assert_eq!(text, says, "{name}");
+        if let Some(valgrind) = tool("valgrind") {
+            assert_eq!(support::valgrind(&valgrind, &checked, &arguments), says);
+        }
+    }
+}
+
+/// A Lorsa in OpenMOSS' form, of small numbers, in a folder of its own.
+fn lorsa_checkpoint() -> PathBuf {
+    let (heads, d_in, d_head, n, d_out) = (2usize, 6usize, 4usize, 10usize, 5usize);
+    let mut state = 7u32;
+    let mut number = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape) in [
+        ("W_Q", vec![heads, d_in, d_head]),
+        ("W_K", vec![heads, d_in, d_head]),
+        ("b_Q", vec![heads, d_head]),
+        ("b_K", vec![heads, d_head]),
+        ("W_V", vec![n, d_in]),
+        ("b_V", vec![n]),
+        ("W_O", vec![n, d_out]),
+        ("b_D", vec![d_out]),
+    ] {
+        let start = data.len();
+        let count = shape.iter().product::<usize>();
+        data.extend((0..count).flat_map(|_| number().to_le_bytes()));
+        let entry = serde_json::json!({
+            "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()],
+        });
+        header.insert(name.into(), entry);
+    }
+    let header = serde_json::Value::from(header).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.bytes());
+    file.extend(data);
+    let config = serde_json::json!({
+        "sae_type": "lorsa", "act_fn": "topk", "top_k": 4, "d_model": d_in, "n_qk_heads": heads,
+        "d_qk_head": d_head, "rotary_dim": d_head, "norm_activation": "inference",
+        "hook_point_in": "in", "hook_point_out": "out",
+    });
+    let folder = folder("lorsa");
+    fs::write(folder.join("sae_weights.safetensors"), file).unwrap();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let rows: Vec<u8> = (0..7 * d_in).flat_map(|_| number().to_le_bytes()).collect();
+    fs::write(folder.join("rows.f32"), rows).unwrap();
+    folder
+}
+
+/// What `lorsa.c` prints, from the Rust API.
+fn expected_of_lorsa(folder: &Path) -> String {
+    let lorsa = sae::Lorsa::open(folder, &OpenOptions::default()).unwrap();
+    let bytes = fs::read(folder.join("rows.f32")).unwrap();
+    let values: Vec<f32> = bytes
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    let rows = Rows::from_f32(&values, lorsa.d_in()).unwrap();
+    let mut cache = sae::LorsaCache::new(&lorsa, rows.rows()).unwrap();
+    let (mut scratch, mut features) = (lorsa.scratch().unwrap(), Features::new());
+    lorsa
+        .encode(rows, &mut cache, &mut scratch, &mut features)
+        .unwrap();
+    let mut text = String::new();
+    for (number, row) in features.iter().enumerate() {
+        for (index, value) in row.indices.iter().zip(row.values) {
+            writeln!(text, "feature {number} {index} {:08x}", value.to_bits()).unwrap();
+        }
+    }
+    for (number, row) in features.iter().enumerate() {
+        for feature in [lorsa.d_sae() as u32 - 1, 0] {
+            let at = row.indices.binary_search(&feature);
+            let value = at.map_or(0.0, |at| row.values[at]);
+            writeln!(text, "readout {number} {feature} {:08x}", value.to_bits()).unwrap();
+        }
+    }
+    let mut y = vec![0.0; rows.rows() * lorsa.d_out()];
+    lorsa.decode(&features, &mut scratch, &mut y).unwrap();
+    for (number, value) in y.iter().enumerate() {
+        writeln!(text, "decoded {number} {:08x}", value.to_bits()).unwrap();
+    }
+    text
+}
+
+#[test]
+fn low_rank_sparse_attention_gives_the_bits_of_the_rust_api() {
+    let Some(lorsa) = program("tests/c/lorsa.c", "lorsa", Profile::Release, &[]) else {
+        return;
+    };
+    let Some(checked) = program("tests/c/lorsa.c", "lorsa-checked", Profile::Dev, &[]) else {
+        return;
+    };
+    let folder = lorsa_checkpoint();
+    let rows = folder.join("rows.f32");
+    let arguments = [folder.as_os_str(), rows.as_os_str()];
+    let expected = expected_of_lorsa(&folder);
+    assert!(expected.lines().count() > 50);
+    assert_eq!(run(Command::new(&lorsa).args(arguments)), expected);
+    if let Some(valgrind) = tool("valgrind") {
+        assert_eq!(support::valgrind(&valgrind, &checked, &arguments), expected);
     }
 }
 

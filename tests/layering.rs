@@ -47,6 +47,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (
         &[
             "encode", "ensemble", "select", "screened", "pursuit", "decode", "readout", "scratch",
+            "sites",
         ],
         &[
             "dtype", "error", "features", "kernels", "model", "rows", "screen",
@@ -67,10 +68,17 @@ const TABLE: &[(&[&str], &[&str])] = &[
     ),
     // What is built on those.
     (
-        &["batch", "cross_layer", "importance", "part"],
         &[
-            "decode", "encode", "error", "features", "kernels", "model", "rows", "scratch",
-            "select",
+            "batch",
+            "cross_layer",
+            "importance",
+            "lorsa",
+            "molt",
+            "part",
+        ],
+        &[
+            "decode", "encode", "error", "features", "kernels", "model", "readout", "rows",
+            "scratch", "select",
         ],
     ),
     // Whether a packed model gives what it gave when it was written.
@@ -89,8 +97,10 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "convention",
             "error",
             "kernels",
+            "lorsa",
             "mmap",
             "model",
+            "molt",
             "screen",
             "self_test",
         ],

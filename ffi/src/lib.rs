@@ -43,11 +43,15 @@ mod float_mode;
 mod handle;
 mod memory;
 
+pub mod batch;
+pub mod derive;
 pub mod features;
+pub mod lorsa;
 pub mod model;
 pub mod open;
 pub mod readout;
 pub mod scratch;
+pub mod sites;
 pub mod status;
 pub mod steer;
 mod types;

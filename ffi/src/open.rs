@@ -100,6 +100,29 @@ unsafe fn hand_out(sae: sae::Sae<'static>, out: *mut *mut sae_model) -> Result<(
     unsafe { store("model", out, handle) }
 }
 
+/// The path in a string of C. On Unix it is any bytes; elsewhere it is UTF-8 here.
+///
+/// # Safety
+/// `path` is a string and not NULL, for as long as `'p`.
+#[cfg(feature = "std")]
+pub(crate) unsafe fn path_of<'p>(path: *const c_char) -> Result<&'p std::path::Path, Failure> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        // SAFETY: not NULL; ends with a zero byte by contract.
+        let path = unsafe { core::ffi::CStr::from_ptr(path) };
+        Ok(std::path::Path::new(std::ffi::OsStr::from_bytes(
+            path.to_bytes(),
+        )))
+    }
+    #[cfg(not(unix))]
+    {
+        // SAFETY: a string by contract.
+        let path = unsafe { optional_text("path", path) }?;
+        Ok(std::path::Path::new(path.unwrap_or_default()))
+    }
+}
+
 /// # Safety
 /// `path` is a string and not NULL.
 #[cfg(feature = "std")]
@@ -107,20 +130,8 @@ unsafe fn open_path(
     path: *const c_char,
     options: &sae::OpenOptions,
 ) -> Result<sae::Sae<'static>, Failure> {
-    // On Unix a path is any bytes; elsewhere it is UTF-8 here.
-    #[cfg(unix)]
-    let path = {
-        use std::os::unix::ffi::OsStrExt;
-        // SAFETY: not NULL; ends with a zero byte by contract.
-        let path = unsafe { core::ffi::CStr::from_ptr(path) };
-        std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()))
-    };
-    #[cfg(not(unix))]
-    let path = {
-        // SAFETY: a string by contract.
-        let path = unsafe { optional_text("path", path) }?;
-        std::path::Path::new(path.unwrap_or_default())
-    };
+    // SAFETY: not NULL; a string by contract.
+    let path = unsafe { path_of(path) }?;
     Ok(sae::Sae::open(path, options)?)
 }
 
@@ -131,17 +142,25 @@ unsafe fn open_path(
     _path: *const c_char,
     _options: &sae::OpenOptions,
 ) -> Result<sae::Sae<'static>, Failure> {
-    Err(Failure::Library(sae::Error::UnsupportedContainer {
+    Err(Failure::Library(no_files()))
+}
+
+/// A path was given to a library without files.
+#[cfg(not(feature = "std"))]
+pub(crate) fn no_files() -> sae::Error {
+    sae::Error::UnsupportedContainer {
         container: "path",
         what: "this build of the library has no files: open from memory".into(),
-    }))
+    }
 }
 
 /// The options of a caller; the defaults for NULL.
 ///
 /// # Safety
 /// `options` is an input whose pointers are strings.
-unsafe fn read_options(options: *const sae_open_options) -> Result<sae::OpenOptions, Failure> {
+pub(crate) unsafe fn read_options(
+    options: *const sae_open_options,
+) -> Result<sae::OpenOptions, Failure> {
     let mut read = sae::OpenOptions::default();
     if options.is_null() {
         return Ok(read);

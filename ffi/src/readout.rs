@@ -10,7 +10,7 @@ use crate::types::*;
 use core::ptr::null_mut;
 
 /// A compiled set.
-pub struct Set(sae::FeatureSet);
+pub struct Set(pub(crate) sae::FeatureSet);
 
 /// A compiled set, as C holds it.
 #[allow(non_camel_case_types)]

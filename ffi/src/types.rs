@@ -15,6 +15,10 @@ pub(crate) type sae_row_status = u8;
 pub(crate) type sae_conflicts = i32;
 pub(crate) type sae_stage = i32;
 pub(crate) type sae_outcome = u8;
+pub(crate) type sae_pick = i32;
+pub(crate) type sae_refit = i32;
+pub(crate) type sae_ensemble_kind = i32;
+pub(crate) type sae_batch_rule = i32;
 
 pub(crate) const SAE_STATUS_OK: sae_status = 0;
 pub(crate) const SAE_STATUS_NULL_ARGUMENT: sae_status = 1;
@@ -78,6 +82,20 @@ pub(crate) const SAE_OUTCOME_CLIPPED: sae_outcome = 3;
 pub(crate) const SAE_OUTCOME_REFUSED: sae_outcome = 4;
 pub(crate) const SAE_OUTCOME_NON_FINITE: sae_outcome = 5;
 pub(crate) const SAE_OUTCOME_OVERFLOW: sae_outcome = 6;
+
+pub(crate) const SAE_PICK_POSITIVE: sae_pick = 0;
+pub(crate) const SAE_PICK_ANY: sae_pick = 1;
+pub(crate) const SAE_PICK_MAGNITUDE: sae_pick = 2;
+
+pub(crate) const SAE_REFIT_NOTHING: sae_refit = 0;
+pub(crate) const SAE_REFIT_GRADIENT: sae_refit = 1;
+pub(crate) const SAE_REFIT_LEAST_SQUARES: sae_refit = 2;
+
+pub(crate) const SAE_ENSEMBLE_BAG: sae_ensemble_kind = 0;
+pub(crate) const SAE_ENSEMBLE_CHAIN: sae_ensemble_kind = 1;
+
+pub(crate) const SAE_BATCH_TOGETHER: sae_batch_rule = 0;
+pub(crate) const SAE_BATCH_PER_FEATURE: sae_batch_rule = 1;
 
 /// The library's own numbers, so that an outcome needs no translation.
 const _: () = {
@@ -268,6 +286,20 @@ pub struct sae_audit {
     pub max_relative: f64,
 }
 
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_pursuit {
+    pub struct_size: u32,
+    pub pick: sae_pick,
+    pub refit: sae_refit,
+    pub stop_on_repeat: u32,
+    pub steps: u64,
+    pub stop_norm: f64,
+    pub stop_rank: f64,
+    pub directions: u32,
+    pub reserved: u32,
+}
+
 /// Bytes of a pointer and of `size_t`.
 const P: usize = size_of::<*const c_void>();
 
@@ -279,6 +311,7 @@ pub(crate) const PREPARE_COST_SIZE_1: usize = 24;
 pub(crate) const STEER_BATCH_SIZE_1: usize = 8 + 9 * P;
 pub(crate) const PLAN_COST_SIZE_1: usize = 40;
 pub(crate) const AUDIT_SIZE_1: usize = 40;
+pub(crate) const PURSUIT_SIZE_1: usize = 48;
 
 const _: () = {
     assert!(size_of::<usize>() == P);
@@ -381,4 +414,15 @@ const _: () = {
     assert!(offset_of!(sae_audit, rows) == 16);
     assert!(offset_of!(sae_audit, mean_relative) == 24);
     assert!(offset_of!(sae_audit, max_relative) == 32);
+
+    assert!(size_of::<sae_pursuit>() == 48);
+    assert!(offset_of!(sae_pursuit, struct_size) == 0);
+    assert!(offset_of!(sae_pursuit, pick) == 4);
+    assert!(offset_of!(sae_pursuit, refit) == 8);
+    assert!(offset_of!(sae_pursuit, stop_on_repeat) == 12);
+    assert!(offset_of!(sae_pursuit, steps) == 16);
+    assert!(offset_of!(sae_pursuit, stop_norm) == 24);
+    assert!(offset_of!(sae_pursuit, stop_rank) == 32);
+    assert!(offset_of!(sae_pursuit, directions) == 40);
+    assert!(offset_of!(sae_pursuit, reserved) == 44);
 };

@@ -24,6 +24,8 @@ mod mlsae;
 mod msae;
 mod openai;
 mod openmoss;
+mod openmoss_lorsa;
+mod openmoss_molt;
 mod openmoss_stacked;
 mod overcomplete;
 pub(crate) mod pack;

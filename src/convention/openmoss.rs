@@ -8,6 +8,7 @@
 //! | `W_E`, `b_E` | `[d, d_sae]`, `[d_sae]` | columns |
 //! | `W_D`, `b_D` | `[d_sae, d]`, `[d]` | rows; `b_D` if `use_decoder_bias` |
 //! | `activation_function.log_jumprelu_threshold` | `[d_sae]` | `threshold = exp(it)` |
+//! | `W_E_glu`, `b_E_glu` | as `W_E`, `b_E` | `use_glu_encoder`: `p sigmoid(W_E_glu^T s x + b_E_glu)` |
 //! | `dataset_average_activation_norm.<hook>` | 0-dim | may be uninitialised memory: read only if `norm_activation` is dataset-wise |
 //!
 //! `p = W_E^T (s x) + b_E`; nothing is subtracted. With `sparsity_include_decoder_norm` (on by
@@ -17,9 +18,10 @@
 use super::common::{about, fold_factor, has_all, k, norms, only, shape, the_archive, top_k};
 use super::llama_scope::hooks;
 use super::llama_scope_r1::factor;
-use super::{Checkpoint, Convention, Settings, Tensors};
+use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Thresholds};
+use crate::model::{Activation, FeatureAxis, Glu, InputNorm, Parts, Thresholds};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -49,6 +51,12 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     let kind = config.text("sae_type")?;
     match kind {
         None | Some("sae") if !stacked => {}
+        Some("lorsa") if has_all(archive, &["W_Q"]) => {
+            return super::openmoss_lorsa::open(archive, &config, settings);
+        }
+        Some("molt") if shape(archive, "W_E").len() == 2 => {
+            return super::openmoss_molt::open(archive, &config, settings);
+        }
         Some("clt" | "crosscoder" | "lorsa" | "molt") => {
             return Err(Error::UnsupportedArchitecture {
                 architecture: kind.unwrap_or("").into(),
@@ -58,11 +66,6 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             let found = other.unwrap_or("nothing").into();
             return Err(config.invalid("sae_type", "the type that these tensors have", &found));
         }
-    }
-    if config.flag("use_glu_encoder")?.unwrap_or(false) {
-        return Err(Error::UnsupportedArchitecture {
-            architecture: "glu encoder".into(),
-        });
     }
     let tensors = Tensors::new(archive, "OpenMOSS");
     let [d_in, d_sae] = tensors.shape_2d("W_E")?;
@@ -76,41 +79,25 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     let by_norm = config
         .flag("sparsity_include_decoder_norm")?
         .unwrap_or(true);
-    let architecture = config.text("act_fn")?;
-    let stated_k = config.count("top_k")?;
-    let activation = match architecture {
-        Some("relu") => Activation::Relu,
-        Some("jumprelu") => {
-            let log = tensors.vector(LOG_THRESHOLD, d_sae)?;
-            let thresholds = log.into_iter().map(|log| libm::exp(log) as f32).collect();
-            Activation::JumpRelu {
-                threshold: Thresholds::PerFeature(thresholds),
-                relu: false,
-                inclusive: false,
-            }
-        }
-        Some("topk") => top_k(k(settings, stated_k, CONFIG, &mut notes)?, true),
-        Some(other @ ("batchtopk" | "layertopk" | "batchlayertopk")) => {
-            return Err(Error::UnsupportedArchitecture {
-                architecture: alloc::format!("{other}, which selects over a whole batch"),
-            });
-        }
-        other => {
-            let expected = "relu, jumprelu or topk";
-            return Err(config.invalid("act_fn", expected, &other.unwrap_or("nothing").into()));
-        }
-    };
+    let activation = rule(&tensors, &config, settings, d_sae, &mut notes)?;
     let mut parts = Parts::new(encoder, activation, decoder);
     if by_norm && !matches!(parts.activation, Activation::Relu) {
         parts.rank_weight = Some(norms(&parts.decoder, &tensors)?);
         notes.push("decoder norms were computed at open".into());
     }
     parts.bias = Some(tensors.vector("b_E", d_sae)?);
+    if config.flag("use_glu_encoder")?.unwrap_or(false) {
+        parts.glu = Some(Glu {
+            matrix: tensors.matrix("W_E_glu", FeatureAxis::Second, d_sae, d_in)?,
+            bias: Some(tensors.vector("b_E_glu", d_sae)?),
+        });
+    }
     parts.decoder_bias = Some(match config.flag("use_decoder_bias")? {
         Some(false) if !tensors.has("b_D") => vec![0.0; d_out],
         _ => tensors.vector("b_D", d_out)?,
     });
     parts.about.notes = notes;
+    let architecture = config.text("act_fn")?;
     match config.text("norm_activation")? {
         Some("token-wise") => {
             parts.input_norm = InputNorm::ConstantNorm;
@@ -123,6 +110,11 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         }
         _ => {
             let factor = factor(&config, &tensors, settings, d_in)?;
+            if factor != 1.0 && parts.glu.is_some() {
+                return Err(Error::UnsupportedArchitecture {
+                    architecture: "glu encoder with dataset-wise normalisation".into(),
+                });
+            }
             if factor != 1.0 {
                 fold_factor(&mut parts, factor);
             }
@@ -141,4 +133,37 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     parts.about.site = site;
     parts.about.notes = notes;
     Ok(parts)
+}
+
+/// The rule that `act_fn` names, for so many features.
+pub(super) fn rule(
+    tensors: &Tensors<'_, '_>,
+    config: &Config<'_>,
+    settings: &Settings<'_>,
+    d_sae: usize,
+    notes: &mut Vec<String>,
+) -> Result<Activation, Error> {
+    let stated_k = config.count("top_k")?;
+    match config.text("act_fn")? {
+        Some("relu") => Ok(Activation::Relu),
+        Some("jumprelu") => {
+            let log = tensors.vector(LOG_THRESHOLD, d_sae)?;
+            let thresholds = log.into_iter().map(|log| libm::exp(log) as f32).collect();
+            Ok(Activation::JumpRelu {
+                threshold: Thresholds::PerFeature(thresholds),
+                relu: false,
+                inclusive: false,
+            })
+        }
+        Some("topk") => Ok(top_k(k(settings, stated_k, CONFIG, notes)?, true)),
+        Some(other @ ("batchtopk" | "layertopk" | "batchlayertopk")) => {
+            Err(Error::UnsupportedArchitecture {
+                architecture: alloc::format!("{other}, which selects over a whole batch"),
+            })
+        }
+        other => {
+            let expected = "relu, jumprelu or topk";
+            Err(config.invalid("act_fn", expected, &other.unwrap_or("nothing").into()))
+        }
+    }
 }

@@ -357,6 +357,7 @@ impl Activation {
             Activation::Pursuit(pursuit) => pursuit.describe(),
             Activation::Ensemble(Ensemble::Bag) => "each member's, in a bag".into(),
             Activation::Ensemble(Ensemble::Chain) => "each member's, in a chain".into(),
+            Activation::Ensemble(Ensemble::Route) => "that of the member a router picks".into(),
         }
     }
 }

@@ -152,7 +152,7 @@ fn bad_value(tensor: &str, index: usize, found: f64) -> Error {
     }
 }
 
-fn invalid(key: &str, expected: &str, found: impl ToString) -> Error {
+pub(super) fn invalid(key: &str, expected: &str, found: impl ToString) -> Error {
     Error::InvalidValue {
         key: key.into(),
         expected: expected.into(),

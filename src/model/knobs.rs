@@ -1,10 +1,12 @@
 //! Run-time knobs: models derived from a model. They share its weights, take the same calls and
 //! have no special cases; making one copies per-feature vectors only, unless it says otherwise.
+//! A derived model has no screen of its own until it is prepared.
 
 use super::{Activation, InputNorm, Layout, Matrix, Parts, Pursuit, Sae, Thresholds};
 use crate::error::Error;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 impl<'a> Sae<'a> {
     /// The same model selecting by another k: TopK rules, k per group with groups, the number of
@@ -111,6 +113,53 @@ impl<'a> Sae<'a> {
             glu.matrix = glu.matrix.prefix(count)?;
         }
         parts.per_feature(|values| values.truncate(count));
+        Ok(self.derived(parts))
+    }
+
+    /// The model of the features `range`, in place: an expert of a model whose experts lie one after
+    /// the other, say. Under a rule that ranks it ranks among them alone, at most as many as there
+    /// are.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an empty range, one beyond d_sae, a rule with groups or
+    /// weights in blocks.
+    pub fn with_range(&self, range: Range<usize>) -> Result<Self, Error> {
+        self.alone("a range of features")?;
+        let wrong = |expected: &str, found: &dyn ToString| Error::InvalidArgument {
+            what: "features of a range",
+            expected: expected.into(),
+            found: found.to_string(),
+        };
+        if range.is_empty() || range.end > self.d_sae() {
+            let expected = alloc::format!("a range within {}", self.d_sae());
+            let found = alloc::format!("{}..{}", range.start, range.end);
+            return Err(wrong(&expected, &found));
+        }
+        let slice = |matrix: &Matrix<'a>| {
+            let found = matrix.slice(range.clone());
+            found.ok_or_else(|| wrong("weights in one piece", &"ones made of blocks"))
+        };
+        let mut parts = self.parts.clone();
+        match &mut parts.activation {
+            Activation::TopK { k, .. } => *k = range.len().min(*k),
+            Activation::GroupTopK { .. } => {
+                let found = self.parts.activation.describe();
+                return Err(wrong("a rule without groups", &found));
+            }
+            Activation::Gated { gate_bias } => *gate_bias = cut(gate_bias, &range),
+            Activation::JumpRelu {
+                threshold: Thresholds::PerFeature(thresholds),
+                ..
+            } => *thresholds = cut(thresholds, &range),
+            _ => {}
+        }
+        parts.encoder = slice(&parts.encoder)?;
+        parts.decoder = slice(&parts.decoder)?;
+        if let Some(glu) = &mut parts.glu {
+            glu.matrix = slice(&glu.matrix)?;
+        }
+        parts.per_feature(|values| *values = cut(values, &range));
+        parts.tie();
         Ok(self.derived(parts))
     }
 
@@ -223,6 +272,16 @@ impl<'a> Sae<'a> {
         Ok(self.derived(parts))
     }
 
+    /// The same model once more: its weights are shared, not copied. A screen is not: prepare the
+    /// new model if it is to have one.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let mut shared = self.derived(self.parts.clone());
+        shared.members = self.members.iter().map(Sae::share).collect();
+        shared.router = self.router.clone();
+        shared
+    }
+
     /// These parts, checked, on this model's level.
     fn checked(&self, parts: Parts<'a>) -> Result<Self, Error> {
         Self::from_parts(parts)?.with_level(self.level())
@@ -247,6 +306,10 @@ impl Parts<'_> {
         ];
         vectors.into_iter().flatten().for_each(&mut change);
     }
+}
+
+fn cut<T: Copy>(values: &[T], range: &Range<usize>) -> Vec<T> {
+    values.get(range.clone()).unwrap_or(&[]).to_vec()
 }
 
 fn pick<T: Copy>(values: &[T], features: &[u32]) -> Vec<T> {

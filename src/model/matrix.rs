@@ -234,6 +234,26 @@ impl<'a> Matrix<'a> {
         })
     }
 
+    /// Vectors of zeros that are neither stored nor read.
+    pub(crate) fn empty(tensor: &str, features: usize, width: usize) -> Self {
+        Self::made_of(tensor, features, width, WeightType::F32, Vec::new())
+    }
+
+    /// The vectors of a range, in place; `None` for blocks.
+    pub(super) fn slice(&self, range: core::ops::Range<usize>) -> Option<Self> {
+        let start = match self.layout {
+            Layout::Rows => range.start * self.stride_bytes,
+            Layout::Columns => range.start * self.ty.size(),
+            Layout::Blocks => return None,
+        };
+        let bytes = self.bytes.slice(start..self.bytes.len())?;
+        Some(Matrix {
+            bytes,
+            features: range.len(),
+            ..self.clone()
+        })
+    }
+
     /// Blocks that were checked.
     pub(super) fn made_of(
         tensor: &str,

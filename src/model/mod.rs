@@ -12,23 +12,28 @@
 //! stay vectors: no matrix is ever multiplied out.
 
 mod activation;
+mod attention;
 mod blocks;
 pub(crate) mod canonical;
 mod check;
 mod description;
+mod distance;
 mod ensemble;
 mod knobs;
 mod matrix;
 mod packed;
 mod screening;
+mod transforms;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
+pub use attention::{Attention, ByParts, HeadNorm, Pairs, Rotary};
 pub use blocks::Block;
 pub use description::{Description, MatrixInfo, PrepareCost, ScreenInfo, Site, State};
-pub use ensemble::Ensemble;
+pub use ensemble::{Ensemble, Router};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 pub(crate) use packed::{Checksum, Packed, SelfTest, StoredScreen};
 pub use packed::{PackInfo, SourceFile};
+pub use transforms::{Transform, Transforms};
 
 use crate::error::Error;
 use crate::kernels::screen::ScreenKernels;
@@ -98,6 +103,10 @@ pub struct Parts<'a> {
     pub input_sites: usize,
     /// How many sites the output row is made of.
     pub output_sites: usize,
+    /// The attention of a Lorsa, which opens as a [`Lorsa`](crate::Lorsa).
+    pub attention: Option<Attention<'a>>,
+    /// The transforms of a mixture, which opens as a [`Molt`](crate::Molt).
+    pub transforms: Option<Transforms<'a>>,
     /// What `inspect` tells besides the maths.
     pub about: About,
 }
@@ -134,6 +143,8 @@ impl<'a> Parts<'a> {
             skip: None,
             input_sites: 1,
             output_sites: 1,
+            attention: None,
+            transforms: None,
             about: About::default(),
         }
     }
@@ -191,6 +202,8 @@ pub struct Sae<'a> {
     pub(crate) members: Vec<Sae<'a>>,
     /// Of a model from a pack.
     pub(crate) packed: Packed<'a>,
+    /// Of a routed ensemble.
+    pub(crate) router: Option<Router<'a>>,
     description: Description,
 }
 
@@ -201,8 +214,25 @@ impl<'a> Sae<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if a vector or matrix has the wrong size, [`Error::BadValue`] if a vector
-    /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae.
+    /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae,
+    /// [`Error::UnsupportedArchitecture`] for parts with attention or transforms.
     pub fn from_parts(mut parts: Parts<'a>) -> Result<Self, Error> {
+        for (found, what) in [
+            (
+                parts.attention.is_some(),
+                "lorsa, which attends to the rows before: open it as a `Lorsa`",
+            ),
+            (
+                parts.transforms.is_some(),
+                "molt, which decodes by transforms of the row: open it as a `Molt`",
+            ),
+        ] {
+            if found {
+                return Err(Error::UnsupportedArchitecture {
+                    architecture: what.into(),
+                });
+            }
+        }
         parts.tie();
         let (d_sae, d_in) = (parts.encoder.features(), parts.encoder.width());
         let d_out = parts.decoder.width();
@@ -269,6 +299,7 @@ impl<'a> Sae<'a> {
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             members: Vec::new(),
             packed: Packed::default(),
+            router: None,
             parts,
             kernels,
             screen: None,

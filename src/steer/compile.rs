@@ -47,9 +47,10 @@ impl Sae<'_> {
         Resolved::new(self, plans, conflicts)?.gather(self)
     }
 
-    /// Whether the value of a feature depends on all others.
+    /// Whether values are read from an encoded row: a feature depends on all others, or its value
+    /// on more than its own product.
     pub(super) fn ranks(&self) -> bool {
-        self.reads_all_for_one()
+        self.reads_all_for_one() || self.parts().glu.is_some()
     }
 }
 
@@ -67,14 +68,6 @@ pub(super) struct Resolved {
 
 impl Resolved {
     fn new(sae: &Sae<'_>, plans: &[Plan], conflicts: Conflicts) -> Result<Self, Error> {
-        sae.alone("steering")?;
-        if sae.parts().glu.is_some() {
-            return Err(Error::InvalidArgument {
-                what: "steering",
-                expected: "a model without a gate".into(),
-                found: sae.parts().activation.describe() + ", gated (glu)",
-            });
-        }
         let mut this = Resolved {
             members: Vec::new(),
             conflicts,

@@ -181,8 +181,8 @@ impl<'b> MemberBuilder<'b> {
         feature: u32,
         path: &str,
     ) -> Result<CompiledEdit, Error> {
-        if edit.reads == Reads::PreActivation && self.pursues() {
-            let expected = "`feature`: a pursuit has no pre-activations";
+        if edit.reads == Reads::PreActivation && !self.has_pre_activations() {
+            let expected = "`feature`: this model has no pre-activations of its own";
             return Err(invalid(
                 &format!("{path}.reads"),
                 expected,
@@ -253,8 +253,14 @@ impl<'b> MemberBuilder<'b> {
         })
     }
 
-    fn pursues(&self) -> bool {
-        matches!(self.sae.parts().activation, Activation::Pursuit(_))
+    /// Whether each feature has one number that its encoder row alone gives.
+    fn has_pre_activations(&self) -> bool {
+        let parts = self.sae.parts();
+        let composed = matches!(
+            parts.activation,
+            Activation::Pursuit(_) | Activation::Ensemble(_)
+        );
+        !composed && parts.glu.is_none()
     }
 
     /// The position of a feature whose value is read.
@@ -391,9 +397,10 @@ impl<'b> MemberBuilder<'b> {
                 "edits of features",
             ));
         }
-        if self.pursues() {
+        if !self.has_pre_activations() {
             let expected = "a model with pre-activations";
-            return Err(invalid(&path, expected, "a pursuit"));
+            let found = self.sae.parts().activation.describe();
+            return Err(invalid(&path, expected, found));
         }
         let score = |feature: usize| weights.get(&(feature as u32)).copied().unwrap_or(*default);
         let weights: Vec<f64> = (0..self.sae.d_sae()).map(score).collect();

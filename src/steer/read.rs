@@ -7,9 +7,9 @@ use super::scratch::{RowState, Slot, SteerScratch};
 use crate::encode::{RowNorm, load_row};
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
-use crate::model::{InputNorm, Sae};
+use crate::model::{Activation, InputNorm, Sae};
 use crate::rows::Rows;
-use crate::scratch::Work;
+use crate::scratch::Scratch;
 use crate::select::{Fate, judge, pre_f64};
 
 impl Sae<'_> {
@@ -30,7 +30,6 @@ impl Sae<'_> {
             narrow,
             ..
         } = scratch;
-        let mut work = model.split(self)?;
         let outputs = batch.rows.as_rows()?;
         if !load_row(self.kernels, outputs, row, old) {
             return Ok(None);
@@ -45,15 +44,14 @@ impl Sae<'_> {
                 return Ok(None);
             };
             let source = info.source as usize;
-            let read =
-                self.read_values(plan, sources, source, encode, &mut work, features, state)?;
+            let read = self.read_values(plan, sources, source, encode, model, features, state)?;
             if read.is_none() {
                 return Ok(None);
             }
             state.sources.copy_from_slice(&state.values);
         }
         let inputs = batch.inputs.unwrap_or(outputs);
-        let norm = self.read_values(plan, inputs, row, encode, &mut work, features, state)?;
+        let norm = self.read_values(plan, inputs, row, encode, model, features, state)?;
         let Some(norm) = norm else {
             return Ok(None);
         };
@@ -100,16 +98,26 @@ impl Sae<'_> {
         rows: Rows<'_>,
         row: usize,
         encode: bool,
-        work: &mut Work<'_>,
+        model: &mut Scratch<'_>,
         features: &mut Features,
         state: &mut RowState,
     ) -> Result<Option<RowNorm>, Error> {
+        features.clear();
+        let members = match self.parts.activation {
+            Activation::Ensemble(kind) if encode => {
+                Some(self.encode_members(kind, rows, row, model, features)?)
+            }
+            _ => None,
+        };
+        let work = &mut model.split(self)?;
         let Some(norm) = self.prepare_row(rows, row, work) else {
             return Ok(None);
         };
-        features.clear();
         if encode {
-            let status = self.encode_row(work, features)?;
+            let status = match members {
+                Some(status) => status,
+                None => self.encode_row(work, features)?,
+            };
             features.end_row(status)?;
             if status != RowStatus::Ok {
                 return Ok(None);

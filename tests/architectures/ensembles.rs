@@ -1,7 +1,7 @@
 //! Bags and chains of models, against hosts that run the members themselves.
 
 use super::*;
-use sae::model::{Ensemble, InputNorm};
+use sae::model::{Ensemble, InputNorm, Router};
 use sae::{Level, RowStatus};
 use std::iter::zip;
 
@@ -213,4 +213,129 @@ fn members_that_cannot_be_joined_are_refused() {
     // Its decoder is as good a dictionary as any.
     assert!(nested.with_pursuit(Pursuit::gradient(3, false)).is_ok());
     refused(vec![nested], Ensemble::Bag);
+}
+
+/// Switch SAEs: experts one after the other in one file, a router with a centre of its own.
+#[test]
+fn a_router_picks_one_expert() {
+    let (experts, each, k) = (5, 12, 4);
+    for (seed, weighs) in [(1, true), (2, false), (3, true)] {
+        let mut random = Random(seed);
+        let n = experts * each;
+        let model = Affine {
+            bias: vec![0.0; n],
+            ..affine(&mut random, spread, D, n, D)
+        };
+        let vectors: Vec<Vec<f64>> = (0..experts).map(|_| spread(&mut random, D)).collect();
+        let center = spread(&mut random, D);
+        let inputs = inputs(seed, 6);
+        let make = |stored| {
+            let wide = Sae::from_parts(model.parts(top_k(k), stored)).unwrap();
+            let expert = |e: usize| wide.with_range(e * each..(e + 1) * each).unwrap();
+            let router = Router {
+                matrix: matrix("router", &vectors, stored),
+                center: Some(center.clone()),
+                weighs,
+            };
+            Sae::routed((0..experts).map(expert).collect(), router).unwrap()
+        };
+        let (features, y) = run(make, &inputs);
+        let mut used = std::collections::BTreeSet::new();
+        for (row, found) in dense(&features, n).iter().enumerate() {
+            let x: Vec<f64> = inputs[row * D..][..D].iter().map(|&x| x.into()).collect();
+            let centred: Vec<f64> = zip(&x, &center).map(|(x, c)| x - c).collect();
+            let scores: Vec<f64> = vectors.iter().map(|v| dot(v, &centred)).collect();
+            let best = (0..experts)
+                .reduce(|a, b| if scores[b] > scores[a] { b } else { a })
+                .unwrap();
+            used.insert(best);
+            let total: f64 = scores.iter().map(|s| s.exp()).sum();
+            let weight = if weighs {
+                scores[best].exp() / total
+            } else {
+                1.0
+            };
+            // relu(pre) p of the expert, the k largest.
+            let pre = model.pre(&x);
+            let of_expert = |i: usize| {
+                if i / each == best {
+                    pre[i].max(0.0) * weight
+                } else {
+                    0.0
+                }
+            };
+            let all: Vec<f64> = (0..n).map(of_expert).collect();
+            let expected = formulas::keep(&all, formulas::descending(&all).into_iter().take(k));
+            for (found, expected) in zip(found, &expected) {
+                let error = (f64::from(*found) - expected).abs();
+                assert!(
+                    error <= 2e-6 * (1.0 + expected.abs()),
+                    "{found}, not {expected}"
+                );
+            }
+            for c in 0..D {
+                let sum: f64 = (0..n)
+                    .map(|i| f64::from(found[i]) * model.decoder[i][c])
+                    .sum();
+                let error = f64::from(y[row * D + c]) - sum - model.decoder_bias[c];
+                assert!(error.abs() <= 1e-4);
+            }
+        }
+        assert!(used.len() > 1, "one expert for all rows");
+    }
+}
+
+#[test]
+fn routers_that_do_not_fit_are_refused() {
+    let mut random = Random(9);
+    let model = affine(&mut random, spread, D, 20, D);
+    let plain = |stored| Sae::from_parts(model.parts(top_k(3), stored)).unwrap();
+    let halves = || {
+        let wide = plain(Stored::Columns);
+        vec![
+            wide.with_range(0..10).unwrap(),
+            wide.with_range(10..20).unwrap(),
+        ]
+    };
+    let router = |count: usize, width: usize| Router {
+        matrix: matrix("router", &vec![vec![1.0; width]; count], Stored::Rows),
+        center: None,
+        weighs: true,
+    };
+    assert!(Sae::routed(halves(), router(2, D)).is_ok());
+    for wrong in [router(3, D), router(2, D + 1)] {
+        let error = Sae::routed(halves(), wrong).unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
+    }
+    let mut nan = router(2, D);
+    nan.center = Some(vec![f64::NAN; D]);
+    let error = Sae::routed(halves(), nan).unwrap_err();
+    assert!(matches!(error, Error::BadValue { .. }), "{error}");
+    let mut other = halves();
+    other.push({
+        let parts = Parts {
+            decoder_bias: None,
+            ..model.parts(top_k(3), Stored::Rows)
+        };
+        Sae::from_parts(parts).unwrap()
+    });
+    let error = Sae::routed(other, router(3, D)).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+    let error = Sae::ensemble(halves(), Ensemble::Route).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+    // Ranges.
+    let wide = plain(Stored::Rows);
+    assert!(wide.with_range(5..5).is_err() && wide.with_range(15..21).is_err());
+    let groups = wide.with_activation(Activation::group_max(2)).unwrap();
+    assert!(groups.with_range(0..10).is_err());
+    for stored in [Stored::Rows, Stored::Columns] {
+        let relu = plain(stored).with_activation(Activation::Relu).unwrap();
+        let some = relu.with_range(4..17).unwrap();
+        let inputs = inputs(9, 3);
+        let all = encode_decode(&relu, rows(&inputs, D)).0;
+        let found = encode_decode(&some, rows(&inputs, D)).0;
+        for (all, found) in zip(dense(&all, 20), dense(&found, 13)) {
+            assert_eq!(bits(&all[4..17]), bits(&found));
+        }
+    }
 }

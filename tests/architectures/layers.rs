@@ -315,29 +315,9 @@ fn two_decoders_share_distance_codes() {
     let (vision, text) = (decoder(d_vision), decoder(d_text));
     let inputs: Vec<f32> = (0..3 * d).map(|_| random.number()).collect();
     let make = |stored| {
-        let blocks = [(0, &vision), (d_vision, &text)].map(|(first_column, vectors)| Block {
-            first_feature: 0,
-            first_column,
-            matrix: matrix("decoder", vectors, stored),
-        });
-        let decoder = Matrix::from_blocks("decoders", n, d_vision + d_text, blocks.into());
-        // ConstantNorm makes rows sqrt(d) long; the scale makes both unit vectors.
-        let root = (d as f64).sqrt();
-        let scale = norms(&encoder)
-            .iter()
-            .map(|norm| 1.0 / (norm * root))
-            .collect();
-        Parts {
-            input_norm: sae::model::InputNorm::ConstantNorm,
-            undo_norm: false,
-            scale: Some(scale),
-            value_map: ValueMap::Distance(from),
-            ..Parts::new(
-                matrix("encoder", &encoder, stored),
-                top_k(6),
-                decoder.unwrap(),
-            )
-        }
+        let decoders = [&vision, &text].map(|vectors| matrix("decoder", vectors, stored));
+        let encoder = matrix("encoder", &encoder, stored);
+        Parts::distances(encoder, decoders.into(), 6, from).unwrap()
     };
     let (features, y) = parts::run(make, &inputs, d);
     for (row, found) in dense(&features, n).iter().enumerate() {
@@ -362,6 +342,28 @@ fn two_decoders_share_distance_codes() {
             let expected: f64 = (0..n).map(|i| f64::from(found[i]) * column(i)).sum();
             assert!((f64::from(*y) - expected).abs() <= 1e-5);
         }
+    }
+}
+
+#[test]
+fn distances_need_rows_and_decoders_that_fit() {
+    let rows = |rows: &[[f64; 2]]| {
+        let vectors: Vec<Vec<f64>> = rows.iter().map(|row| row.to_vec()).collect();
+        matrix("encoder", &vectors, Stored::Rows)
+    };
+    let two = [[1.0, 0.0], [0.0, 1.0]];
+    let make = |encoder, decoders, k, from| {
+        Parts::distances(encoder, decoders, k, from).and_then(Sae::from_parts)
+    };
+    assert!(make(rows(&two), vec![rows(&two)], 1, 1.5).is_ok());
+    for wrong in [
+        make(rows(&[[1.0, 0.0], [0.0, 0.0]]), vec![rows(&two)], 1, 1.5),
+        make(rows(&two), vec![], 1, 1.5),
+        make(rows(&two), vec![rows(&[[1.0, 0.0]; 3])], 1, 1.5),
+        make(rows(&two), vec![rows(&two)], 3, 1.5),
+        make(rows(&two), vec![rows(&two)], 1, f64::NAN),
+    ] {
+        assert!(matches!(wrong.unwrap_err(), Error::InvalidValue { .. }));
     }
 }
 

@@ -10,11 +10,15 @@ mod reference;
 
 mod batches;
 mod ensembles;
+mod files;
 mod goldens;
 mod knobs;
 mod layers;
+mod lorsa;
+mod properties;
 mod pursuits;
 mod rules;
+mod sites;
 mod steering;
 
 use library::parts::{self, Stored, dense, matrix, tensor};

@@ -1,6 +1,7 @@
 /* The layout and the numbers of the C headers, pinned. ffi/src/types.rs asserts the same on the other
  * side; tests/c_abi.rs compares the two lists. A line here is only ever added. */
 #include "sae.h"
+#include "sae_architectures.h"
 #include "sae_steer.h"
 
 #include <assert.h>
@@ -177,6 +178,28 @@ static_assert(SAE_OUTCOME_NON_FINITE == 5, "SAE_OUTCOME_NON_FINITE");
 static_assert(SAE_OUTCOME_OVERFLOW == 6, "SAE_OUTCOME_OVERFLOW");
 
 static_assert(0xffffffffu == SAE_ALL_PLANS && 0xfffffffeu == SAE_NO_PLAN, "plans");
+
+static_assert(sizeof(sae_pursuit) == 48, "sae_pursuit");
+static_assert(offsetof(sae_pursuit, struct_size) == 0, "sae_pursuit");
+static_assert(offsetof(sae_pursuit, pick) == 4, "sae_pursuit");
+static_assert(offsetof(sae_pursuit, refit) == 8, "sae_pursuit");
+static_assert(offsetof(sae_pursuit, stop_on_repeat) == 12, "sae_pursuit");
+static_assert(offsetof(sae_pursuit, steps) == 16, "sae_pursuit");
+static_assert(offsetof(sae_pursuit, stop_norm) == 24, "sae_pursuit");
+static_assert(offsetof(sae_pursuit, stop_rank) == 32, "sae_pursuit");
+static_assert(offsetof(sae_pursuit, directions) == 40, "sae_pursuit");
+static_assert(offsetof(sae_pursuit, reserved) == 44, "sae_pursuit");
+
+static_assert(SAE_PICK_POSITIVE == 0, "SAE_PICK_POSITIVE");
+static_assert(SAE_PICK_ANY == 1, "SAE_PICK_ANY");
+static_assert(SAE_PICK_MAGNITUDE == 2, "SAE_PICK_MAGNITUDE");
+static_assert(SAE_REFIT_NOTHING == 0, "SAE_REFIT_NOTHING");
+static_assert(SAE_REFIT_GRADIENT == 1, "SAE_REFIT_GRADIENT");
+static_assert(SAE_REFIT_LEAST_SQUARES == 2, "SAE_REFIT_LEAST_SQUARES");
+static_assert(SAE_ENSEMBLE_BAG == 0, "SAE_ENSEMBLE_BAG");
+static_assert(SAE_ENSEMBLE_CHAIN == 1, "SAE_ENSEMBLE_CHAIN");
+static_assert(SAE_BATCH_TOGETHER == 0, "SAE_BATCH_TOGETHER");
+static_assert(SAE_BATCH_PER_FEATURE == 1, "SAE_BATCH_PER_FEATURE");
 
 static_assert(SAE_VERSION_NUMBER ==
                   SAE_VERSION_MAJOR * 0x10000 + SAE_VERSION_MINOR * 0x100 + SAE_VERSION_PATCH,

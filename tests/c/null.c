@@ -1,5 +1,6 @@
 /* Every function with every pointer NULL, one at a time and all at once. */
 #include "check.h"
+#include "sae_architectures.h"
 #include "sae_steer.h"
 
 #define NULL_ARGUMENT(call) CHECK_STATUS(SAE_STATUS_NULL_ARGUMENT, call)
@@ -243,7 +244,111 @@ int main(int argc, char **argv) {
     CHECK(sae_model_steer(NULL, NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_steer(model, plan, &batch, steer, NULL) == SAE_STATUS_OK);
 
+    /* Derived models, ensembles, importance. */
+    sae_model *derived = NULL;
+    sae_pursuit pursuit = SAE_PURSUIT_INIT(1);
+    uint32_t *order = calloc(sae_model_d_sae(model), sizeof(uint32_t));
+    CHECK(order != NULL);
+    NULL_ARGUMENT(sae_model_with_k(NULL, 1, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_k(model, 1, NULL, &error));
+    NULL_ARGUMENT(sae_model_with_top_k(NULL, 1, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_top_k(model, 1, NULL, &error));
+    NULL_ARGUMENT(sae_model_with_threshold(NULL, 1, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_threshold(model, 1, NULL, &error));
+    NULL_ARGUMENT(sae_model_with_rank_weights(NULL, NULL, 0, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_rank_weights(model, NULL, 1, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_rank_weights(model, NULL, 0, NULL, &error));
+    NULL_ARGUMENT(sae_model_with_prefix(NULL, 1, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_prefix(model, 1, NULL, &error));
+    NULL_ARGUMENT(sae_model_with_features(NULL, order, 1, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_features(model, NULL, 1, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_features(model, order, 1, NULL, &error));
+    NULL_ARGUMENT(sae_model_with_pursuit(NULL, &pursuit, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_pursuit(model, NULL, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_pursuit(model, &pursuit, NULL, &error));
+    CHECK(sae_model_with_pursuit(NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    const sae_model *members[2] = {model, NULL};
+    NULL_ARGUMENT(sae_ensemble_create(NULL, 1, SAE_ENSEMBLE_BAG, &derived, &error));
+    NULL_ARGUMENT(sae_ensemble_create(members, 2, SAE_ENSEMBLE_BAG, &derived, &error));
+    NULL_ARGUMENT(sae_ensemble_create(members, 1, SAE_ENSEMBLE_BAG, NULL, &error));
+    CHECK(derived == NULL);
+    sae_importance *importance = NULL;
+    NULL_ARGUMENT(sae_importance_create(NULL, &importance, &error));
+    NULL_ARGUMENT(sae_importance_create(model, NULL, &error));
+    CHECK(sae_importance_create(model, &importance, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_importance_add(NULL, features, &error));
+    NULL_ARGUMENT(sae_importance_add(importance, NULL, &error));
+    NULL_ARGUMENT(sae_importance_order(NULL, order, sae_model_d_sae(model), &error));
+    NULL_ARGUMENT(sae_importance_order(importance, NULL, sae_model_d_sae(model), &error));
+    CHECK(sae_importance_order(importance, order, sae_model_d_sae(model), NULL) == SAE_STATUS_OK);
+
+    /* Batches, sites, layers. */
+    sae_batch *chosen = NULL;
+    NULL_ARGUMENT(sae_batch_create(NULL, SAE_BATCH_TOGETHER, 1, 1, &chosen, &error));
+    NULL_ARGUMENT(sae_batch_create(model, SAE_BATCH_TOGETHER, 1, 1, NULL, &error));
+    CHECK(sae_batch_create(model, SAE_BATCH_TOGETHER, 1, rows.n_rows, &chosen, NULL) ==
+          SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_encode_batch(NULL, &rows, chosen, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_batch(model, NULL, chosen, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_batch(model, &rows, NULL, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_batch(model, &rows, chosen, NULL, features, &error));
+    NULL_ARGUMENT(sae_model_encode_batch(model, &rows, chosen, scratch, NULL, &error));
+    CHECK(sae_model_encode_batch(model, &rows, chosen, scratch, features, NULL) == SAE_STATUS_OK);
+    CHECK(sae_model_input_sites(NULL) == 0 && sae_model_output_sites(NULL) == 0);
+    NULL_ARGUMENT(sae_model_encode_sites(NULL, &rows, 1, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_sites(model, NULL, 1, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_sites(model, &rows, 1, NULL, features, &error));
+    NULL_ARGUMENT(sae_model_encode_sites(model, &rows, 1, scratch, NULL, &error));
+    size_t n_read = rows.n_rows * sae_set_count(set);
+    NULL_ARGUMENT(sae_model_readout_sites(NULL, set, &rows, 1, scratch, values, n_read, status,
+                                          &error));
+    NULL_ARGUMENT(sae_model_readout_sites(model, NULL, &rows, 1, scratch, values, n_read, status,
+                                          &error));
+    NULL_ARGUMENT(sae_model_readout_sites(model, set, NULL, 1, scratch, values, n_read, status,
+                                          &error));
+    NULL_ARGUMENT(
+        sae_model_readout_sites(model, set, &rows, 1, NULL, values, n_read, status, &error));
+    NULL_ARGUMENT(
+        sae_model_readout_sites(model, set, &rows, 1, scratch, NULL, n_read, status, &error));
+    NULL_ARGUMENT(
+        sae_model_readout_sites(model, set, &rows, 1, scratch, values, n_read, NULL, &error));
+    sae_layer_stream *stream = NULL;
+    uint32_t first = 0, in_layer = 0;
+    NULL_ARGUMENT(sae_layer_stream_create(NULL, 1, &stream, &error));
+    NULL_ARGUMENT(sae_layer_stream_create(model, 1, NULL, &error));
+    NULL_ARGUMENT(sae_layer_stream_restart(NULL, 1, &error));
+    NULL_ARGUMENT(sae_model_layer_features(NULL, 0, &first, &in_layer, &error));
+    NULL_ARGUMENT(sae_model_layer_features(model, 0, NULL, &in_layer, &error));
+    NULL_ARGUMENT(sae_model_layer_features(model, 0, &first, NULL, &error));
+    NULL_ARGUMENT(sae_model_encode_layer(NULL, NULL, 0, &rows, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_layer(model, NULL, 0, &rows, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_decode_layer(NULL, NULL, 0, &rows, scratch, out, 1, &error));
+    NULL_ARGUMENT(sae_model_decode_layer(model, NULL, 0, &rows, scratch, out, 1, &error));
+
+    /* Low-rank sparse attention; what works is in lorsa.c. */
+    sae_lorsa *lorsa = NULL;
+    sae_lorsa_cache *cache = NULL;
+    NULL_ARGUMENT(sae_lorsa_open(NULL, NULL, &lorsa, &error));
+    NULL_ARGUMENT(sae_lorsa_open(argv[1], NULL, NULL, &error));
+    CHECK(sae_lorsa_d_in(NULL) == 0 && sae_lorsa_d_sae(NULL) == 0 && sae_lorsa_d_out(NULL) == 0);
+    NULL_ARGUMENT(sae_lorsa_scratch_create(NULL, &no_scratch, &error));
+    NULL_ARGUMENT(sae_lorsa_cache_create(NULL, 1, &cache, &error));
+    CHECK(sae_lorsa_cache_length(NULL) == 0);
+    NULL_ARGUMENT(sae_lorsa_cache_truncate(NULL, 0, &error));
+    NULL_ARGUMENT(sae_lorsa_encode(NULL, &rows, NULL, scratch, features, &error));
+    NULL_ARGUMENT(sae_lorsa_readout(NULL, NULL, 0, &rows, NULL, scratch, values, 0, status, &error));
+    NULL_ARGUMENT(sae_lorsa_decode(NULL, features, scratch, out, 1, &error));
+    sae_lorsa_close(NULL);
+    sae_lorsa_cache_destroy(NULL);
+    CHECK(lorsa == NULL && cache == NULL && no_scratch == NULL);
+
     /* Destroying NULL does nothing. */
+    sae_layer_stream_destroy(NULL);
+    sae_batch_destroy(NULL);
+    sae_importance_destroy(NULL);
+    sae_batch_destroy(chosen);
+    sae_importance_destroy(importance);
+    free(order);
     sae_plan_destroy(NULL);
     sae_steer_scratch_destroy(NULL);
     sae_set_destroy(NULL);

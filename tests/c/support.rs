@@ -138,7 +138,8 @@ pub(crate) fn cases() -> Vec<Case> {
     .into()
 }
 
-fn case(name: &'static str, file: &str) -> Case {
+/// One case; `file` is its weights file, or "" for its folder.
+pub(crate) fn case(name: &'static str, file: &str) -> Case {
     let fixture = root().join("tests/data/fixtures").join(name);
     let file = fixture.join(file);
     let npy = fs::read(fixture.join("inputs.npy")).unwrap();

@@ -11,6 +11,7 @@
 //! | [`digest`] | what the digests in `tests/data/digests.txt` are taken over |
 //! | [`random`] | random small models, written the way publishers write files |
 //! | [`rules`], [`pursuit`] | selection rules and pursuits in f64, one function each |
+//! | [`lorsa`] | low-rank sparse attention in f64, a whole sequence at once |
 //! | [`arrays`] | the cases in `tests/data/fixtures` as plain arrays |
 //! | [`steer`] | steering in its full form: encode, edit, decode |
 //! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
@@ -21,6 +22,7 @@ pub(crate) mod arrays;
 pub(crate) mod d1;
 pub(crate) mod digest;
 pub(crate) mod fixture;
+pub(crate) mod lorsa;
 pub(crate) mod model;
 pub(crate) mod pursuit;
 pub(crate) mod random;
