@@ -328,7 +328,7 @@ fn killed_at_any_point_it_leaves_no_half_file() {
     let source = sparse_checkpoint(&folder.join("big"), 512, 65_536);
     let out = path(&folder, "out.gguf");
     let pack = || {
-        let mut command = sae(&["pack", &source, "-o", &out]);
+        let mut command = sae(&["pack", &source, "-o", &out, "--screen", "none"]);
         command.stdout(Stdio::null()).spawn().unwrap()
     };
     let size = |path: &Option<PathBuf>| {
@@ -377,7 +377,10 @@ fn a_checkpoint_of_1_2_gb_packs_within_256_mb() {
         .len();
     assert!(size > 1_200_000_000);
     let out = path(&folder, "out.gguf");
-    let mut child = sae(&["pack", &source, "-o", &out]).spawn().unwrap();
+    // Without a screen: building one of this size takes this unoptimised build minutes.
+    let mut child = sae(&["pack", &source, "-o", &out, "--screen", "none"])
+        .spawn()
+        .unwrap();
     let mut most = 0;
     let status = loop {
         most = most.max(anonymous(child.id()).unwrap_or(0));
@@ -400,8 +403,8 @@ fn a_checkpoint_of_1_2_gb_packs_within_256_mb() {
 fn the_gguf_package_lists_it() {
     let folder = folder("gguf_py");
     let out = path(&folder, "demo.gguf");
-    let source = fixture("saelens_topk");
-    stdout(&["pack", &source, "-o", &out, "--decoder", "bf16"]);
+    let formats = ["--encoder", "f32", "--decoder", "bf16"];
+    stdout(&[&["pack", &demo(), "-o", &out][..], &formats].concat());
     let script = r#"
 import sys, gguf
 reader = gguf.GGUFReader(sys.argv[1])
@@ -438,6 +441,7 @@ for tensor in reader.tensors:
         let found = listed.lines().any(|listed| listed == line);
         assert!(found, "no `{line}` in:\n{listed}");
     }
+    assert!(listed.contains("\nscreen.panels I8 "), "{listed}");
 }
 
 fn json(arguments: &[&str], code: i32) -> Value {
