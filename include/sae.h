@@ -47,6 +47,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Programs that use a library whose functions have a prefix (SAE_SYMBOL_PREFIX of the CMake build)
+ * define SAE_PREFIXED. */
+#ifdef SAE_PREFIXED
+#include "sae_prefix.h"
+#endif
+
 /* Marks what the library exports. Windows programs that link the DLL define SAE_SHARED. */
 #ifndef SAE_API
 #if defined(_WIN32) && defined(SAE_SHARED)
@@ -280,6 +286,40 @@ SAE_API const char *sae_model_text(const sae_model *model, sae_text item);
 SAE_API sae_status sae_model_describe(const sae_model *model, char *buffer, size_t buffer_size,
                                       size_t *size, sae_error *error);
 
+/* A place in a transformer block. Later versions may know further places. */
+typedef int32_t sae_hook_point;
+
+enum {
+    /* The checkpoint does not say, or its name means more than one place. */
+    SAE_HOOK_UNKNOWN = 0,
+    /* The token embedding, before the first block. */
+    SAE_HOOK_EMBEDDING = 1,
+    /* The residual stream that enters the block. */
+    SAE_HOOK_RESID_PRE = 2,
+    /* The residual stream between attention and MLP. */
+    SAE_HOOK_RESID_MID = 3,
+    /* The residual stream that leaves the block. */
+    SAE_HOOK_RESID_POST = 4,
+    /* All attention heads, concatenated, before the output projection. */
+    SAE_HOOK_HEADS = 5,
+    /* What attention adds to the residual stream (after a norm behind it, if there is one). */
+    SAE_HOOK_ATTN_OUT = 6,
+    /* What the MLP reads: the residual stream after the norm before it, its weights applied. */
+    SAE_HOOK_MLP_IN = 7,
+    /* What the MLP adds to the residual stream (after a norm behind it, if there is one). */
+    SAE_HOOK_MLP_OUT = 8
+};
+
+/* Reads the name of a hook as publishers write it: "blocks.12.hook_resid_post" of TransformerLens,
+ * module paths of Hugging Face ("model.layers.12"), "resid_post_layer_12".
+ *   name     the name.
+ *   point    receives the place.
+ *   layer    receives the number of the block, from 0.
+ *   error    may be NULL.
+ * Any thread. SAE_STATUS_INVALID_ARGUMENT if the name is not known or means more than one place. */
+SAE_API sae_status sae_hook_parse(const char *name, sae_hook_point *point, int32_t *layer,
+                                  sae_error *error);
+
 /* Where the rows of a model come from, and what a host must do to them before they fit. The names
  * of the hooks and of the language model are texts: see `sae_text`. */
 typedef struct sae_site {
@@ -295,6 +335,24 @@ typedef struct sae_site {
     uint32_t mean_center;
     /* 1: a row is the concatenation of all attention heads, before the output projection. */
     uint32_t concatenated_heads;
+    /* The place that the hook name means. */
+    sae_hook_point point;
+    /* Its block, from 0; -1 if `point` is unknown. */
+    int32_t layer;
+    /* For transcoders: the place where decoded rows belong. Else SAE_HOOK_UNKNOWN. */
+    sae_hook_point point_out;
+    /* Its block; -1 if `point_out` is unknown. */
+    int32_t layer_out;
+    /* Whether rows of special tokens (BOS, padding, ..) were left out of training: 1 yes, 0 no, -1
+     * the checkpoint does not say. Give such rows SAE_STAGE_SKIPPED. */
+    int32_t exclude_special_tokens;
+    /* 0. */
+    uint32_t reserved;
+    /* Rows at positions below this were left out of training: SAE_STAGE_SKIPPED for them too. */
+    uint64_t first_position;
+    /* What rows of the embedding matrix are multiplied with before they are rows of this site:
+     * sqrt(d_in) at the embedding of Gemma models, else 1. */
+    double embedding_scale;
 } sae_site;
 
 /* Asks what a host must do to its rows.
@@ -368,6 +426,62 @@ typedef struct sae_rows {
     size_t stride_bytes;
 } sae_rows;
 
+/* The rows that worker `ith` of `nth` takes of a batch: as many for each as can be, in order. For
+ * hosts that call on all their threads at once, as in a custom operation of ggml: every worker takes
+ * its part, and encodes, reads out or steers it with a scratch of its own. Results do not depend on
+ * the split.
+ *   rows     the batch; its values are not looked at.
+ *   ith, nth  the worker, 0 .. nth - 1, and the number of workers.
+ *   part     receives the worker's rows; there may be none.
+ *   first    receives the number of its first row in the batch; may be NULL.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_rows_part(const sae_rows *rows, size_t ith, size_t nth, sae_rows *part,
+                                 size_t *first, sae_error *error);
+
+/* Where a row stands in its text. */
+typedef int32_t sae_stage;
+
+enum {
+    /* The host does not say. */
+    SAE_STAGE_UNKNOWN = 0,
+    /* A token of the prompt. */
+    SAE_STAGE_PROMPT = 1,
+    /* A generated token. */
+    SAE_STAGE_GENERATION = 2,
+    /* Left out: no features, no edit. For BOS tokens, padding, rejected drafts. */
+    SAE_STAGE_SKIPPED = 3
+};
+
+/* For `sae_row_info.plan`: the row is for every plan whose filters it passes. */
+#define SAE_ALL_PLANS 0xffffffffu
+
+/* For `sae_row_info.plan`: the row is for no plan. */
+#define SAE_NO_PLAN 0xfffffffeu
+
+/* What the host knows about a row besides its values. */
+typedef struct sae_row_info {
+    /* Position in its sequence, from 0. */
+    uint32_t position;
+    /* Prompt, generated, or left out. */
+    sae_stage stage;
+    /* 1 if it is the last row of its sequence so far, else 0. */
+    uint32_t last;
+    /* Class of its token, of the host's choosing. */
+    uint32_t token_class;
+    /* Phase, for example the step of a diffusion. */
+    uint32_t phase;
+    /* Number of the plan that the row is for, SAE_ALL_PLANS or SAE_NO_PLAN (steering). */
+    uint32_t plan;
+    /* Its row among the sources (steering). */
+    uint32_t source;
+    /* The sequence that it belongs to, of the host's choosing. */
+    uint32_t stream;
+    /* Steering multiplies the change by this: 1, or the value of a mask. 0 leaves the row as it
+     * is. */
+    double factor;
+} sae_row_info;
+
 /* What happened to a row. */
 typedef uint8_t sae_row_status;
 
@@ -378,7 +492,9 @@ enum {
     SAE_ROW_NON_FINITE = 1,
     /* A pre-activation is NaN (NaN weights in a file that was not fully checked): that feature
      * was not selected. */
-    SAE_ROW_NAN_PRE_ACTIVATION = 2
+    SAE_ROW_NAN_PRE_ACTIVATION = 2,
+    /* The host left it out (SAE_STAGE_SKIPPED): it has no features. */
+    SAE_ROW_SKIPPED = 3
 };
 
 /* ------------------------------------------------------------------------------------------ */
@@ -521,6 +637,86 @@ SAE_API sae_status sae_model_encode(const sae_model *model, const sae_rows *rows
                                     sae_scratch *scratch, sae_features *features,
                                     sae_error *error);
 
+/* As `sae_model_encode`, for rows about which the host says more: rows of SAE_STAGE_SKIPPED are left
+ * out, with no features and the status SAE_ROW_SKIPPED.
+ *   infos, n_infos  about each row, as many as there are rows; NULL and 0: nothing is known.
+ *   the others      as above.
+ * Any thread; scratch and features are for this call alone. */
+SAE_API sae_status sae_model_encode_with(const sae_model *model, const sae_rows *rows,
+                                         const sae_row_info *infos, size_t n_infos,
+                                         sae_scratch *scratch, sae_features *features,
+                                         sae_error *error);
+
+/* What one worker found in its share of the features. */
+typedef struct sae_part sae_part;
+
+/* Makes an empty part. It grows when it must.
+ *   part     receives the handle; release it with `sae_part_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_part_create(sae_part **part, sae_error *error);
+
+/* Destroys a part; NULL does nothing. No call may be using it. */
+SAE_API void sae_part_destroy(sae_part *part);
+
+/* Encodes rows as far as the features of worker `ith` of `nth` go: for hosts that want all threads
+ * on one row. Every worker makes its part; when all are made, one calls `sae_model_encode_finish`.
+ *   rows      the same for every worker, of width d_in.
+ *   ith, nth  the worker, 0 .. nth - 1, and the number of workers.
+ *   scratch   of this thread, made for this model.
+ *   part      what it held is replaced.
+ *   error     may be NULL.
+ * Any thread; scratch and part are for this call alone. */
+SAE_API sae_status sae_model_encode_part(const sae_model *model, const sae_rows *rows, size_t ith,
+                                         size_t nth, sae_scratch *scratch, sae_part *part,
+                                         sae_error *error);
+
+/* Puts the parts of all workers together: the features of `sae_model_encode`, bit for bit.
+ *   parts, n_parts  one for each worker, in their order.
+ *   scratch   of this thread, made for this model.
+ *   features  what it held is replaced.
+ *   error     may be NULL.
+ * Any thread, when no part is being made. SAE_STATUS_INVALID_ARGUMENT if the parts are not those of
+ * one split of the same rows. On failure the features hold no rows. */
+SAE_API sae_status sae_model_encode_finish(const sae_model *model, const sae_part *const *parts,
+                                           size_t n_parts, sae_scratch *scratch,
+                                           sae_features *features, sae_error *error);
+
+/* Scratches and parts for several threads. */
+typedef struct sae_workers sae_workers;
+
+/* Makes work space for a number of threads.
+ *   model    the model it is for.
+ *   count    1 to 1024.
+ *   workers  receives the handle; release it with `sae_workers_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_workers_create(const sae_model *model, size_t count, sae_workers **workers,
+                                      sae_error *error);
+
+/* Destroys workers; NULL does nothing. No call may be using them. */
+SAE_API void sae_workers_destroy(sae_workers *workers);
+
+/* A task of the library: called with the data that came with it and a number. */
+typedef void (*sae_task)(void *data, size_t index);
+
+/* A function of the host that calls `task(data, i)` once for each i below `count`, on any threads,
+ * and returns when all have returned. */
+typedef void (*sae_parallel_for)(void *host, size_t count, sae_task task, void *data);
+
+/* As `sae_model_encode`, on the host's own threads: for one row, or few, on many cores.
+ *   rows      of width d_in.
+ *   parallel_for, host  runs one task for each worker; `host` is handed to it.
+ *   workers   made for this model.
+ *   features  what it held is replaced.
+ *   error     may be NULL.
+ * Any thread; workers and features are for this call alone. SAE_STATUS_INVALID_ARGUMENT if a task
+ * was not run. */
+SAE_API sae_status sae_model_encode_parallel(const sae_model *model, const sae_rows *rows,
+                                             sae_parallel_for parallel_for, void *host,
+                                             sae_workers *workers, sae_features *features,
+                                             sae_error *error);
+
 /* Decodes features into rows of activations.
  *   features  of this model.
  *   inputs    the rows that were encoded, one for each row of features. Needed if
@@ -529,7 +725,7 @@ SAE_API sae_status sae_model_encode(const sae_model *model, const sae_rows *rows
  *   out, n_out  receives n_rows * d_out values, row after row; n_out must be exactly that. Aligned
  *             as `float` is, and apart from the inputs.
  *   error     may be NULL.
- * A row whose status is SAE_ROW_NON_FINITE becomes NaN throughout.
+ * A row whose status is SAE_ROW_NON_FINITE or SAE_ROW_SKIPPED becomes NaN throughout.
  * Any thread; the scratch is for this call alone. */
 SAE_API sae_status sae_model_decode(const sae_model *model, const sae_features *features,
                                     const sae_rows *inputs, sae_scratch *scratch, float *out,
@@ -584,6 +780,103 @@ SAE_API sae_status sae_model_readout_one(const sae_model *model, uint32_t featur
                                          const sae_rows *rows, sae_scratch *scratch, float *values,
                                          size_t n_values, sae_row_status *status,
                                          sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Does the model fit the rows?                                                                */
+/* ------------------------------------------------------------------------------------------ */
+
+/* Counts how well a model reconstructs the rows that it is fed, to notice that they are those of
+ * another tensor, layer or model: then features come out, and mean nothing. */
+typedef struct sae_fit_check sae_fit_check;
+
+/* Whether rows look like those that the model was trained on. Rules of thumb: see the numbers. */
+typedef int32_t sae_verdict;
+
+enum {
+    /* Fewer than 32 rows so far, or all the same. */
+    SAE_VERDICT_TOO_FEW_ROWS = 0,
+    /* FVU at most 0.5. */
+    SAE_VERDICT_FITS = 1,
+    /* FVU between 0.5 and 0.9: another quantisation, other texts, or another tensor nearby. */
+    SAE_VERDICT_DOUBTFUL = 2,
+    /* FVU above 0.9, or nothing fires. */
+    SAE_VERDICT_WRONG = 3
+};
+
+/* What a check found so far. */
+typedef struct sae_fit {
+    /* sizeof(sae_fit), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* The verdict. */
+    sae_verdict verdict;
+    /* Rows that were counted. */
+    uint64_t rows;
+    /* Rows that were not: they are not finite. */
+    uint64_t left_out;
+    /* Features that fire, per row. */
+    double l0;
+    /* Fraction of variance unexplained: sum |y - decoded|^2 / sum |y - mean of y|^2. NaN while the
+     * rows have no variance. */
+    double fvu;
+} sae_fit;
+
+/* Makes an empty check.
+ *   model    the model it is for.
+ *   check    receives the handle; release it with `sae_fit_check_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_fit_check_create(const sae_model *model, sae_fit_check **check,
+                                        sae_error *error);
+
+/* Destroys a check; NULL does nothing. No call may be using it. */
+SAE_API void sae_fit_check_destroy(sae_fit_check *check);
+
+/* Encodes and decodes rows, and counts them. Leave out rows that the model was not trained on
+ * (`sae_site`): a few BOS rows can outweigh all others.
+ *   check    made for this model.
+ *   rows     of width d_in.
+ *   targets  for transcoders, the rows at the output site, as many, of width d_out; NULL: the rows
+ *            themselves.
+ *   scratch  of this thread, made for this model.
+ *   error    may be NULL.
+ * Any thread; check and scratch are for this call alone. */
+SAE_API sae_status sae_model_check_fit(const sae_model *model, sae_fit_check *check,
+                                       const sae_rows *rows, const sae_rows *targets,
+                                       sae_scratch *scratch, sae_error *error);
+
+/* Asks what a check found so far.
+ *   fit      `struct_size` in, the rest out.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_fit_check_result(const sae_fit_check *check, sae_fit *fit,
+                                        sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Log                                                                                         */
+/* ------------------------------------------------------------------------------------------ */
+
+/* How much a message matters. */
+typedef int32_t sae_log_level;
+
+enum {
+    /* What was opened. */
+    SAE_LOG_INFO = 0,
+    /* What of a checkpoint was passed over, and what its user should know. */
+    SAE_LOG_WARNING = 1,
+    /* A defect of the library, with its place. */
+    SAE_LOG_ERROR = 2
+};
+
+/* A function of the host that receives messages, in English, without a line end. It runs on the
+ * thread of the call that the message is about and must not call the library. */
+typedef void (*sae_log_callback)(sae_log_level level, const char *message, void *data);
+
+/* Sets the function that receives messages, for the whole process; NULL for none, as at the start.
+ * encode, decode, readout and steering never send one, except for a defect. No other call may run
+ * meanwhile.
+ *   callback  the function.
+ *   data      is handed to it. */
+SAE_API void sae_set_log(sae_log_callback callback, void *data);
 
 #ifdef __cplusplus
 }

@@ -14,11 +14,13 @@
 #define SAE_HPP
 
 #include "sae.h"
+#include "sae_steer.h"
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -164,6 +166,13 @@ class rows {
     rows(const void *data, sae_dtype dtype, std::size_t n_rows, std::size_t width,
          std::size_t stride_bytes = 0)
         : rows_{data, dtype, 0, n_rows, width, stride_bytes} {}
+    // What worker `ith` of `nth` takes; no rows if `ith` is not below `nth`.
+    rows part(std::size_t ith, std::size_t nth) const noexcept {
+        rows out = *this;
+        if (sae_rows_part(&rows_, ith, nth, &out.rows_, nullptr, nullptr) != SAE_STATUS_OK)
+            out.rows_.n_rows = 0;
+        return out;
+    }
     const sae_rows *c() const noexcept { return &rows_; }
     std::size_t n_rows() const noexcept { return rows_.n_rows; }
 
@@ -285,6 +294,98 @@ class set {
     detail::owner<sae_set, sae_set_destroy> handle_;
 };
 
+// Counts how well a model fits the rows that it is fed.
+class fit_check {
+  public:
+    static result<fit_check> try_create(const model &model);
+    // `targets` may be nullptr unless input and output are two sites.
+    result<void> try_add(const model &model, const rows &rows, const sae::rows *targets,
+                         scratch &scratch);
+    result<sae_fit> try_get() const {
+        sae_fit fit{};
+        fit.struct_size = sizeof fit;
+        sae_error details;
+        if (sae_fit_check_result(c(), &fit, &details) != SAE_STATUS_OK) return details;
+        return fit;
+    }
+#if SAE_EXCEPTIONS
+    explicit fit_check(const model &model) : fit_check(try_create(model).value()) {}
+    void add(const model &model, const rows &rows, const sae::rows *targets, scratch &scratch) {
+        try_add(model, rows, targets, scratch).value();
+    }
+    sae_fit get() const { return try_get().value(); }
+#endif
+    sae_fit_check *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit fit_check(sae_fit_check *handle) : handle_(handle) {}
+    detail::owner<sae_fit_check, sae_fit_check_destroy> handle_;
+};
+
+// Scratches and parts for several threads: one row on all of them.
+class workers {
+  public:
+    static result<workers> try_create(const model &model, std::size_t count);
+#if SAE_EXCEPTIONS
+    workers(const model &model, std::size_t count) : workers(try_create(model, count).value()) {}
+#endif
+    sae_workers *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit workers(sae_workers *handle) : handle_(handle) {}
+    detail::owner<sae_workers, sae_workers_destroy> handle_;
+};
+
+// Plans compiled for a model.
+class plan {
+  public:
+    // JSON texts, at least one.
+    static result<plan> try_compile(const model &model, span<const char *const> texts,
+                                    sae_conflicts conflicts = SAE_CONFLICTS_REFUSE);
+#if SAE_EXCEPTIONS
+    plan(const model &model, span<const char *const> texts,
+         sae_conflicts conflicts = SAE_CONFLICTS_REFUSE)
+        : plan(try_compile(model, texts, conflicts).value()) {}
+    plan(const model &model, const char *text)
+        : plan(try_compile(model, span<const char *const>(&text, 1)).value()) {}
+#endif
+    std::size_t size() const noexcept { return sae_plan_count(c()); }
+    sae_plan *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit plan(sae_plan *handle) : handle_(handle) {}
+    detail::owner<sae_plan, sae_plan_destroy> handle_;
+};
+
+// The work space of one thread for one model and its plans; also counts what was done.
+class steer_scratch {
+  public:
+    static result<steer_scratch> try_create(const model &model, const plan &plan);
+#if SAE_EXCEPTIONS
+    steer_scratch(const model &model, const plan &plan)
+        : steer_scratch(try_create(model, plan).value()) {}
+#endif
+    // Rows that had an outcome, one of SAE_OUTCOME_...
+    std::uint64_t count(sae_outcome outcome) const noexcept {
+        return sae_steer_scratch_count(c(), outcome);
+    }
+    result<sae_audit> try_audit(std::size_t index) const {
+        sae_audit audit{};
+        audit.struct_size = sizeof audit;
+        sae_error details;
+        if (sae_steer_scratch_audit(c(), index, &audit, &details) != SAE_STATUS_OK) return details;
+        return audit;
+    }
+#if SAE_EXCEPTIONS
+    sae_audit audit(std::size_t index) const { return try_audit(index).value(); }
+#endif
+    sae_steer_scratch *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit steer_scratch(sae_steer_scratch *handle) : handle_(handle) {}
+    detail::owner<sae_steer_scratch, sae_steer_scratch_destroy> handle_;
+};
+
 // How to open a model.
 struct open_options {
     bool full_check = false;
@@ -357,6 +458,39 @@ class model {
             return sae_model_encode(c(), rows.c(), scratch.c(), features.c(), e);
         });
     }
+    // `infos` has one entry for each row.
+    result<void> try_encode(const rows &rows, span<const sae_row_info> infos, scratch &scratch,
+                            features &features) const {
+        return detail::run([&](sae_error *e) {
+            return sae_model_encode_with(c(), rows.c(), infos.data(), infos.size(), scratch.c(),
+                                         features.c(), e);
+        });
+    }
+    // On the caller's threads: `parallel_for(count, task)` calls task(i) once for each i below
+    // count, on any threads, and returns when all have returned. It must not throw.
+    template <typename ParallelFor>
+    result<void> try_encode(const rows &rows, workers &workers, ParallelFor &&parallel_for,
+                            features &features) const {
+        using Host = typename std::remove_reference<ParallelFor>::type;
+        const sae_parallel_for run = [](void *host, std::size_t count, sae_task task, void *data) {
+            (*static_cast<Host *>(host))(count, [=](std::size_t i) { task(data, i); });
+        };
+        return detail::run([&](sae_error *e) {
+            return sae_model_encode_parallel(c(), rows.c(), run,
+                                             const_cast<void *>(static_cast<const void *>(
+                                                 std::addressof(parallel_for))),
+                                             workers.c(), features.c(), e);
+        });
+    }
+    // Edits rows of width d_out in place. `batch.rows` is filled in here.
+    result<void> try_steer(const plan &plan, const sae_rows_mut &rows, steer_scratch &scratch,
+                           sae_steer_batch batch = {}) const {
+        batch.struct_size = sizeof batch;
+        batch.rows = &rows;
+        return detail::run([&](sae_error *e) {
+            return sae_model_steer(c(), plan.c(), &batch, scratch.c(), e);
+        });
+    }
     // `inputs` may be nullptr unless decode_needs_inputs().
     result<void> try_decode(const features &features, const rows *inputs, scratch &scratch,
                             span<float> out) const {
@@ -406,6 +540,19 @@ class model {
     std::size_t scratch_size() const { return try_scratch_size().value(); }
     void encode(const rows &rows, scratch &scratch, features &features) const {
         try_encode(rows, scratch, features).value();
+    }
+    void encode(const rows &rows, span<const sae_row_info> infos, scratch &scratch,
+                features &features) const {
+        try_encode(rows, infos, scratch, features).value();
+    }
+    template <typename ParallelFor>
+    void encode(const rows &rows, workers &workers, ParallelFor &&parallel_for,
+                features &features) const {
+        try_encode(rows, workers, std::forward<ParallelFor>(parallel_for), features).value();
+    }
+    void steer(const plan &plan, const sae_rows_mut &rows, steer_scratch &scratch,
+               const sae_steer_batch &batch = {}) const {
+        try_steer(plan, rows, scratch, batch).value();
     }
     void decode(const features &features, const rows *inputs, scratch &scratch,
                 span<float> out) const {
@@ -458,6 +605,46 @@ inline result<scratch> scratch::try_create(const model &model) {
     sae_error details;
     if (sae_scratch_create(model.c(), &handle, &details) != SAE_STATUS_OK) return details;
     return scratch(handle);
+}
+
+inline result<workers> workers::try_create(const model &model, std::size_t count) {
+    sae_workers *handle = nullptr;
+    sae_error details;
+    if (sae_workers_create(model.c(), count, &handle, &details) != SAE_STATUS_OK) return details;
+    return workers(handle);
+}
+
+inline result<plan> plan::try_compile(const model &model, span<const char *const> texts,
+                                      sae_conflicts conflicts) {
+    sae_plan *handle = nullptr;
+    sae_error details;
+    if (sae_plan_compile(model.c(), texts.data(), texts.size(), conflicts, &handle, &details) !=
+        SAE_STATUS_OK)
+        return details;
+    return plan(handle);
+}
+
+inline result<steer_scratch> steer_scratch::try_create(const model &model, const plan &plan) {
+    sae_steer_scratch *handle = nullptr;
+    sae_error details;
+    if (sae_steer_scratch_create(model.c(), plan.c(), &handle, &details) != SAE_STATUS_OK)
+        return details;
+    return steer_scratch(handle);
+}
+
+inline result<fit_check> fit_check::try_create(const model &model) {
+    sae_fit_check *handle = nullptr;
+    sae_error details;
+    if (sae_fit_check_create(model.c(), &handle, &details) != SAE_STATUS_OK) return details;
+    return fit_check(handle);
+}
+
+inline result<void> fit_check::try_add(const model &model, const rows &rows,
+                                       const sae::rows *targets, scratch &scratch) {
+    return detail::run([&](sae_error *e) {
+        return sae_model_check_fit(model.c(), c(), rows.c(), targets ? targets->c() : nullptr,
+                                   scratch.c(), e);
+    });
 }
 
 inline result<scratch> scratch::try_create_in(const model &model, void *memory,

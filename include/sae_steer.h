@@ -117,46 +117,6 @@ typedef struct sae_rows_mut {
     size_t stride_bytes;
 } sae_rows_mut;
 
-/* Where a row stands in its text. */
-typedef int32_t sae_stage;
-
-enum {
-    /* The host does not say. */
-    SAE_STAGE_UNKNOWN = 0,
-    /* A token of the prompt. */
-    SAE_STAGE_PROMPT = 1,
-    /* A generated token. */
-    SAE_STAGE_GENERATION = 2
-};
-
-/* For `sae_row_info.plan`: the row is for every plan whose filters it passes. */
-#define SAE_ALL_PLANS 0xffffffffu
-
-/* For `sae_row_info.plan`: the row is for no plan. */
-#define SAE_NO_PLAN 0xfffffffeu
-
-/* What the host knows about a row besides its values. */
-typedef struct sae_row_info {
-    /* Position in its sequence, from 0. */
-    uint32_t position;
-    /* Prompt or generated. */
-    sae_stage stage;
-    /* 1 if it is the last row of its sequence so far, else 0. */
-    uint32_t last;
-    /* Class of its token, of the host's choosing. */
-    uint32_t token_class;
-    /* Phase, for example the step of a diffusion. */
-    uint32_t phase;
-    /* Number of the plan that the row is for, SAE_ALL_PLANS or SAE_NO_PLAN. */
-    uint32_t plan;
-    /* Its row among the sources. */
-    uint32_t source;
-    /* 0. */
-    uint32_t reserved;
-    /* The change is multiplied by this: 1, or the value of a mask. 0 leaves the row as it is. */
-    double factor;
-} sae_row_info;
-
 /* What became of a row. */
 typedef uint8_t sae_outcome;
 

@@ -19,7 +19,7 @@ impl Sae<'_> {
     ///
     /// `inputs` are the rows that were encoded; they are needed when
     /// [`Sae::needs_inputs_to_decode`] says so, else ignored. A row whose status is
-    /// [`RowStatus::NonFinite`] becomes NaN throughout. Prefer a decoder in rows
+    /// [`RowStatus::NonFinite`] or [`RowStatus::Skipped`] becomes NaN throughout. Prefer a decoder in rows
     /// ([`Sae::prepare`]): from columns, every value costs a cache line.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Sae<'_> {
         work: &mut Work<'_>,
         out: &mut [f32],
     ) {
-        let mut ok = features.status != RowStatus::NonFinite;
+        let mut ok = !matches!(features.status, RowStatus::NonFinite | RowStatus::Skipped);
         let mut norm = RowNorm {
             mean: 0.0,
             scale: 1.0,

@@ -40,9 +40,24 @@ impl Sae<'_> {
         scratch: &mut Scratch<'_>,
         features: &mut Features,
     ) -> Result<(), Error> {
+        self.encode_where(rows, &|_| true, scratch, features)
+    }
+
+    /// As [`Sae::encode`], but only the rows whose number `wanted` says yes to: the others have no
+    /// features and the status [`RowStatus::Skipped`].
+    ///
+    /// # Errors
+    /// As [`Sae::encode`].
+    pub fn encode_where(
+        &self,
+        rows: Rows<'_>,
+        wanted: &dyn Fn(usize) -> bool,
+        scratch: &mut Scratch<'_>,
+        features: &mut Features,
+    ) -> Result<(), Error> {
         features.clear();
         check_width(rows, self.d_in())?;
-        self.encode_all(rows, scratch, features)
+        self.encode_all(Chosen { rows, wanted }, scratch, features)
     }
 
     /// Encodes rows whose width was checked; `features` is empty, and so it is after an error.
@@ -67,16 +82,23 @@ impl Sae<'_> {
     ) -> Result<(), Error> {
         if let Activation::Ensemble(kind) = self.parts.activation {
             for row in 0..rows.count() {
-                let status = self.encode_members(kind, rows, row, scratch, features)?;
+                let status = match rows.wanted(row) {
+                    true => self.encode_members(kind, rows, row, scratch, features)?,
+                    false => RowStatus::Skipped,
+                };
                 features.end_row(status)?;
             }
             return Ok(());
         }
         let mut work = scratch.split(self)?;
         for row in 0..rows.count() {
-            let status = match self.prepare_row(rows, row, &mut work) {
-                None => RowStatus::NonFinite,
-                Some(_) => self.encode_row(&mut work, features)?,
+            let status = if !rows.wanted(row) {
+                RowStatus::Skipped
+            } else {
+                match self.prepare_row(rows, row, &mut work) {
+                    None => RowStatus::NonFinite,
+                    Some(_) => self.encode_row(&mut work, features)?,
+                }
             };
             features.end_row(status)?;
         }
@@ -277,6 +299,32 @@ pub(crate) trait RowSource: Copy {
 
     /// Widens row `row` into `raw` and says whether every value is finite.
     fn load(self, kernels: &Kernels, row: usize, raw: &mut [f64]) -> bool;
+
+    /// Whether row `row` is to be encoded.
+    fn wanted(self, _row: usize) -> bool {
+        true
+    }
+}
+
+/// Rows of which some are left out.
+#[derive(Clone, Copy)]
+struct Chosen<'r, 'w> {
+    rows: Rows<'r>,
+    wanted: &'w dyn Fn(usize) -> bool,
+}
+
+impl RowSource for Chosen<'_, '_> {
+    fn count(self) -> usize {
+        self.rows.rows()
+    }
+
+    fn load(self, kernels: &Kernels, row: usize, raw: &mut [f64]) -> bool {
+        load_row(kernels, self.rows, row, raw)
+    }
+
+    fn wanted(self, row: usize) -> bool {
+        (self.wanted)(row)
+    }
 }
 
 impl RowSource for Rows<'_> {

@@ -15,6 +15,8 @@ pub enum RowStatus {
     NonFinite = 1,
     /// A pre-activation is NaN (unchecked weights): that feature was not selected.
     NanPreActivation = 2,
+    /// The host left it out: it has no features.
+    Skipped = 3,
 }
 
 /// Sparse features of a batch of rows (the CSR form): row `r` has the indices and values

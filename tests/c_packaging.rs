@@ -15,6 +15,11 @@ const GOAL_SHARED_LIBRARY_BYTES: u64 = 1_500_000;
 /// What it may not be larger than, until the goal is met again.
 const MAX_SHARED_LIBRARY_BYTES: u64 = 1_800_000;
 
+/// One folder for what cargo builds: the tests need the same library.
+fn target_flag() -> String {
+    format!("-DSAE_TARGET_FOLDER={}", folder("cmake-target").display())
+}
+
 /// Builds and installs; returns the prefix and what the build printed.
 fn install(cmake: &Path) -> (PathBuf, String) {
     let build = folder("cmake-build");
@@ -28,6 +33,7 @@ fn install(cmake: &Path) -> (PathBuf, String) {
         .arg(root().join("ffi"))
         .arg("-B")
         .arg(&build);
+    configure.arg(target_flag());
     run(configure.args(["-DSAE_PANIC_ABORT=ON", "-DCMAKE_INSTALL_LIBDIR=lib"]));
     let mut command = Command::new(cmake);
     command.arg("--build").arg(&build);
@@ -71,6 +77,13 @@ fn an_installed_library_is_found_and_linked() {
     );
     assert!(pc.contains(&format!("\nVersion: {}\n", env!("CARGO_PKG_VERSION"))));
 
+    // All headers are there.
+    for entry in fs::read_dir(root().join("include")).unwrap() {
+        let name = entry.unwrap().file_name();
+        let installed = prefix.join("include").join(&name);
+        assert!(installed.is_file(), "{name:?} is not installed");
+    }
+
     // CMake.
     let build = folder("consumer-build");
     let mut configure = Command::new(&cmake);
@@ -109,4 +122,73 @@ fn an_installed_library_is_found_and_linked() {
     command.args(private.iter().filter(|flag| *flag != "-lsae"));
     run(command.arg("-o").arg(out.join("pkg-static")));
     assert_eq!(prints(&out.join("pkg-static")), shared);
+}
+
+/// With a prefix, two libraries fit into one program: here the functions are called by their new
+/// names through the headers, and none of the old names is left.
+#[test]
+fn a_prefixed_library_has_no_other_names() {
+    let (Some(cmake), Some(cc), Some(nm)) = (tool("cmake"), tool("cc"), tool("nm")) else {
+        return;
+    };
+    let build = folder("cmake-prefixed");
+    let prefix = folder("installed-prefixed");
+    fs::remove_dir_all(&prefix).unwrap();
+    let _ = fs::remove_file(build.join("CMakeCache.txt"));
+    let mut configure = Command::new(&cmake);
+    configure
+        .arg("-S")
+        .arg(root().join("ffi"))
+        .arg("-B")
+        .arg(&build);
+    configure.args(["-DSAE_PANIC_ABORT=ON", "-DSAE_SYMBOL_PREFIX=other_"]);
+    run(configure.args([&target_flag(), "-DCMAKE_INSTALL_LIBDIR=lib"]));
+    run(Command::new(&cmake).arg("--build").arg(&build));
+    let mut install = Command::new(&cmake);
+    install.arg("--install").arg(&build).arg("--prefix");
+    run(install.arg(&prefix));
+    let archive = prefix.join("lib/libsae.a");
+    let symbols = run(Command::new(nm)
+        .args(["-g", "--defined-only"])
+        .arg(&archive));
+    let named = |start: &str| symbols.lines().any(|line| line.contains(start));
+    assert!(named(" T other_sae_model_open"), "no prefix");
+    assert!(!named(" T sae_"), "a function without the prefix");
+    let out = folder("programs").join("prefixed");
+    let mut command = Command::new(cc);
+    command.args(["-std=c11", "-DSAE_PREFIXED", "-I"]);
+    command.arg(prefix.join("include"));
+    command
+        .arg(root().join("ffi/examples/features.c"))
+        .arg(&archive);
+    run(command.args(support::NATIVE_LIBRARIES).arg("-o").arg(&out));
+    let case = &cases()[0];
+    let text = run(Command::new(&out).args([&case.folder, &case.rows]));
+    assert!(text.lines().count() > 100, "{text}");
+}
+
+/// `cargo cinstall` where the tool is.
+#[test]
+fn packagers_install_it_with_cargo_c() {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(|folder| folder.join("cargo-cinstall").is_file()) {
+        println!("skipped: installing with cargo-c (not installed)");
+        return;
+    }
+    let prefix = folder("installed-cargo-c");
+    fs::remove_dir_all(&prefix).unwrap();
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["cinstall", "--release", "-p", "sae-ffi", "--prefix=/usr"]);
+    command.arg("--libdir=/usr/lib");
+    command.arg(format!("--destdir={}", prefix.display()));
+    command.env("CARGO_TARGET_DIR", folder("cargo-c-target"));
+    run(command.current_dir(root()));
+    for file in [
+        "lib/libsae.a",
+        "lib/libsae.so.0.1",
+        "lib/pkgconfig/sae.pc",
+        "include/sae.h",
+    ] {
+        assert!(prefix.join("usr").join(file).exists(), "{file}");
+    }
 }

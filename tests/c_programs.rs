@@ -16,6 +16,7 @@ use support::{Case, Profile, WARNINGS, cases, folder, library, program, root, ru
 const PROGRAMS: &[&str] = &[
     "null",
     "sizes",
+    "rows",
     "steer",
     "architectures",
     "two_threads",
@@ -118,6 +119,37 @@ fn describes(text: &str, case: &Case) {
     ];
     for (number, expected) in texts.into_iter().enumerate() {
         assert_eq!(line(&format!("text {number} ")), expected);
+    }
+}
+
+/// Objects that were compiled with an earlier version of the headers run with this library.
+#[test]
+fn programs_of_the_previous_header_still_run() {
+    let Some(cc) = tool("cc") else { return };
+    for name in ["smoke", "steer"] {
+        let folder_of = root().join("tests/c/abi/previous");
+        let object = folder("programs").join(format!("previous-{name}.o"));
+        let mut command = Command::new(&cc);
+        // The old headers come first, and no others.
+        command
+            .args(["-std=c11", "-g", "-c"])
+            .args(WARNINGS)
+            .arg("-I");
+        command
+            .arg(&folder_of)
+            .arg(folder_of.join(format!("{name}.c")));
+        run(command.arg("-o").arg(&object));
+        let out = object.with_extension("");
+        let mut command = Command::new(&cc);
+        command.arg(&object);
+        command.arg(library(Profile::Dev).join("libsae.a"));
+        run(command.args(support::NATIVE_LIBRARIES).arg("-o").arg(&out));
+        for case in cases() {
+            let text = run(Command::new(&out).args(arguments(&case.folder, &case)));
+            if name == "smoke" {
+                assert_eq!(results(&text), expected(&case), "{}", case.name);
+            }
+        }
     }
 }
 

@@ -71,14 +71,15 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &[
             "batch",
             "cross_layer",
+            "fit",
             "importance",
             "lorsa",
             "molt",
             "part",
         ],
         &[
-            "decode", "encode", "error", "features", "kernels", "model", "readout", "rows",
-            "scratch", "select",
+            "decode", "dtype", "encode", "error", "features", "kernels", "model", "readout",
+            "rows", "scratch", "select",
         ],
     ),
     // Whether a packed model gives what it gave when it was written.

@@ -38,10 +38,10 @@ pub(crate) enum Failure {
     },
     /// The library panicked.
     #[cfg_attr(
-        not(feature = "std"),
-        allow(dead_code, reason = "panics are caught under std")
+        not(all(feature = "std", panic = "unwind")),
+        allow(dead_code, reason = "panics are caught where they unwind")
     )]
-    Panic,
+    Panic { message: alloc::string::String },
     /// An error of the library.
     Library(sae::Error),
 }
@@ -70,7 +70,7 @@ impl Failure {
                 SAE_STATUS_INVALID_ARGUMENT
             }
             Failure::Length { .. } => SAE_STATUS_LENGTH,
-            Failure::Panic => SAE_STATUS_PANIC,
+            Failure::Panic { .. } => SAE_STATUS_PANIC,
             Failure::Library(error) => error.code() as sae_status,
         }
     }
@@ -120,7 +120,10 @@ impl fmt::Display for Failure {
             } => {
                 write!(f, "`{argument}`: expected {expected}, found {found}")
             }
-            Failure::Panic => f.write_str("a defect of the library was caught at its boundary"),
+            Failure::Panic { message } => {
+                f.write_str("a defect of the library was caught at its boundary: ")?;
+                f.write_str(message)
+            }
             Failure::Library(error) => error.fmt(f),
         }
     }

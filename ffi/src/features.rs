@@ -5,6 +5,7 @@ use crate::failure::{Failure, Found};
 use crate::handle::{Handle, Kind};
 use crate::memory::{addresses, apart, rows as read_rows, slice, slice_mut, store};
 use crate::model::sae_model;
+use crate::rows::check_info;
 use crate::scratch::sae_scratch;
 use crate::types::*;
 use core::ptr::null_mut;
@@ -251,6 +252,71 @@ pub unsafe extern "C" fn sae_model_encode(
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
+}
+
+/// Encodes rows about which the host says more.
+///
+/// # Safety
+/// - As for [`sae_model_encode`]; `infos` is an input of `n_infos`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_model_encode_with(
+    model: *const sae_model,
+    rows: *const sae_rows,
+    infos: *const sae_row_info,
+    n_infos: usize,
+    scratch: *mut sae_scratch,
+    features: *mut sae_features,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `features` is a handle.
+        let mut features = unsafe { Handle::exclusive("features", features) }?;
+        features.0.clear();
+        // SAFETY: the caller guarantees that `model` is a handle.
+        let model = unsafe { Handle::borrow("model", model) }?;
+        // SAFETY: the caller guarantees that `scratch` is a handle.
+        let mut scratch = unsafe { Handle::exclusive("scratch", scratch) }?;
+        // SAFETY: the caller guarantees that `rows` is an input and describes one.
+        let (rows, _) = unsafe { read_rows("rows", rows, model.sae.d_in()) }?;
+        let infos = match infos.is_null() && n_infos == 0 {
+            true => None,
+            // SAFETY: the caller guarantees that `infos` is an input of `n_infos`.
+            false => Some(unsafe { slice("infos", infos, n_infos) }?),
+        };
+        let outcome = encode_some(&model.sae, rows, infos, &mut scratch.0, &mut features.0);
+        if outcome.is_err() {
+            features.0.clear();
+        }
+        outcome
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
+/// Encodes the rows that the host does not leave out.
+fn encode_some(
+    sae: &sae::Sae<'_>,
+    rows: sae::Rows<'_>,
+    infos: Option<&[sae_row_info]>,
+    scratch: &mut sae::Scratch<'_>,
+    features: &mut sae::Features,
+) -> Result<(), Failure> {
+    let Some(infos) = infos else {
+        return Ok(sae.encode(rows, scratch, features)?);
+    };
+    if infos.len() != rows.rows() {
+        return Err(Failure::Length {
+            argument: "n_infos",
+            expected: rows.rows(),
+            found: infos.len(),
+        });
+    }
+    infos.iter().try_for_each(check_info)?;
+    let wanted = |row: usize| {
+        let info = infos.get(row);
+        info.is_some_and(|info| info.stage != SAE_STAGE_SKIPPED)
+    };
+    Ok(sae.encode_where(rows, &wanted, scratch, features)?)
 }
 
 /// Decodes features.

@@ -2,6 +2,7 @@
 
 use crate::boundary::{call, value};
 use crate::failure::Failure;
+use crate::fit::hook_to_c;
 use crate::handle::{Handle, Kind};
 use crate::memory::{store, store_sized};
 use crate::status::level_text;
@@ -198,12 +199,22 @@ pub unsafe extern "C" fn sae_model_site(
         // SAFETY: the caller guarantees that `model` is a handle.
         let model = unsafe { Handle::borrow("model", model) }?;
         let about = &model.sae.description().site;
+        let (point, layer) = hook_to_c(about.hook());
+        let (point_out, layer_out) = hook_to_c(about.hook_out());
         let value = sae_site {
             struct_size: 0,
             prepend_bos: about.prepend_bos.map_or(-1, i32::from),
             context_size: about.context_size.unwrap_or(0),
             mean_center: about.mean_center.into(),
             concatenated_heads: about.concatenated_heads.into(),
+            point,
+            layer,
+            point_out,
+            layer_out,
+            exclude_special_tokens: about.exclude_special_tokens.map_or(-1, i32::from),
+            reserved: 0,
+            first_position: about.first_position,
+            embedding_scale: about.embedding_scale(model.sae.d_in()),
         };
         // SAFETY: the caller guarantees that `site` is an output; the struct has no padding.
         unsafe { store_sized("site", SITE_SIZE_1, site, value) }

@@ -3,6 +3,7 @@
 use crate::boundary::call;
 use crate::failure::{Failure, Found};
 use crate::handle::Handle;
+use crate::log::tell;
 use crate::memory::{bytes, load_sized, optional_text, slice, store};
 use crate::model::{Model, sae_model};
 use crate::types::*;
@@ -95,9 +96,39 @@ pub unsafe extern "C" fn sae_model_close(model: *mut sae_model) {
 /// # Safety
 /// `out` is an output.
 unsafe fn hand_out(sae: sae::Sae<'static>, out: *mut *mut sae_model) -> Result<(), Failure> {
+    tell_about(&sae);
     let handle = Handle::on_heap(Model::new(sae))?;
     // SAFETY: the caller guarantees that `out` is an output.
     unsafe { store("model", out, handle) }
+}
+
+/// Tells the log what was opened, and what of it the library passed over.
+fn tell_about(sae: &sae::Sae<'_>) {
+    let about = sae.description();
+    tell(SAE_LOG_INFO, || {
+        alloc::format!(
+            "opened {}: {} of {}, d_in {}, d_sae {}, d_out {}",
+            about.files.first().map_or("", String::as_str),
+            about.architecture,
+            about.publisher,
+            about.d_in,
+            about.d_sae,
+            about.d_out
+        )
+    });
+    for note in &about.notes {
+        tell(SAE_LOG_WARNING, || note.clone());
+    }
+    for (what, names) in [
+        ("config keys", &about.ignored_keys),
+        ("tensors", &about.ignored_tensors),
+    ] {
+        if !names.is_empty() {
+            tell(SAE_LOG_WARNING, || {
+                alloc::format!("not read: {what} {}", names.join(", "))
+            });
+        }
+    }
 }
 
 /// The path in a string of C. On Unix it is any bytes; elsewhere it is UTF-8 here.

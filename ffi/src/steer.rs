@@ -8,6 +8,7 @@ use crate::memory::{
     store, store_sized,
 };
 use crate::model::sae_model;
+use crate::rows::check_info;
 use crate::types::*;
 use alloc::vec::Vec;
 use core::ffi::c_char;
@@ -396,36 +397,20 @@ unsafe fn read_batch<'m>(
 }
 
 fn info_of(info: &sae_row_info) -> Result<RowInfo, Failure> {
-    let invalid = |argument, expected, found: u32| Failure::Invalid {
-        argument,
-        expected,
-        found: Found::Unsigned(found.into()),
-    };
-    if info.reserved != 0 {
-        return Err(invalid("batch.infos.reserved", "0", info.reserved));
-    }
-    if info.last > 1 {
-        return Err(invalid("batch.infos.last", "0 or 1", info.last));
-    }
+    check_info(info)?;
+    let skipped = info.stage == SAE_STAGE_SKIPPED;
     Ok(RowInfo {
         position: info.position,
         stage: match info.stage {
-            SAE_STAGE_UNKNOWN => Stage::Unknown,
             SAE_STAGE_PROMPT => Stage::Prompt,
             SAE_STAGE_GENERATION => Stage::Generation,
-            other => {
-                return Err(Failure::Invalid {
-                    argument: "batch.infos.stage",
-                    expected: "one of SAE_STAGE_...",
-                    found: Found::Signed(other.into()),
-                });
-            }
+            _ => Stage::Unknown,
         },
         last: info.last == 1,
         class: info.token_class,
         phase: info.phase,
         factor: info.factor,
-        plan: info.plan,
+        plan: if skipped { RowInfo::NO_PLAN } else { info.plan },
         source: info.source,
     })
 }

@@ -15,6 +15,9 @@ pub(crate) type sae_row_status = u8;
 pub(crate) type sae_conflicts = i32;
 pub(crate) type sae_stage = i32;
 pub(crate) type sae_outcome = u8;
+pub(crate) type sae_hook_point = i32;
+pub(crate) type sae_verdict = i32;
+pub(crate) type sae_log_level = i32;
 pub(crate) type sae_pick = i32;
 pub(crate) type sae_refit = i32;
 pub(crate) type sae_ensemble_kind = i32;
@@ -64,6 +67,7 @@ pub(crate) const SAE_DTYPE_BF16: sae_dtype = 30;
 pub(crate) const SAE_ROW_OK: sae_row_status = 0;
 pub(crate) const SAE_ROW_NON_FINITE: sae_row_status = 1;
 pub(crate) const SAE_ROW_NAN_PRE_ACTIVATION: sae_row_status = 2;
+pub(crate) const SAE_ROW_SKIPPED: sae_row_status = 3;
 
 pub(crate) const SAE_CONFLICTS_REFUSE: sae_conflicts = 0;
 pub(crate) const SAE_CONFLICTS_FIRST: sae_conflicts = 1;
@@ -74,6 +78,30 @@ pub(crate) const SAE_CONFLICTS_ONE_PER_ROW: sae_conflicts = 4;
 pub(crate) const SAE_STAGE_UNKNOWN: sae_stage = 0;
 pub(crate) const SAE_STAGE_PROMPT: sae_stage = 1;
 pub(crate) const SAE_STAGE_GENERATION: sae_stage = 2;
+pub(crate) const SAE_STAGE_SKIPPED: sae_stage = 3;
+
+pub(crate) const SAE_HOOK_UNKNOWN: sae_hook_point = 0;
+pub(crate) const SAE_HOOK_EMBEDDING: sae_hook_point = 1;
+pub(crate) const SAE_HOOK_RESID_PRE: sae_hook_point = 2;
+pub(crate) const SAE_HOOK_RESID_MID: sae_hook_point = 3;
+pub(crate) const SAE_HOOK_RESID_POST: sae_hook_point = 4;
+pub(crate) const SAE_HOOK_HEADS: sae_hook_point = 5;
+pub(crate) const SAE_HOOK_ATTN_OUT: sae_hook_point = 6;
+pub(crate) const SAE_HOOK_MLP_IN: sae_hook_point = 7;
+pub(crate) const SAE_HOOK_MLP_OUT: sae_hook_point = 8;
+
+pub(crate) const SAE_VERDICT_TOO_FEW_ROWS: sae_verdict = 0;
+pub(crate) const SAE_VERDICT_FITS: sae_verdict = 1;
+pub(crate) const SAE_VERDICT_DOUBTFUL: sae_verdict = 2;
+pub(crate) const SAE_VERDICT_WRONG: sae_verdict = 3;
+
+pub(crate) const SAE_LOG_INFO: sae_log_level = 0;
+pub(crate) const SAE_LOG_WARNING: sae_log_level = 1;
+#[cfg_attr(
+    not(all(feature = "std", panic = "unwind")),
+    allow(dead_code, reason = "defects are logged where panics are caught")
+)]
+pub(crate) const SAE_LOG_ERROR: sae_log_level = 2;
 
 pub(crate) const SAE_OUTCOME_FILTERED: sae_outcome = 0;
 pub(crate) const SAE_OUTCOME_UNCHANGED: sae_outcome = 1;
@@ -117,6 +145,7 @@ const _: () = {
     assert!(SAE_ROW_OK == sae::RowStatus::Ok as u8);
     assert!(SAE_ROW_NON_FINITE == sae::RowStatus::NonFinite as u8);
     assert!(SAE_ROW_NAN_PRE_ACTIVATION == sae::RowStatus::NanPreActivation as u8);
+    assert!(SAE_ROW_SKIPPED == sae::RowStatus::Skipped as u8);
 };
 
 /// The statuses of the library's errors are its codes.
@@ -180,6 +209,25 @@ pub struct sae_site {
     pub context_size: u64,
     pub mean_center: u32,
     pub concatenated_heads: u32,
+    pub point: sae_hook_point,
+    pub layer: i32,
+    pub point_out: sae_hook_point,
+    pub layer_out: i32,
+    pub exclude_special_tokens: i32,
+    pub reserved: u32,
+    pub first_position: u64,
+    pub embedding_scale: f64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_fit {
+    pub struct_size: u32,
+    pub verdict: sae_verdict,
+    pub rows: u64,
+    pub left_out: u64,
+    pub l0: f64,
+    pub fvu: f64,
 }
 
 #[derive(Clone, Copy)]
@@ -244,7 +292,7 @@ pub struct sae_row_info {
     pub phase: u32,
     pub plan: u32,
     pub source: u32,
-    pub reserved: u32,
+    pub stream: u32,
     pub factor: f64,
 }
 
@@ -307,6 +355,7 @@ const P: usize = size_of::<*const c_void>();
 /// least. These numbers stay when the structs grow.
 pub(crate) const OPEN_OPTIONS_SIZE_1: usize = 16 + 3 * P;
 pub(crate) const SITE_SIZE_1: usize = 24;
+pub(crate) const FIT_SIZE_1: usize = 40;
 pub(crate) const PREPARE_COST_SIZE_1: usize = 24;
 pub(crate) const STEER_BATCH_SIZE_1: usize = 8 + 9 * P;
 pub(crate) const PLAN_COST_SIZE_1: usize = 40;
@@ -331,12 +380,28 @@ const _: () = {
     assert!(offset_of!(sae_open_options, settings) == 16 + P);
     assert!(offset_of!(sae_open_options, n_settings) == 16 + 2 * P);
 
-    assert!(size_of::<sae_site>() == 24);
+    assert!(size_of::<sae_site>() == 64);
     assert!(offset_of!(sae_site, struct_size) == 0);
     assert!(offset_of!(sae_site, prepend_bos) == 4);
     assert!(offset_of!(sae_site, context_size) == 8);
     assert!(offset_of!(sae_site, mean_center) == 16);
     assert!(offset_of!(sae_site, concatenated_heads) == 20);
+    assert!(offset_of!(sae_site, point) == 24);
+    assert!(offset_of!(sae_site, layer) == 28);
+    assert!(offset_of!(sae_site, point_out) == 32);
+    assert!(offset_of!(sae_site, layer_out) == 36);
+    assert!(offset_of!(sae_site, exclude_special_tokens) == 40);
+    assert!(offset_of!(sae_site, reserved) == 44);
+    assert!(offset_of!(sae_site, first_position) == 48);
+    assert!(offset_of!(sae_site, embedding_scale) == 56);
+
+    assert!(size_of::<sae_fit>() == 40);
+    assert!(offset_of!(sae_fit, struct_size) == 0);
+    assert!(offset_of!(sae_fit, verdict) == 4);
+    assert!(offset_of!(sae_fit, rows) == 8);
+    assert!(offset_of!(sae_fit, left_out) == 16);
+    assert!(offset_of!(sae_fit, l0) == 24);
+    assert!(offset_of!(sae_fit, fvu) == 32);
 
     assert!(size_of::<sae_prepare_cost>() == 24);
     assert!(offset_of!(sae_prepare_cost, struct_size) == 0);
@@ -383,7 +448,7 @@ const _: () = {
     assert!(offset_of!(sae_row_info, phase) == 16);
     assert!(offset_of!(sae_row_info, plan) == 20);
     assert!(offset_of!(sae_row_info, source) == 24);
-    assert!(offset_of!(sae_row_info, reserved) == 28);
+    assert!(offset_of!(sae_row_info, stream) == 28);
     assert!(offset_of!(sae_row_info, factor) == 32);
 
     assert!(size_of::<sae_steer_batch>() == 8 + 9 * P);

@@ -423,6 +423,16 @@ fn site(config: &Config<'_>) -> Result<Site, Error> {
         site.prepend_bos = site.prepend_bos.or(bos);
         let context = source.count("context_size").ok().flatten();
         site.context_size = site.context_size.or(context.map(|size| size as u64));
+        // A flag, or the list of the tokens that were left out.
+        let special = match source.value("exclude_special_tokens") {
+            Some(Value::Array(list)) => Some(!list.is_empty()),
+            Some(value) => value.as_bool(),
+            None => None,
+        };
+        site.exclude_special_tokens = site.exclude_special_tokens.or(special);
+        let first = source.value("seqpos_slice").and_then(|slice| slice.get(0));
+        let first = first.and_then(Value::as_u64).unwrap_or(0);
+        site.first_position = site.first_position.max(first);
         let kwargs = source.object("model_from_pretrained_kwargs").ok();
         let centred =
             kwargs.and_then(|kwargs| kwargs.flag("center_writing_weights").ok().flatten());

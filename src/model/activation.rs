@@ -14,6 +14,12 @@
 //! | BatchTopK (at inference a JumpReLU with one threshold) | Bussmann et al., arXiv 2412.06410 |
 //! | group-wise TopK, GroupMax | EleutherAI sparsify |
 //! | top-AFA | "approximate feature activation", COLM 2025 (top-afa-sae) |
+//! | HierarchicalTopK (a TopK of any k) | arXiv 2505.24473 |
+//! | soft cap of the values | MSAE, Zaigrajew et al., arXiv 2502.20578 |
+//! | Gradient SAE (a TopK with rank weights of the caller) | Olmo et al., arXiv 2411.10397 |
+//! | mean head of a variational SAE (a ReLU or TopK) | arXiv 2509.22994 |
+//! | tanh-ReLU, leaky ReLU | SAELens 5, ViT-Prisma |
+//! | GLU encoder ([`Glu`](super::Glu)) | OpenMOSS' Language-Model-SAEs |
 
 use super::Ensemble;
 use alloc::string::String;

@@ -1,7 +1,7 @@
 //! What `inspect` tells about a model.
 
 use super::matrix::Held;
-use super::{Activation, Matrix, PackInfo, Parts, canonical, screening};
+use super::{Activation, Hook, HookPoint, Matrix, PackInfo, Parts, canonical, screening};
 use crate::kernels::Level;
 use crate::screen::{Certificate, Screen};
 use alloc::string::{String, ToString};
@@ -28,6 +28,43 @@ pub struct Site {
     pub mean_center: bool,
     /// Rows are concatenated attention heads (`hook_z`), flat `[heads * d_head]`.
     pub concatenated_heads: bool,
+    /// Whether rows of special tokens (BOS, padding, ..) were left out of training.
+    pub exclude_special_tokens: Option<bool>,
+    /// Rows at positions below this were left out of training.
+    pub first_position: u64,
+}
+
+impl Site {
+    /// The hook name, read: where the rows come from.
+    #[must_use]
+    pub fn hook(&self) -> Option<Hook> {
+        self.hook_name.as_deref().and_then(Hook::parse)
+    }
+
+    /// For transcoders: where the output belongs.
+    #[must_use]
+    pub fn hook_out(&self) -> Option<Hook> {
+        self.hook_name_out.as_deref().and_then(Hook::parse)
+    }
+
+    /// What the rows of the language model's embedding matrix are multiplied with before they are
+    /// rows of this site: sqrt(d_in) at the embedding of Gemma models, else 1.
+    #[must_use]
+    pub fn embedding_scale(&self, d_in: usize) -> f64 {
+        let embedding = self.hook().is_some_and(|hook| match hook.point {
+            HookPoint::Embedding => true,
+            HookPoint::ResidPre => hook.layer == 0,
+            _ => false,
+        });
+        let gemma = self.model_name.as_deref().is_some_and(|name| {
+            let last = name.rsplit('/').next().unwrap_or(name);
+            last.to_ascii_lowercase().starts_with("gemma")
+        });
+        match embedding && gemma {
+            true => libm::sqrt(d_in as f64),
+            false => 1.0,
+        }
+    }
 }
 
 /// Which copies of the weights a model holds (design: mapped, compiled set, prepared).
@@ -388,6 +425,8 @@ impl Description {
                 "model_name": self.site.model_name, "prepend_bos": self.site.prepend_bos,
                 "context_size": self.site.context_size, "mean_center": self.site.mean_center,
                 "concatenated_heads": self.site.concatenated_heads,
+                "exclude_special_tokens": self.site.exclude_special_tokens,
+                "first_position": self.site.first_position,
             },
             "state": self.state.name(), "bytes_read_at_open": self.bytes_read_at_open,
             "screen": self.screen.map(ScreenInfo::to_json),

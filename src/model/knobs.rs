@@ -74,8 +74,8 @@ impl<'a> Sae<'a> {
         self.checked(parts)
     }
 
-    /// The model of the first `count` features, as Matryoshka models are nested: it reads that
-    /// part of the weights. Under a threshold rule its features are those of the whole model below
+    /// The model of the first `count` features, as Matryoshka models are nested (Bussmann et al.,
+    /// arXiv 2503.17547): it reads that part of the weights. Under a threshold rule its features are those of the whole model below
     /// `count`; a rule that ranks ranks among them alone. Groups stay whole.
     ///
     /// # Errors

@@ -15,6 +15,9 @@ static_assert(sizeof(sae_check) == 4 && (sae_check)-1 < 0, "sae_check");
 static_assert(sizeof(sae_text) == 4 && (sae_text)-1 < 0, "sae_text");
 static_assert(sizeof(sae_dtype) == 4 && (sae_dtype)-1 < 0, "sae_dtype");
 static_assert(sizeof(sae_row_status) == 1, "sae_row_status");
+static_assert(sizeof(sae_hook_point) == 4 && (sae_hook_point)-1 < 0, "sae_hook_point");
+static_assert(sizeof(sae_verdict) == 4 && (sae_verdict)-1 < 0, "sae_verdict");
+static_assert(sizeof(sae_log_level) == 4 && (sae_log_level)-1 < 0, "sae_log_level");
 
 static_assert(sizeof(sae_error) == 264, "sae_error");
 static_assert(offsetof(sae_error, code) == 0, "sae_error");
@@ -30,12 +33,28 @@ static_assert(offsetof(sae_open_options, level) == 16, "sae_open_options");
 static_assert(offsetof(sae_open_options, settings) == 16 + P, "sae_open_options");
 static_assert(offsetof(sae_open_options, n_settings) == 16 + 2 * P, "sae_open_options");
 
-static_assert(sizeof(sae_site) == 24, "sae_site");
+static_assert(sizeof(sae_site) == 64, "sae_site");
 static_assert(offsetof(sae_site, struct_size) == 0, "sae_site");
 static_assert(offsetof(sae_site, prepend_bos) == 4, "sae_site");
 static_assert(offsetof(sae_site, context_size) == 8, "sae_site");
 static_assert(offsetof(sae_site, mean_center) == 16, "sae_site");
 static_assert(offsetof(sae_site, concatenated_heads) == 20, "sae_site");
+static_assert(offsetof(sae_site, point) == 24, "sae_site");
+static_assert(offsetof(sae_site, layer) == 28, "sae_site");
+static_assert(offsetof(sae_site, point_out) == 32, "sae_site");
+static_assert(offsetof(sae_site, layer_out) == 36, "sae_site");
+static_assert(offsetof(sae_site, exclude_special_tokens) == 40, "sae_site");
+static_assert(offsetof(sae_site, reserved) == 44, "sae_site");
+static_assert(offsetof(sae_site, first_position) == 48, "sae_site");
+static_assert(offsetof(sae_site, embedding_scale) == 56, "sae_site");
+
+static_assert(sizeof(sae_fit) == 40, "sae_fit");
+static_assert(offsetof(sae_fit, struct_size) == 0, "sae_fit");
+static_assert(offsetof(sae_fit, verdict) == 4, "sae_fit");
+static_assert(offsetof(sae_fit, rows) == 8, "sae_fit");
+static_assert(offsetof(sae_fit, left_out) == 16, "sae_fit");
+static_assert(offsetof(sae_fit, l0) == 24, "sae_fit");
+static_assert(offsetof(sae_fit, fvu) == 32, "sae_fit");
 
 static_assert(sizeof(sae_prepare_cost) == 24, "sae_prepare_cost");
 static_assert(offsetof(sae_prepare_cost, struct_size) == 0, "sae_prepare_cost");
@@ -110,6 +129,26 @@ static_assert(SAE_DTYPE_BF16 == 30, "sae_dtype");
 static_assert(SAE_ROW_OK == 0, "sae_row_status");
 static_assert(SAE_ROW_NON_FINITE == 1, "sae_row_status");
 static_assert(SAE_ROW_NAN_PRE_ACTIVATION == 2, "sae_row_status");
+static_assert(SAE_ROW_SKIPPED == 3, "sae_row_status");
+
+static_assert(SAE_HOOK_UNKNOWN == 0, "sae_hook_point");
+static_assert(SAE_HOOK_EMBEDDING == 1, "sae_hook_point");
+static_assert(SAE_HOOK_RESID_PRE == 2, "sae_hook_point");
+static_assert(SAE_HOOK_RESID_MID == 3, "sae_hook_point");
+static_assert(SAE_HOOK_RESID_POST == 4, "sae_hook_point");
+static_assert(SAE_HOOK_HEADS == 5, "sae_hook_point");
+static_assert(SAE_HOOK_ATTN_OUT == 6, "sae_hook_point");
+static_assert(SAE_HOOK_MLP_IN == 7, "sae_hook_point");
+static_assert(SAE_HOOK_MLP_OUT == 8, "sae_hook_point");
+
+static_assert(SAE_VERDICT_TOO_FEW_ROWS == 0, "sae_verdict");
+static_assert(SAE_VERDICT_FITS == 1, "sae_verdict");
+static_assert(SAE_VERDICT_DOUBTFUL == 2, "sae_verdict");
+static_assert(SAE_VERDICT_WRONG == 3, "sae_verdict");
+
+static_assert(SAE_LOG_INFO == 0, "sae_log_level");
+static_assert(SAE_LOG_WARNING == 1, "sae_log_level");
+static_assert(SAE_LOG_ERROR == 2, "sae_log_level");
 
 static_assert(sizeof(sae_rows_mut) == 8 + 4 * P, "sae_rows_mut");
 static_assert(offsetof(sae_rows_mut, data) == 0, "sae_rows_mut");
@@ -127,7 +166,7 @@ static_assert(offsetof(sae_row_info, token_class) == 12, "sae_row_info");
 static_assert(offsetof(sae_row_info, phase) == 16, "sae_row_info");
 static_assert(offsetof(sae_row_info, plan) == 20, "sae_row_info");
 static_assert(offsetof(sae_row_info, source) == 24, "sae_row_info");
-static_assert(offsetof(sae_row_info, reserved) == 28, "sae_row_info");
+static_assert(offsetof(sae_row_info, stream) == 28, "sae_row_info");
 static_assert(offsetof(sae_row_info, factor) == 32, "sae_row_info");
 
 static_assert(sizeof(sae_steer_batch) == 8 + 9 * P, "sae_steer_batch");
@@ -168,6 +207,7 @@ static_assert(SAE_CONFLICTS_ONE_PER_ROW == 4, "SAE_CONFLICTS_ONE_PER_ROW");
 static_assert(SAE_STAGE_UNKNOWN == 0, "SAE_STAGE_UNKNOWN");
 static_assert(SAE_STAGE_PROMPT == 1, "SAE_STAGE_PROMPT");
 static_assert(SAE_STAGE_GENERATION == 2, "SAE_STAGE_GENERATION");
+static_assert(SAE_STAGE_SKIPPED == 3, "SAE_STAGE_SKIPPED");
 
 static_assert(SAE_OUTCOME_FILTERED == 0, "SAE_OUTCOME_FILTERED");
 static_assert(SAE_OUTCOME_UNCHANGED == 1, "SAE_OUTCOME_UNCHANGED");

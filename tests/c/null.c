@@ -5,6 +5,11 @@
 
 #define NULL_ARGUMENT(call) CHECK_STATUS(SAE_STATUS_NULL_ARGUMENT, call)
 
+static void one_by_one(void *host, size_t count, sae_task task, void *data) {
+    (void)host;
+    for (size_t i = 0; i < count; i++) task(data, i);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     sae_error error;
@@ -79,6 +84,16 @@ int main(int argc, char **argv) {
     CHECK(sae_model_prepare(NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_prepare(model, NULL) == SAE_STATUS_OK);
 
+    /* sae_hook_parse, sae_set_log. */
+    sae_hook_point point;
+    int32_t layer;
+    NULL_ARGUMENT(sae_hook_parse(NULL, &point, &layer, &error));
+    NULL_ARGUMENT(sae_hook_parse("blocks.1.hook_resid_post", NULL, &layer, &error));
+    NULL_ARGUMENT(sae_hook_parse("blocks.1.hook_resid_post", &point, NULL, &error));
+    CHECK(sae_hook_parse(NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_hook_parse("blocks.1.hook_resid_post", &point, &layer, NULL) == SAE_STATUS_OK);
+    sae_set_log(NULL, NULL);
+
     /* Scratch. */
     NULL_ARGUMENT(sae_scratch_size(NULL, &size, &error));
     NULL_ARGUMENT(sae_scratch_size(model, NULL, &error));
@@ -146,6 +161,86 @@ int main(int argc, char **argv) {
     CHECK_OK(sae_model_encode(model, &none, scratch, empty, &error));
     CHECK(sae_features_n_rows(empty) == 0);
     CHECK_OK(sae_model_decode(model, empty, &none, scratch, NULL, 0, &error));
+    NULL_ARGUMENT(sae_model_encode_with(NULL, &rows, NULL, 0, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_with(model, NULL, NULL, 0, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_with(model, &rows, NULL, rows.n_rows, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_with(model, &rows, NULL, 0, NULL, features, &error));
+    NULL_ARGUMENT(sae_model_encode_with(model, &rows, NULL, 0, scratch, NULL, &error));
+    CHECK(sae_model_encode_with(NULL, NULL, NULL, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK_OK(sae_model_encode_with(model, &rows, NULL, 0, scratch, features, &error));
+    sae_rows part;
+    size_t first_row = 0;
+    NULL_ARGUMENT(sae_rows_part(NULL, 0, 1, &part, &first_row, &error));
+    NULL_ARGUMENT(sae_rows_part(&rows, 0, 1, NULL, &first_row, &error));
+    CHECK(sae_rows_part(NULL, 0, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_rows_part(&rows, 0, 1, &part, NULL, NULL) == SAE_STATUS_OK);
+
+    /* Parts and workers. */
+    sae_part *piece = NULL;
+    sae_workers *workers = NULL, *no_workers = NULL;
+    NULL_ARGUMENT(sae_part_create(NULL, &error));
+    CHECK(sae_part_create(NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_part_create(&piece, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_encode_part(NULL, &rows, 0, 1, scratch, piece, &error));
+    NULL_ARGUMENT(sae_model_encode_part(model, NULL, 0, 1, scratch, piece, &error));
+    NULL_ARGUMENT(sae_model_encode_part(model, &no_data, 0, 1, scratch, piece, &error));
+    NULL_ARGUMENT(sae_model_encode_part(model, &rows, 0, 1, NULL, piece, &error));
+    NULL_ARGUMENT(sae_model_encode_part(model, &rows, 0, 1, scratch, NULL, &error));
+    CHECK(sae_model_encode_part(NULL, NULL, 0, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_encode_part(model, &rows, 0, 1, scratch, piece, NULL) == SAE_STATUS_OK);
+    const sae_part *pieces[2] = {piece, NULL};
+    NULL_ARGUMENT(sae_model_encode_finish(NULL, pieces, 1, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_finish(model, NULL, 1, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_finish(model, pieces, 2, scratch, features, &error));
+    NULL_ARGUMENT(sae_model_encode_finish(model, pieces, 1, NULL, features, &error));
+    NULL_ARGUMENT(sae_model_encode_finish(model, pieces, 1, scratch, NULL, &error));
+    CHECK(sae_model_encode_finish(NULL, NULL, 0, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_encode_finish(model, pieces, 1, scratch, features, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_workers_create(NULL, 1, &no_workers, &error));
+    NULL_ARGUMENT(sae_workers_create(model, 1, NULL, &error));
+    CHECK(sae_workers_create(NULL, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_workers == NULL);
+    CHECK(sae_workers_create(model, 2, &workers, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_encode_parallel(NULL, &rows, one_by_one, NULL, workers, features,
+                                            &error));
+    NULL_ARGUMENT(sae_model_encode_parallel(model, NULL, one_by_one, NULL, workers, features,
+                                            &error));
+    NULL_ARGUMENT(sae_model_encode_parallel(model, &rows, NULL, NULL, workers, features, &error));
+    NULL_ARGUMENT(sae_model_encode_parallel(model, &rows, one_by_one, NULL, NULL, features,
+                                            &error));
+    NULL_ARGUMENT(sae_model_encode_parallel(model, &rows, one_by_one, NULL, workers, NULL,
+                                            &error));
+    CHECK(sae_model_encode_parallel(NULL, NULL, NULL, NULL, NULL, NULL, NULL) ==
+          SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_encode_parallel(model, &rows, one_by_one, NULL, workers, features, NULL) ==
+          SAE_STATUS_OK);
+    sae_workers_destroy(NULL);
+    sae_workers_destroy(workers);
+    sae_part_destroy(NULL);
+    sae_part_destroy(piece);
+
+    /* Fit checks. */
+    sae_fit_check *check = NULL, *no_check = NULL;
+    sae_fit fit;
+    fit.struct_size = (uint32_t)sizeof fit;
+    NULL_ARGUMENT(sae_fit_check_create(NULL, &no_check, &error));
+    NULL_ARGUMENT(sae_fit_check_create(model, NULL, &error));
+    CHECK(sae_fit_check_create(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_check == NULL);
+    CHECK(sae_fit_check_create(model, &check, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_check_fit(NULL, check, &rows, NULL, scratch, &error));
+    NULL_ARGUMENT(sae_model_check_fit(model, NULL, &rows, NULL, scratch, &error));
+    NULL_ARGUMENT(sae_model_check_fit(model, check, NULL, NULL, scratch, &error));
+    NULL_ARGUMENT(sae_model_check_fit(model, check, &no_data, NULL, scratch, &error));
+    NULL_ARGUMENT(sae_model_check_fit(model, check, &rows, NULL, NULL, &error));
+    CHECK(sae_model_check_fit(NULL, NULL, NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_model_check_fit(model, check, &rows, &rows, scratch, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_fit_check_result(NULL, &fit, &error));
+    NULL_ARGUMENT(sae_fit_check_result(check, NULL, &error));
+    CHECK(sae_fit_check_result(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_fit_check_result(check, &fit, NULL) == SAE_STATUS_OK);
+    sae_fit_check_destroy(NULL);
+    sae_fit_check_destroy(check);
     size_t n_out = rows.n_rows * sae_model_d_out(model);
     float *out = calloc(n_out, sizeof(float));
     CHECK(out != NULL);

@@ -51,6 +51,46 @@ void results(const char *path, const std::vector<float> &values) {
     CHECK(model.try_readout(set, rows, scratch, read, status).code() == SAE_STATUS_LENGTH);
     CHECK(model.try_describe().value().front() == '{');
     CHECK(model.try_site().value().struct_size == sizeof(sae_site));
+
+    // Infos, parts of the rows, the caller's threads.
+    CHECK(model.try_encode(rows, scratch, features));
+    sae::features others = sae::features::try_create().value();
+    std::vector<sae_row_info> infos(rows.n_rows());
+    for (sae_row_info &info : infos) {
+        info = {};
+        info.stage = SAE_STAGE_SKIPPED;
+    }
+    CHECK(model.try_encode(rows, infos, scratch, others));
+    CHECK(others.count() == 0 && others.failed_rows() == rows.n_rows());
+    CHECK(model.try_encode(rows.part(1, 2), scratch, others));
+    CHECK(others.n_rows() == rows.n_rows() / 2);
+    CHECK(rows.part(2, 2).n_rows() == 0);
+    sae::workers workers = sae::workers::try_create(model, 3).value();
+    const auto in_turn = [](std::size_t n, auto task) {
+        for (std::size_t i = 0; i < n; i++) task(i);
+    };
+    CHECK(model.try_encode(rows, workers, in_turn, others));
+    CHECK(others.count() == features.count());
+    CHECK(model.try_encode(rows, workers, [](std::size_t, auto) {}, others).code() ==
+          SAE_STATUS_INVALID_ARGUMENT);
+
+    // Fit checks and steering.
+    if (model.d_in() != model.d_out()) return;
+    sae::fit_check check = sae::fit_check::try_create(model).value();
+    CHECK(check.try_add(model, rows, nullptr, scratch));
+    CHECK(check.try_get().value().rows == rows.n_rows());
+    const char *text = "{\"edits\": [{\"feature\": 0, \"rule\": \"add\", \"strength\": 1}]}";
+    sae::plan plan =
+        sae::plan::try_compile(model, sae::span<const char *const>(&text, 1)).value();
+    CHECK(plan.size() == 1);
+    sae::steer_scratch steer = sae::steer_scratch::try_create(model, plan).value();
+    std::vector<float> moved = values;
+    sae_rows_mut out = {moved.data(), SAE_DTYPE_F32, 0, rows.n_rows(), model.d_out(), 0};
+    CHECK(model.try_steer(plan, out, steer));
+    CHECK(moved != values && steer.count(SAE_OUTCOME_EDITED) == rows.n_rows());
+    CHECK(steer.try_audit(0).value().rows == rows.n_rows());
+    text = "not a plan";
+    CHECK(!sae::plan::try_compile(model, sae::span<const char *const>(&text, 1)));
 }
 
 #if SAE_EXCEPTIONS

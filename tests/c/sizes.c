@@ -275,13 +275,21 @@ static void description(void) {
     struct {
         sae_site known;
         uint32_t later;
-    } site = {{0, 7, 7, 7, 7}, 7};
+    } site;
+    memset(&site, 7, sizeof site);
+    site.later = 7;
     site.known.struct_size = (uint32_t)sizeof site;
     CHECK_OK(sae_model_site(model, &site.known, &error));
     CHECK(site.later == 7 && site.known.struct_size == sizeof site);
     CHECK(site.known.mean_center <= 1 && site.known.concatenated_heads <= 1);
     CHECK(site.known.prepend_bos >= -1 && site.known.prepend_bos <= 1);
-    site.known.struct_size = (uint32_t)sizeof site.known - 1;
+    /* The first version had 24 bytes: what came later is not touched then. */
+    memset(&site, 7, sizeof site);
+    site.known.struct_size = 24;
+    CHECK_OK(sae_model_site(model, &site.known, &error));
+    CHECK(site.known.struct_size == 24 && site.known.concatenated_heads <= 1);
+    CHECK(site.known.point == 0x07070707 && site.known.layer_out == 0x07070707);
+    site.known.struct_size = 23;
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_site(model, &site.known, &error));
     sae_prepare_cost cost = {0, 0, 0, 0};
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_prepare_cost(model, &cost, &error));

@@ -101,9 +101,6 @@ int main(int argc, char **argv) {
 
     /* Mistakes: each is refused, and no row changes. */
     memcpy(values, before, bytes);
-    infos[0].reserved = 1;
-    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_steer(model, add, &batch, scratch, &error));
-    infos[0].reserved = 0;
     infos[0].stage = 9;
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_steer(model, add, &batch, scratch, &error));
     infos[0].stage = SAE_STAGE_UNKNOWN;

@@ -1,0 +1,592 @@
+/*
+ * sae.h - sparse-autoencoder (SAE) inference on the CPU: the C interface of libsae.
+ *
+ * A published SAE checkpoint is opened as it was downloaded and mapped, not read. Three verbs
+ * work on rows of activations (one row = one token, or one image patch):
+ *
+ *     encode   rows  ->  the features that fire, sparse, with their values
+ *     decode   features  ->  reconstructed rows
+ *     readout  rows  ->  the values of a few chosen features, dense
+ *
+ * The same rows give the same bits on every machine, instruction set and number of threads.
+ *
+ * How every function behaves
+ *   - Arguments come in the order: the object, inputs, outputs, error.
+ *   - A function that can fail returns a `sae_status`; 0 is success. Details go to an optional
+ *     `sae_error` of the caller (NULL if not wanted). Nothing is printed.
+ *   - On failure, a handle output is set to NULL; other outputs hold unspecified values.
+ *   - NULL is an error (SAE_STATUS_NULL_ARGUMENT), not a crash, wherever the comment does not
+ *     allow it. An array may be NULL if its count is 0. Closing or destroying NULL does nothing.
+ *   - A handle of another kind is an error (SAE_STATUS_WRONG_HANDLE). A handle that was closed or
+ *     destroyed must not be used again, as with free().
+ *   - Strings are UTF-8 and end with a zero byte. Those that come in are copied where needed and
+ *     may be freed after the call.
+ *   - The floating-point modes of the calling thread (rounding, flush-to-zero, denormals-are-zero,
+ *     exception masks and flags) neither matter nor change.
+ *
+ * Threads
+ *   A `sae_model` and a `sae_set` are immutable: any number of threads may use them at once. The
+ *   exceptions are `sae_model_prepare` and closing, which need the model to themselves. A
+ *   `sae_scratch` and a `sae_features` belong to one call at a time; two threads that pass the
+ *   same one at once get SAE_STATUS_IN_USE. The library starts no threads and takes no locks.
+ *
+ * Memory
+ *   encode, decode and readout allocate nothing once the scratch exists and the features handle
+ *   has grown to the size that the rows need.
+ *
+ * How this header grows
+ *   Numbers of enumerators never change and are never reused. Functions are only added. Structs
+ *   that begin with `struct_size` may grow at the end: the caller stores the size it was compiled
+ *   with, so old programs run with new libraries. A program built against a newer header gets
+ *   SAE_STATUS_INVALID_ARGUMENT from an older library if it uses a field that is not known there.
+ *   All other structs keep their layout.
+ */
+#ifndef SAE_H
+#define SAE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Marks what the library exports. Windows programs that link the DLL define SAE_SHARED. */
+#ifndef SAE_API
+#if defined(_WIN32) && defined(SAE_SHARED)
+#define SAE_API __declspec(dllimport)
+#else
+#define SAE_API
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------ */
+/* Version                                                                                     */
+/* ------------------------------------------------------------------------------------------ */
+
+/* The version of this header. */
+#define SAE_VERSION_MAJOR 0
+#define SAE_VERSION_MINOR 1
+#define SAE_VERSION_PATCH 0
+#define SAE_VERSION "0.1.0"
+
+/* The version as one number that can be compared: 0x00MMmmpp. */
+#define SAE_VERSION_NUMBER 0x000100
+
+/* Counts incompatible changes of this interface. Additions do not change it. */
+#define SAE_ABI_VERSION 1
+
+/* The version of the library that runs, "major.minor.patch". Any thread. */
+SAE_API const char *sae_version(void);
+
+/* The SAE_ABI_VERSION of the library that runs. A program that loads the library at run time
+ * compares it with the macro. Any thread. */
+SAE_API uint32_t sae_abi_version(void);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Status and errors                                                                           */
+/* ------------------------------------------------------------------------------------------ */
+
+/* The outcome of a call: one of the numbers below. Later versions may return further numbers. */
+typedef int32_t sae_status;
+
+enum {
+    /* Success. */
+    SAE_STATUS_OK = 0,
+    /* A pointer is NULL that must not be. */
+    SAE_STATUS_NULL_ARGUMENT = 1,
+    /* The operating system refused: no such file, no permission, ... */
+    SAE_STATUS_IO = 2,
+    /* The file is no checkpoint, or of no publisher that the library knows. */
+    SAE_STATUS_NOT_A_CHECKPOINT = 3,
+    /* The file breaks the rules of its format. */
+    SAE_STATUS_MALFORMED = 4,
+    /* The file ends early. */
+    SAE_STATUS_TRUNCATED = 5,
+    /* A checksum in the file does not match its bytes. */
+    SAE_STATUS_CORRUPT = 6,
+    /* A size goes beyond one of the library's limits. */
+    SAE_STATUS_LIMIT = 7,
+    /* Valid, but not read by this library: a dtype, a compression, an architecture. */
+    SAE_STATUS_UNSUPPORTED = 8,
+    /* A pickle that holds more than tensors and plain data. Nothing of it was run. */
+    SAE_STATUS_UNSAFE_PICKLE = 9,
+    /* A tensor that the model needs is missing. */
+    SAE_STATUS_MISSING_TENSOR = 10,
+    /* A floating-point tensor that nobody knows: it might change the maths. */
+    SAE_STATUS_UNKNOWN_TENSOR = 11,
+    /* A tensor has another shape than the model needs. */
+    SAE_STATUS_SHAPE = 12,
+    /* A value that is not allowed, in a tensor or in the config. */
+    SAE_STATUS_INVALID_VALUE = 13,
+    /* The config lacks a key that is needed; `settings` can give it. */
+    SAE_STATUS_MISSING_KEY = 14,
+    /* The config has a key that nobody reads (only under `strict`). */
+    SAE_STATUS_UNKNOWN_KEY = 15,
+    /* An argument has the wrong length or width. */
+    SAE_STATUS_LENGTH = 16,
+    /* A feature index is not below d_sae. */
+    SAE_STATUS_FEATURE_OUT_OF_RANGE = 17,
+    /* An argument is outside its allowed range, misaligned, or overlaps another. */
+    SAE_STATUS_INVALID_ARGUMENT = 18,
+    /* The CPU, or this build, lacks the level that was asked for. */
+    SAE_STATUS_LEVEL_UNAVAILABLE = 19,
+    /* Memory could not be had. */
+    SAE_STATUS_OUT_OF_MEMORY = 20,
+    /* 21 to 29: kept for further kinds of errors. */
+    /* The handle is of another kind, or was destroyed. */
+    SAE_STATUS_WRONG_HANDLE = 30,
+    /* A defect of the library was caught at its boundary. Please report it. */
+    SAE_STATUS_PANIC = 31,
+    /* The scratch or the features are in use by a call on another thread. */
+    SAE_STATUS_IN_USE = 32
+};
+
+/* A few words for a status, in English; never NULL. Any thread. */
+SAE_API const char *sae_status_text(sae_status status);
+
+/* Where a function that fails writes the details. Needs no initialisation; a call that succeeds
+ * stores SAE_STATUS_OK and an empty message. */
+typedef struct sae_error {
+    /* The status that the function returned. */
+    sae_status code;
+    /* Length of the whole message in bytes, without the zero byte at the end. More than 255 means
+     * that the message did not fit: its middle was replaced by " ... ". */
+    uint32_t message_length;
+    /* What happened, with the names and numbers: file, tensor, expected, found. */
+    char message[256];
+} sae_error;
+
+/* ------------------------------------------------------------------------------------------ */
+/* Models                                                                                      */
+/* ------------------------------------------------------------------------------------------ */
+
+/* An open SAE. Immutable and shared by threads; see "Threads" above. */
+typedef struct sae_model sae_model;
+
+/* How much of the weights is checked when a model opens. */
+typedef int32_t sae_check;
+
+enum {
+    /* Headers, biases, thresholds and scales always; matrices and checksums only in files below
+     * 16 MiB. The default. */
+    SAE_CHECK_QUICK = 0,
+    /* Every value and every checksum: reads the whole file once. */
+    SAE_CHECK_FULL = 1
+};
+
+/* How to open. All fields but `struct_size` may be zero. */
+typedef struct sae_open_options {
+    /* sizeof(sae_open_options). */
+    uint32_t struct_size;
+    /* How much to check. */
+    sae_check check;
+    /* 1: a config key that no publisher's code reads is an error, not a note. Else 0. */
+    uint32_t strict;
+    /* 0. */
+    uint32_t reserved;
+    /* The instruction set to use, one of `sae_level_name`; NULL for the best there is. The level
+     * changes the speed, never a result. */
+    const char *level;
+    /* What the checkpoint does not say, as "key=value" strings, for example "k=50". NULL if
+     * `n_settings` is 0. */
+    const char *const *settings;
+    /* Number of strings in `settings`. */
+    size_t n_settings;
+} sae_open_options;
+
+/* The default options, to initialise a variable with. */
+#define SAE_OPEN_OPTIONS_INIT {(uint32_t)sizeof(sae_open_options), 0, 0, 0, NULL, NULL, 0}
+
+/* Opens a checkpoint: a file, or the folder that was downloaded. The weights are mapped from the
+ * file, which must not be changed or truncated while the model is open.
+ *   path     the file or folder.
+ *   options  NULL for the defaults.
+ *   model    receives the handle; release it with `sae_model_close`.
+ *   error    receives the details of a failure; may be NULL.
+ * Any thread. SAE_STATUS_UNSUPPORTED in a library that was built without files. */
+SAE_API sae_status sae_model_open(const char *path, const sae_open_options *options,
+                                  sae_model **model, sae_error *error);
+
+/* Opens a checkpoint from memory: the bytes of one file. They are used in place: they must stay
+ * where they are, unchanged, until the model is closed. No alignment is needed.
+ *   bytes, n_bytes  the file.
+ *   name     the file's name or path, for messages and because some publishers keep facts in the
+ *            names of folders; NULL if it has none.
+ *   config   the text of the config that lies beside the file (cfg.json); NULL if there is none.
+ *   options  NULL for the defaults.
+ *   model    receives the handle; release it with `sae_model_close`.
+ *   error    receives the details of a failure; may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_model_open_memory(const void *bytes, size_t n_bytes, const char *name,
+                                         const char *config, const sae_open_options *options,
+                                         sae_model **model, sae_error *error);
+
+/* Closes a model; NULL does nothing. No call may be using it. Scratches, sets and features made
+ * for it stay valid as memory and are destroyed on their own, before or after. */
+SAE_API void sae_model_close(sae_model *model);
+
+/* Width of the rows that go in; 0 if `model` is no model. Any thread. */
+SAE_API size_t sae_model_d_in(const sae_model *model);
+
+/* Number of features; 0 if `model` is no model. Any thread. */
+SAE_API size_t sae_model_d_sae(const sae_model *model);
+
+/* Width of the rows that decoding gives: d_in, or another width for transcoders; 0 if `model` is
+ * no model. Any thread. */
+SAE_API size_t sae_model_d_out(const sae_model *model);
+
+/* 1 if `sae_model_decode` needs the rows that were encoded (the model normalises its input, or
+ * has a skip connection), else 0. Any thread. */
+SAE_API int32_t sae_model_decode_needs_inputs(const sae_model *model);
+
+/* Name of the instruction set in use: "scalar", "avx2", ...; "" if `model` is no model. Any
+ * thread. */
+SAE_API const char *sae_model_level(const sae_model *model);
+
+/* Which text `sae_model_text` returns. */
+typedef int32_t sae_text;
+
+enum {
+    /* Who stores checkpoints this way, for example "SAELens". */
+    SAE_TEXT_PUBLISHER = 0,
+    /* The convention by which the file was read, for example "saelens". */
+    SAE_TEXT_CONVENTION = 1,
+    /* The architecture as the checkpoint names it, for example "jumprelu". */
+    SAE_TEXT_ARCHITECTURE = 2,
+    /* The activation function. */
+    SAE_TEXT_ACTIVATION = 3,
+    /* How rows are normalised before the encoder. */
+    SAE_TEXT_NORMALIZATION = 4,
+    /* Where in the language model the rows come from, for example
+     * "blocks.12.hook_resid_post"; "" if the checkpoint does not say. */
+    SAE_TEXT_HOOK_NAME = 5,
+    /* The language model; "" if the checkpoint does not say. */
+    SAE_TEXT_MODEL_NAME = 6,
+    /* For transcoders: where the decoded rows belong; "" if the checkpoint does not say. */
+    SAE_TEXT_HOOK_NAME_OUT = 7
+};
+
+/* One text about the model, valid until the model is closed; "" if there is none, if `item` is
+ * unknown, or if `model` is no model. Any thread. */
+SAE_API const char *sae_model_text(const sae_model *model, sae_text item);
+
+/* Everything that is known about the model, as JSON text (what `sae inspect --json` prints).
+ *   buffer, buffer_size  receives the text with a zero byte at the end; NULL and 0 to ask for the
+ *                        size only.
+ *   size     receives the bytes needed, with the zero byte; may be NULL.
+ *   error    may be NULL.
+ * SAE_STATUS_LENGTH if the buffer is too small: then nothing is written to it. Any thread. */
+SAE_API sae_status sae_model_describe(const sae_model *model, char *buffer, size_t buffer_size,
+                                      size_t *size, sae_error *error);
+
+/* Where the rows of a model come from, and what a host must do to them before they fit. The names
+ * of the hooks and of the language model are texts: see `sae_text`. */
+typedef struct sae_site {
+    /* sizeof(sae_site), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* Whether the training rows came from texts that began with a BOS token: 1 yes, 0 no, -1 the
+     * checkpoint does not say. */
+    int32_t prepend_bos;
+    /* Tokens per training context; 0 if the checkpoint does not say. */
+    uint64_t context_size;
+    /* 1: subtract its mean from each row first (the language model's weights were centred before
+     * training). Else 0. */
+    uint32_t mean_center;
+    /* 1: a row is the concatenation of all attention heads, before the output projection. */
+    uint32_t concatenated_heads;
+} sae_site;
+
+/* Asks what a host must do to its rows.
+ *   site     `struct_size` in, the rest out.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_model_site(const sae_model *model, sae_site *site, sae_error *error);
+
+/* What `sae_model_prepare` would cost. */
+typedef struct sae_prepare_cost {
+    /* sizeof(sae_prepare_cost), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* 1 if preparing would change anything, else 0. */
+    uint32_t needed;
+    /* Bytes of memory that the model holds afterwards, beyond the mapped file. */
+    uint64_t bytes;
+    /* Bytes that are read from the file meanwhile. */
+    uint64_t reads;
+} sae_prepare_cost;
+
+/* Asks what `sae_model_prepare` would cost, before it is paid.
+ *   cost     `struct_size` in, the rest out.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_model_prepare_cost(const sae_model *model, sae_prepare_cost *cost,
+                                          sae_error *error);
+
+/* Makes a copy of the weights that is stored per feature, where the file stores them the other
+ * way. Results stay the same; decoding and reading single features become faster. On failure the
+ * model stays open and as it was.
+ * Needs the model to itself: no other call may use it meanwhile. Scratches and sets that were made
+ * before stay usable. */
+SAE_API sae_status sae_model_prepare(sae_model *model, sae_error *error);
+
+/* The instruction sets that this machine and this build have, from the plainest to the best:
+ * the name of number `index`, or NULL if there are not so many. Any thread. */
+SAE_API const char *sae_level_name(size_t index);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Rows                                                                                        */
+/* ------------------------------------------------------------------------------------------ */
+
+/* Number format of rows. The numbers are those of ggml_type and of GGUF files. */
+typedef int32_t sae_dtype;
+
+enum {
+    /* IEEE binary32, `float`. */
+    SAE_DTYPE_F32 = 0,
+    /* IEEE binary16. */
+    SAE_DTYPE_F16 = 1,
+    /* bfloat16. */
+    SAE_DTYPE_BF16 = 30
+};
+
+/* A batch of rows in memory of the caller, which is only read: value j of row r lies at
+ * data + r * stride_bytes + j * (bytes per value). No alignment is needed. Nothing between the
+ * first and the last value may be written during a call, the gaps between rows included. To process
+ * some rows of a batch, or to split it between threads, pass another `data` and `n_rows`. */
+typedef struct sae_rows {
+    /* The first value of the first row; may be NULL if there are no rows. */
+    const void *data;
+    /* Format of the values. */
+    sae_dtype dtype;
+    /* 0. */
+    uint32_t reserved;
+    /* Number of rows. */
+    size_t n_rows;
+    /* Values per row; must be the model's d_in. */
+    size_t width;
+    /* Bytes from one row to the next; 0 if the rows follow each other without gaps. */
+    size_t stride_bytes;
+} sae_rows;
+
+/* What happened to a row. */
+typedef uint8_t sae_row_status;
+
+enum {
+    /* Encoded. */
+    SAE_ROW_OK = 0,
+    /* The row holds a NaN or an infinity: it has no features, and readouts of it are 0. */
+    SAE_ROW_NON_FINITE = 1,
+    /* A pre-activation is NaN (NaN weights in a file that was not fully checked): that feature
+     * was not selected. */
+    SAE_ROW_NAN_PRE_ACTIVATION = 2
+};
+
+/* ------------------------------------------------------------------------------------------ */
+/* Scratch                                                                                     */
+/* ------------------------------------------------------------------------------------------ */
+
+/* The work space of one thread for one model. */
+typedef struct sae_scratch sae_scratch;
+
+/* Bytes that `sae_scratch_create_in` needs for this model, at any alignment.
+ *   size     receives the number of bytes.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_scratch_size(const sae_model *model, size_t *size, sae_error *error);
+
+/* Makes a scratch in memory of the library.
+ *   model    the model it is for.
+ *   scratch  receives the handle; release it with `sae_scratch_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_scratch_create(const sae_model *model, sae_scratch **scratch,
+                                      sae_error *error);
+
+/* Makes a scratch in memory of the caller, of any alignment. The memory must stay where it is and
+ * must not be touched until the scratch is destroyed; after that it is the caller's again.
+ *   model    the model it is for.
+ *   memory, n_bytes  at least `sae_scratch_size` bytes.
+ *   scratch  receives the handle, which lies in `memory`.
+ *   error    may be NULL.
+ * Any thread. SAE_STATUS_LENGTH if there are too few bytes. */
+SAE_API sae_status sae_scratch_create_in(const sae_model *model, void *memory, size_t n_bytes,
+                                         sae_scratch **scratch, sae_error *error);
+
+/* Destroys a scratch; NULL does nothing. Memory of the caller is not freed. No call may be using
+ * the scratch. */
+SAE_API void sae_scratch_destroy(sae_scratch *scratch);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Features                                                                                    */
+/* ------------------------------------------------------------------------------------------ */
+
+/* The features that fired in a batch of rows: for each row a list of (index, value), ascending
+ * index. Filled by `sae_model_encode`, or by hand with `sae_features_append_row`. */
+typedef struct sae_features sae_features;
+
+/* Makes an empty features handle. It grows when it must; a hint spares that.
+ *   n_rows, n_features  room for so many rows and, of all rows together, features; may be 0.
+ *   features  receives the handle; release it with `sae_features_destroy`.
+ *   error     may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_features_create(size_t n_rows, size_t n_features, sae_features **features,
+                                       sae_error *error);
+
+/* Destroys features and all pointers into them; NULL does nothing. */
+SAE_API void sae_features_destroy(sae_features *features);
+
+/* Number of rows; 0 if `features` is no features handle. */
+SAE_API size_t sae_features_n_rows(const sae_features *features);
+
+/* Number of features of all rows together; 0 if `features` is no features handle. */
+SAE_API size_t sae_features_count(const sae_features *features);
+
+/* Number of rows whose status is not SAE_ROW_OK; 0 if `features` is no features handle. */
+SAE_API size_t sae_features_failed_rows(const sae_features *features);
+
+/* The features of one row. The pointers are into the handle, without a copy: they are valid until
+ * the handle is filled again, changed or destroyed. They are never NULL, but nothing may be read
+ * through them if `count` is 0. */
+typedef struct sae_row_features {
+    /* Which features fired, ascending. */
+    const uint32_t *indices;
+    /* Their values, in the same order. */
+    const float *values;
+    /* How many. */
+    size_t count;
+    /* What happened to the row. */
+    sae_row_status status;
+    /* 0. */
+    uint8_t reserved[7];
+} sae_row_features;
+
+/* Gives access to one row.
+ *   row      0 .. sae_features_n_rows - 1.
+ *   out      receives the pointers.
+ *   error    may be NULL.
+ * SAE_STATUS_INVALID_ARGUMENT if there is no such row. */
+SAE_API sae_status sae_features_row(const sae_features *features, size_t row,
+                                    sae_row_features *out, sae_error *error);
+
+/* All rows at once, in compressed sparse row form: row r has the entries
+ * row_ends[r - 1] .. row_ends[r] - 1 (the first row begins at 0). Pointers as in
+ * `sae_row_features`. */
+typedef struct sae_features_view {
+    /* Where each row ends in `indices` and `values`; n_rows numbers. */
+    const size_t *row_ends;
+    /* What happened to each row; n_rows numbers. */
+    const sae_row_status *row_status;
+    /* Which features fired, row after row. */
+    const uint32_t *indices;
+    /* Their values, in the same order. */
+    const float *values;
+    /* Number of rows. */
+    size_t n_rows;
+    /* Number of features of all rows together. */
+    size_t count;
+} sae_features_view;
+
+/* Gives access to all rows.
+ *   out      receives the pointers.
+ *   error    may be NULL. */
+SAE_API sae_status sae_features_all(const sae_features *features, sae_features_view *out,
+                                    sae_error *error);
+
+/* Removes all rows and keeps the memory.
+ *   error    may be NULL. */
+SAE_API sae_status sae_features_clear(sae_features *features, sae_error *error);
+
+/* Appends a row, for decoding features that no row of activations gave.
+ *   indices, values, count  the features, strictly ascending; NULL and 0 for an empty row. They
+ *                           must not lie in the handle itself.
+ *   error    may be NULL.
+ * SAE_STATUS_INVALID_ARGUMENT if the indices do not ascend: then nothing was appended. Whether an
+ * index is below d_sae is checked by `sae_model_decode`. */
+SAE_API sae_status sae_features_append_row(sae_features *features, const uint32_t *indices,
+                                           const float *values, size_t count, sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Encode and decode                                                                           */
+/* ------------------------------------------------------------------------------------------ */
+
+/* Encodes rows into the features that fire.
+ *   rows      of width d_in.
+ *   scratch   of this thread, made for this model.
+ *   features  what it held is replaced.
+ *   error     may be NULL.
+ * A row with a NaN or an infinity has no features and a status of its own; the call succeeds and
+ * the other rows are encoded. On failure the features hold no rows.
+ * Any thread; scratch and features are for this call alone. */
+SAE_API sae_status sae_model_encode(const sae_model *model, const sae_rows *rows,
+                                    sae_scratch *scratch, sae_features *features,
+                                    sae_error *error);
+
+/* Decodes features into rows of activations.
+ *   features  of this model.
+ *   inputs    the rows that were encoded, one for each row of features. Needed if
+ *             `sae_model_decode_needs_inputs`; else not looked at, and may be NULL.
+ *   scratch   of this thread, made for this model.
+ *   out, n_out  receives n_rows * d_out values, row after row; n_out must be exactly that. Aligned
+ *             as `float` is, and apart from the inputs.
+ *   error     may be NULL.
+ * A row whose status is SAE_ROW_NON_FINITE becomes NaN throughout.
+ * Any thread; the scratch is for this call alone. */
+SAE_API sae_status sae_model_decode(const sae_model *model, const sae_features *features,
+                                    const sae_rows *inputs, sae_scratch *scratch, float *out,
+                                    size_t n_out, sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Sets and readout                                                                            */
+/* ------------------------------------------------------------------------------------------ */
+
+/* A few chosen features of a model, compiled: their weights lie together, so that reading them out
+ * costs as many rows of weights as there are features. Immutable and shared by threads. */
+typedef struct sae_set sae_set;
+
+/* Compiles a set.
+ *   features, count  the features, in any order; duplicates are allowed.
+ *   set       receives the handle; release it with `sae_set_destroy`.
+ *   error     may be NULL.
+ * Any thread. SAE_STATUS_FEATURE_OUT_OF_RANGE names the first index that is not below d_sae. */
+SAE_API sae_status sae_set_compile(const sae_model *model, const uint32_t *features, size_t count,
+                                   sae_set **set, sae_error *error);
+
+/* Destroys a set; NULL does nothing. No call may be using it. */
+SAE_API void sae_set_destroy(sae_set *set);
+
+/* Number of features in the set; 0 if `set` is no set. Any thread. */
+SAE_API size_t sae_set_count(const sae_set *set);
+
+/* Reads the values of the set's features from rows: the same values that `sae_model_encode` gives,
+ * 0 where a feature is off. For models whose features compete (top-k) the answer is exact too, and
+ * costs as much as encoding.
+ *   set       compiled for this model.
+ *   rows      of width d_in.
+ *   scratch   of this thread, made for this model.
+ *   values, n_values  receives n_rows * sae_set_count values, row after row in the order of the
+ *             set; n_values must be exactly that. Aligned as `float` is, and apart from the rows.
+ *   status    receives n_rows numbers: what happened to each row; may be NULL.
+ *   error     may be NULL.
+ * Any thread; the scratch is for this call alone. */
+SAE_API sae_status sae_model_readout(const sae_model *model, const sae_set *set,
+                                     const sae_rows *rows, sae_scratch *scratch, float *values,
+                                     size_t n_values, sae_row_status *status, sae_error *error);
+
+/* Reads the value of one feature from rows, without a set. Slower than a set where the file stores
+ * the weights of a feature apart from each other.
+ *   feature   below d_sae.
+ *   rows, scratch  as above.
+ *   values, n_values  receives n_rows values; n_values must be exactly that. As above.
+ *   status    receives n_rows numbers; may be NULL.
+ *   error     may be NULL.
+ * Any thread; the scratch is for this call alone. */
+SAE_API sae_status sae_model_readout_one(const sae_model *model, uint32_t feature,
+                                         const sae_rows *rows, sae_scratch *scratch, float *values,
+                                         size_t n_values, sae_row_status *status,
+                                         sae_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* SAE_H */

@@ -1,0 +1,267 @@
+/*
+ * sae_steer.h - steering with libsae: edits of features, written into activation rows in place.
+ *
+ *     y' = y + g(x) * (sum over edited features of (f'_i - f_i(x)) d_i) + (sum of c_k v_k)
+ *
+ * x is the row at the input site, y the row at the output site (the same row, but for
+ * transcoders), f_i the values that `sae_model_encode` reports, d_i the decoder rows, g what undoes
+ * the normalisation of the input, v_k directions. The reconstruction error stays in the row
+ * unless a plan drops it. All edits read the row as it was.
+ *
+ * A plan is JSON text: see docs/plans. It is compiled once against a model and then steers rows at
+ * the cost of the weight rows of the features that it names, unless a rule needs all features
+ * (`sae_model_plan_cost` tells). The rules of sae.h hold here too: order of arguments, errors,
+ * threads, memory. A `sae_plan` is immutable and shared by threads; a `sae_steer_scratch` belongs
+ * to one call at a time.
+ */
+#ifndef SAE_STEER_H
+#define SAE_STEER_H
+
+#include "sae.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------ */
+/* Plans                                                                                       */
+/* ------------------------------------------------------------------------------------------ */
+
+/* Plans compiled for a model. Immutable. */
+typedef struct sae_plan sae_plan;
+
+/* What happens where several plans edit one feature of a row. `add` rules never conflict. */
+typedef int32_t sae_conflicts;
+
+enum {
+    /* Plans for which it could happen do not compile. */
+    SAE_CONFLICTS_REFUSE = 0,
+    /* The first plan that acts on the row wins. */
+    SAE_CONFLICTS_FIRST = 1,
+    /* The last plan that acts on the row wins. */
+    SAE_CONFLICTS_LAST = 2,
+    /* All changes are added. */
+    SAE_CONFLICTS_SUM = 3,
+    /* Every row names the one plan that is for it (`sae_row_info.plan`). */
+    SAE_CONFLICTS_ONE_PER_ROW = 4
+};
+
+/* Compiles plans for a model: checks them, and copies the weight rows that they need.
+ *   plans, n_plans  JSON texts, at least one.
+ *   conflicts  what happens where several plans meet.
+ *   plan     receives the handle; release it with `sae_plan_destroy`.
+ *   error    may be NULL. Its message names the place: `plans[1].edits[3].strength`.
+ * Any thread. */
+SAE_API sae_status sae_plan_compile(const sae_model *model, const char *const *plans,
+                                    size_t n_plans, sae_conflicts conflicts, sae_plan **plan,
+                                    sae_error *error);
+
+/* Destroys compiled plans; NULL does nothing. No call may be using them. */
+SAE_API void sae_plan_destroy(sae_plan *plan);
+
+/* Number of plans that were compiled together; 0 if `plan` is no plan. Any thread. */
+SAE_API size_t sae_plan_count(const sae_plan *plan);
+
+/* What steering a row with a plan costs. */
+typedef struct sae_plan_cost {
+    /* sizeof(sae_plan_cost), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* 1 if each row must be encoded in full (TopK models, strengths relative to the current
+     * maximum, gates on the reconstruction, keep_only, scores, a dropped error), else 0. */
+    uint32_t needs_encode;
+    /* Encoder rows read besides. */
+    uint64_t encoder_rows;
+    /* Decoder rows of edited features. */
+    uint64_t decoder_rows;
+    /* Bytes of weights read per row at most, without decoder rows of features that no edit
+     * names. */
+    uint64_t bytes_per_row;
+    /* Bytes that the compiled plan holds. */
+    uint64_t bytes_held;
+} sae_plan_cost;
+
+/* Asks what a plan would cost, before it is paid.
+ *   text     the plan, JSON.
+ *   cost     `struct_size` in, the rest out.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_model_plan_cost(const sae_model *model, const char *text,
+                                       sae_plan_cost *cost, sae_error *error);
+
+/* The vector that the plans add to every row, for hosts that know constant vectors only.
+ *   values, n_values  receives d_out values.
+ *   error    may be NULL. SAE_STATUS_INVALID_VALUE if the plans do anything that depends on the
+ *            row.
+ * Any thread. */
+SAE_API sae_status sae_model_plan_vector(const sae_model *model, const sae_plan *plan,
+                                         float *values, size_t n_values, sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Rows                                                                                        */
+/* ------------------------------------------------------------------------------------------ */
+
+/* A batch of rows in memory of the caller, which are changed in place. As `sae_rows`; bytes between
+ * rows keep their values. */
+typedef struct sae_rows_mut {
+    /* The first value of the first row; may be NULL if there are no rows. */
+    void *data;
+    /* Format of the values. */
+    sae_dtype dtype;
+    /* 0. */
+    uint32_t reserved;
+    /* Number of rows. */
+    size_t n_rows;
+    /* Values per row; must be the model's d_out. */
+    size_t width;
+    /* Bytes from one row to the next; 0 if the rows follow each other without gaps. */
+    size_t stride_bytes;
+} sae_rows_mut;
+
+/* Where a row stands in its text. */
+typedef int32_t sae_stage;
+
+enum {
+    /* The host does not say. */
+    SAE_STAGE_UNKNOWN = 0,
+    /* A token of the prompt. */
+    SAE_STAGE_PROMPT = 1,
+    /* A generated token. */
+    SAE_STAGE_GENERATION = 2
+};
+
+/* For `sae_row_info.plan`: the row is for every plan whose filters it passes. */
+#define SAE_ALL_PLANS 0xffffffffu
+
+/* For `sae_row_info.plan`: the row is for no plan. */
+#define SAE_NO_PLAN 0xfffffffeu
+
+/* What the host knows about a row besides its values. */
+typedef struct sae_row_info {
+    /* Position in its sequence, from 0. */
+    uint32_t position;
+    /* Prompt or generated. */
+    sae_stage stage;
+    /* 1 if it is the last row of its sequence so far, else 0. */
+    uint32_t last;
+    /* Class of its token, of the host's choosing. */
+    uint32_t token_class;
+    /* Phase, for example the step of a diffusion. */
+    uint32_t phase;
+    /* Number of the plan that the row is for, SAE_ALL_PLANS or SAE_NO_PLAN. */
+    uint32_t plan;
+    /* Its row among the sources. */
+    uint32_t source;
+    /* 0. */
+    uint32_t reserved;
+    /* The change is multiplied by this: 1, or the value of a mask. 0 leaves the row as it is. */
+    double factor;
+} sae_row_info;
+
+/* What became of a row. */
+typedef uint8_t sae_outcome;
+
+enum {
+    /* No plan is for it. */
+    SAE_OUTCOME_FILTERED = 0,
+    /* A condition does not hold, or nothing changes: its bytes are as they were. */
+    SAE_OUTCOME_UNCHANGED = 1,
+    /* It was edited. */
+    SAE_OUTCOME_EDITED = 2,
+    /* It was edited, by as much as the budget allows. */
+    SAE_OUTCOME_CLIPPED = 3,
+    /* The budget does not allow the edit: left as it was. */
+    SAE_OUTCOME_REFUSED = 4,
+    /* The row, its source or a pre-activation is not finite: left as it was. */
+    SAE_OUTCOME_NON_FINITE = 5,
+    /* The result would not be finite in the format of the rows: left as it was. */
+    SAE_OUTCOME_OVERFLOW = 6
+};
+
+/* Rows to steer, with what goes with them. Only `struct_size` and `rows` are needed; the rest may
+ * be zero. No two arrays may overlap. */
+typedef struct sae_steer_batch {
+    /* sizeof(sae_steer_batch). */
+    uint32_t struct_size;
+    /* 1: leave all rows as they are and only report. Else 0. */
+    uint32_t dry_run;
+    /* The rows at the output site. */
+    const sae_rows_mut *rows;
+    /* The rows at the input site, as many; NULL where they are `rows`. */
+    const sae_rows *inputs;
+    /* Rows at the input site that `from_source` edits read; NULL if there are none. */
+    const sae_rows *sources;
+    /* About each row. NULL: the rows are one sequence from position 0 on, whose last row is the
+     * last, and nothing else is known of them. */
+    const sae_row_info *infos;
+    /* Number of infos: that of the rows. */
+    size_t n_infos;
+    /* Receives what became of each row; NULL if not wanted. */
+    sae_outcome *outcomes;
+    /* Number of outcomes: that of the rows. */
+    size_t n_outcomes;
+    /* Receives the change of each value before it was rounded; NULL if not wanted. */
+    double *changes;
+    /* Number of changes: rows times d_out. */
+    size_t n_changes;
+} sae_steer_batch;
+
+/* ------------------------------------------------------------------------------------------ */
+/* Steering                                                                                    */
+/* ------------------------------------------------------------------------------------------ */
+
+/* The work space of one thread for one model and its plans; also counts what was done. */
+typedef struct sae_steer_scratch sae_steer_scratch;
+
+/* Makes work space for steering.
+ *   model    the model.
+ *   plan     plans that were compiled for it.
+ *   scratch  receives the handle; release it with `sae_steer_scratch_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_steer_scratch_create(const sae_model *model, const sae_plan *plan,
+                                            sae_steer_scratch **scratch, sae_error *error);
+
+/* Destroys work space; NULL does nothing. */
+SAE_API void sae_steer_scratch_destroy(sae_steer_scratch *scratch);
+
+/* Steers every row of the batch in place. On failure no row was changed.
+ *   plan     plans that were compiled for the model.
+ *   batch    the rows, and what goes with them.
+ *   scratch  made for the model and these plans; counts what is done.
+ *   error    may be NULL.
+ * Any thread, each with its own scratch. Allocates only to hold more infos than ever before. */
+SAE_API sae_status sae_model_steer(const sae_model *model, const sae_plan *plan,
+                                   const sae_steer_batch *batch, sae_steer_scratch *scratch,
+                                   sae_error *error);
+
+/* How many rows had an outcome, over all calls with this scratch; 0 if it is no scratch. */
+SAE_API uint64_t sae_steer_scratch_count(const sae_steer_scratch *scratch, sae_outcome outcome);
+
+/* What one plan did, over all calls with a scratch. */
+typedef struct sae_audit {
+    /* sizeof(sae_audit), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* 0. */
+    uint32_t reserved;
+    /* Hash of the plan: the same for plans that say the same, on every machine. */
+    uint64_t hash;
+    /* Rows that it edited, alone or with others. */
+    uint64_t rows;
+    /* Mean of |y' - y| / |y| over these rows, before rounding; 0 if there are none. */
+    double mean_relative;
+    /* The largest of these. */
+    double max_relative;
+} sae_audit;
+
+/* Asks what one plan did.
+ *   index    the plan's number, in the order in which they were compiled.
+ *   audit    `struct_size` in, the rest out.
+ *   error    may be NULL. */
+SAE_API sae_status sae_steer_scratch_audit(const sae_steer_scratch *scratch, size_t index,
+                                           sae_audit *audit, sae_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

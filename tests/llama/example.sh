@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Called by run.sh: the example, as its users call it.
+set -euo pipefail
+work=$1 demo=$2
+example=$work/llama_features
+prints() { grep -qF -- "$1" "$work/example.txt" || { cat "$work/example.txt"; echo "not printed: $1" >&2; exit 1; }; }
+
+# A real model with labels.
+"$example" "$work/minilm.gguf" "$demo/sae" --labels "$demo/labels.json" --top 1 \
+    --prompt "To compile the program, run make in the source directory and check the log for errors. \
+The king and his army marched toward the city before the winter came, and the doctor wrote a prescription." \
+    >"$work/example.txt"
+prints "<- hooked"
+prints '2866 6.2'
+prints '"program"'
+sed -n '/ fire:/p' "$work/example.txt" | head -n 12
+
+# Generation, steering, and the same weights in another file.
+ids=$(seq -s, 3 7 370)
+"$example" "$work/tiny.gguf" "$work/fitted-sae" --ids "$ids" --tokens 5 --top 2 >"$work/example.txt"
+prints " fire:"
+[ "$(grep -c ' fire:' "$work/example.txt")" -eq $((53 + 5)) ]
+cp "$work/example.txt" "$work/unsteered.txt"
+printf '{"edits": [{"feature": 3, "rule": "add", "strength": 40}]}' >"$work/plan.json"
+"$example" "$work/tiny.gguf" "$work/fitted-sae" --ids "$ids" --tokens 5 --top 2 \
+    --steer "$work/plan.json" >"$work/example.txt"
+prints "steered 58 rows"
+if diff -q <(grep ' fire:' "$work/unsteered.txt") <(grep ' fire:' "$work/example.txt") >/dev/null; then
+    echo "steering changed nothing" >&2
+    exit 1
+fi
+"$example" "$work/tiny.gguf" "$work/fitted-sae" --ids "$ids" --top 1 --against "$work/tiny-q8.gguf" \
+    >"$work/example.txt"
+prints "flipped"
+grep -A2 'FVU there' "$work/example.txt"
+
+# What a user does wrong is told.
+text=$(tr '\n' ' ' <"$work/sentences.txt")
+if "$example" "$work/minilm.gguf" "$demo/sae" --hook encoder.layer.2 --prompt "$text" \
+    >"$work/example.txt" 2>&1; then
+    echo "the wrong block was not noticed" >&2
+    exit 1
+fi
+prints "this SAE fits the ADD of \`norm_w-3\`"
+for wrong in "$work/no-such.gguf $demo/sae" "$work/tiny.gguf" "$work/tiny.gguf $demo/sae --what 3" \
+    "$work/tiny.gguf $demo/sae --prompt x"; do
+    # shellcheck disable=SC2086
+    if "$example" $wrong >"$work/example.txt" 2>&1; then
+        echo "accepted: $wrong" >&2
+        exit 1
+    fi
+done
