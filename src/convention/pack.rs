@@ -16,7 +16,7 @@
 //! | `sae.value_map` | text | `identity`, `soft_cap`, `one`, `distance`; its number is `sae.value_map.parameter` |
 //! | `sae.glu` | bool | whether there is a gate, `w_glu` |
 //! | `sae.publisher`, `sae.convention`, `sae.architecture` | text | of the source |
-//! | `sae.hook_name`, `sae.hook_name_out`, `sae.model_name`, `sae.prepend_bos`, `sae.context_size`, `sae.mean_center`, `sae.concatenated_heads` | | where the rows come from, as far as the source says |
+//! | `sae.hook_name`, `sae.hook_name_out`, `sae.model_name`, `sae.prepend_bos`, `sae.context_size`, `sae.mean_center`, `sae.concatenated_heads`, `sae.exclude_special_tokens`, `sae.first_position` | | where the rows come from, as far as the source says |
 //! | `sae.l0` | f64 | mean number of features that fire, as the publisher states it |
 //! | `sae.writer` | text | program and version |
 //! | `sae.source.files`, `sae.source.sha256` | texts | the files of the source |
@@ -513,6 +513,8 @@ fn about(config: &Config<'_>, chosen: &Chosen, archive: &Archive<'_>) -> Result<
             context_size: config.count("context_size")?.map(|size| size as u64),
             mean_center: config.flag("mean_center")?.unwrap_or(false),
             concatenated_heads: config.flag("concatenated_heads")?.unwrap_or(false),
+            exclude_special_tokens: config.flag("exclude_special_tokens")?,
+            first_position: config.count("first_position")?.unwrap_or(0) as u64,
         },
         l0: config.number("l0")?,
         ignored_keys: foreign.cloned().collect(),

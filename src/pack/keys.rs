@@ -102,6 +102,9 @@ pub(super) fn of_model(
     keys.put("mean_center", GgufValue::Bool(site.mean_center))?;
     let heads = GgufValue::Bool(site.concatenated_heads);
     keys.put("concatenated_heads", heads)?;
+    let special = site.exclude_special_tokens.map(GgufValue::Bool);
+    keys.may("exclude_special_tokens", special)?;
+    keys.put("first_position", GgufValue::U64(site.first_position))?;
     keys.may("l0", about.l0.map(GgufValue::F64))?;
     let writer = concat!("libsae ", env!("CARGO_PKG_VERSION"));
     keys.put("writer", text(writer))?;
