@@ -116,6 +116,8 @@ fn preparing_takes_what_inspect_said_before() {
     let mut sae = model();
     let cost = sae.prepare_cost();
     let columns = (N * D * 4) as i64;
+    // The caller keeps what the model was made of.
+    let _given = sae.parts().clone();
     assert!(cost.needed);
     assert_eq!((cost.bytes as i64, cost.reads as i64), (columns, columns));
     let (peak, held, ()) = held::peak_of(|| sae.prepare_in_place().unwrap());

@@ -378,10 +378,11 @@ fn narrowing_is_asked_for_recorded_and_checked() {
     for narrowed in &report.narrowed {
         assert_eq!(narrowed.weights as usize, D_SAE * D_IN);
         assert!(narrowed.changed > 200, "{narrowed:?}");
+        // Half a unit of the last of 8 or 11 binary digits, at most 2^-8 or 2^-11 of a weight.
         let digits = if narrowed.to == WeightType::BF16 {
-            9
+            8
         } else {
-            12
+            11
         };
         let bound = narrowed.largest_weight / f64::from(1 << digits);
         assert!(narrowed.largest_error > 0.0 && narrowed.largest_error <= bound);

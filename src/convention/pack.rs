@@ -607,6 +607,8 @@ pub(crate) fn packed<'a>(
     };
     let [header, vectors, basis, panels, codes] = SCREEN.map(load);
     let screen = match [header?, vectors?, basis?, panels?, codes?] {
+        // Not written yet: the file is opened in between, to build it.
+        [Some(header), ..] if header.is_empty() => None,
         [
             Some(header),
             Some(vectors),
