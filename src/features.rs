@@ -182,6 +182,12 @@ impl Features {
         Ok(())
     }
 
+    /// Bytes of the memory it holds.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        let rows = self.row_ends.capacity() * size_of::<usize>() + self.status.capacity();
+        (rows + (self.indices.capacity() + self.values.capacity()) * 4) as u64
+    }
+
     /// Adds to the indices of the row being filled, from position `start` on.
     pub(crate) fn shift(&mut self, start: usize, offset: u32) {
         for index in self.indices.iter_mut().skip(start) {

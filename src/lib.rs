@@ -67,12 +67,14 @@ pub mod error;
 pub mod features;
 mod fit;
 mod importance;
+mod json;
 pub mod kernels;
 mod lorsa;
 #[cfg(feature = "std")]
 pub mod mmap;
 pub mod model;
 mod molt;
+pub mod monitor;
 mod open;
 #[cfg(feature = "pack")]
 pub mod pack;

@@ -19,6 +19,7 @@ const PROGRAMS: &[&str] = &[
     "rows",
     "steer",
     "architectures",
+    "monitor",
     "two_threads",
     "fork",
 ];
@@ -462,6 +463,28 @@ fn the_example_prints_features() {
     let mut wrong = Command::new(&features);
     let output = wrong.args(["no/such/file", "no/rows"]).output().unwrap();
     assert!(!output.status.success());
+}
+
+#[test]
+fn the_monitoring_example_prints_alerts() {
+    let example = "ffi/examples/monitor.c";
+    let Some(monitor) = program(example, "monitor-example", Profile::Release, &[]) else {
+        return;
+    };
+    let case = &cases()[0];
+    let rules = folder("rules").join("first.json");
+    let text =
+        r#"{"rules": [{"name": "any", "kind": "threshold", "feature": FEATURE, "over": 0}]}"#;
+    // A feature that fires.
+    let first = expected(case);
+    let feature = first.lines().next().unwrap().split(' ').nth(2).unwrap();
+    fs::write(&rules, text.replace("FEATURE", feature)).unwrap();
+    let [file, rows] = arguments(&case.folder, case);
+    let text = run(Command::new(&monitor).args([file, rows, rules.as_os_str()]));
+    let alert: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(alert["rule"], "any");
+    assert_eq!(alert["features"][0]["feature"].to_string(), feature);
+    assert!(text.contains("# TYPE sae_rows counter") && text.ends_with("# EOF\n"));
 }
 
 /// A library without std, with the host's memory and panic functions.

@@ -13,7 +13,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     // Leaves.
     (&["kernels"], &[]),
     (&["error", "dtype"], &[]),
-    (&["bytes"], &["error"]),
+    (&["bytes", "json"], &["error"]),
     (&["tensor"], &["bytes", "dtype", "error"]),
     (&["rows", "rows_mut"], &["dtype", "error"]),
     (&["features"], &["error"]),
@@ -62,8 +62,16 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (
         &["steer"],
         &[
-            "decode", "encode", "error", "features", "kernels", "model", "readout", "rows",
+            "decode", "encode", "error", "features", "json", "kernels", "model", "readout", "rows",
             "rows_mut", "scratch", "select",
+        ],
+    ),
+    // What is counted and watched; gives the statistics and lists that plans refer to.
+    (
+        &["monitor"],
+        &[
+            "decode", "error", "features", "json", "kernels", "model", "readout", "rows",
+            "scratch", "steer",
         ],
     ),
     // What is built on those.

@@ -96,6 +96,64 @@ fn check(name: &str, sae: &Sae<'_>, values: &[f32]) {
     }
 }
 
+/// Watching rows, proposing, committing, rolling back, adding statistics, emitting and reading
+/// events, and writing metrics, from the first row on.
+#[test]
+fn monitoring_allocates_nothing() {
+    use sae::monitor::{
+        Bins, Collect, EventRing, Monitor, MonitorOptions, Pooling, RowInfo, Rule, Rules,
+    };
+    use std::sync::Arc;
+    let mut events = 0;
+    for case in reference::fixture::cases() {
+        let sae = library::open(&case.checkpoint, &case.given, Level::best());
+        let rows = rows(&case.rows, sae.d_in()).part(0, 8);
+        let n = rows.rows();
+        let rules = Rules::new("all kinds")
+            .rule(Rule::threshold("t", &[0, 1], 0.0).limit(2, 5))
+            .rule(Rule::coactivation("c", &[1, 2, 3], 1, 4))
+            .rule(Rule::linear("l", &[(0, 1.0)], 0.5, Pooling::Max, 0.0));
+        let rules = Arc::new(sae.compile_rules(&rules).unwrap());
+        let all = Collect::all(&sae)
+            .histogram(Bins::USUAL)
+            .top(2)
+            .half_life(9.0)
+            .label();
+        for collect in [None, Some(all.cooccurrence(&[0, 1, 2]))] {
+            let ring = Arc::new(EventRing::new(2).unwrap());
+            let mut options = MonitorOptions::default().streams(2).pending_rows(n);
+            options.ring = Some(ring.clone());
+            options.pending_features = sae.d_sae();
+            options.collect = collect;
+            let mut monitor = Monitor::new(rules.clone(), &options).unwrap();
+            let mut scratch = Scratch::new(&sae).unwrap();
+            if case.name.contains("ensemble") {
+                // A scratch for ensembles grows with the first row.
+                let mut features = Features::new();
+                sae.encode(rows, &mut scratch, &mut features).unwrap();
+            }
+            let infos: Vec<RowInfo> = (0..n as u64)
+                .map(|row| RowInfo::new(row % 3, row))
+                .collect();
+            let mut buffer = [0; 4096];
+            let (allocations, ()) = count(|| {
+                let on_event = &mut |_: &_| events += 1;
+                monitor
+                    .observe(&sae, rows, &infos, &mut scratch, on_event)
+                    .unwrap();
+                monitor.end_stream(0);
+                monitor.propose(&sae, rows, &[], &mut scratch).unwrap();
+                monitor.commit(0, n / 2, on_event);
+                monitor.rollback(0, n);
+                monitor.open_metrics(&mut buffer);
+                while ring.pop().is_some() {}
+            });
+            assert_eq!(allocations, 0, "{}: monitoring", case.name);
+        }
+    }
+    assert!(events > 100, "{events}");
+}
+
 fn features_value(features: &Features, row: usize, feature: u32) -> f32 {
     let row = features.row(row).unwrap();
     let position = row.indices.iter().position(|&index| index == feature);

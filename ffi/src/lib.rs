@@ -50,6 +50,8 @@ pub mod fit;
 pub mod log;
 pub mod lorsa;
 pub mod model;
+pub mod monitor;
+pub mod monitor_events;
 pub mod open;
 pub mod part;
 pub mod readout;

@@ -15,6 +15,9 @@ pub(crate) type sae_row_status = u8;
 pub(crate) type sae_conflicts = i32;
 pub(crate) type sae_stage = i32;
 pub(crate) type sae_outcome = u8;
+pub(crate) type sae_unseen = i32;
+pub(crate) type sae_collect = i32;
+pub(crate) type sae_on_event = Option<unsafe extern "C" fn(*const sae_event, *mut c_void)>;
 pub(crate) type sae_hook_point = i32;
 pub(crate) type sae_verdict = i32;
 pub(crate) type sae_log_level = i32;
@@ -111,6 +114,16 @@ pub(crate) const SAE_OUTCOME_REFUSED: sae_outcome = 4;
 pub(crate) const SAE_OUTCOME_NON_FINITE: sae_outcome = 5;
 pub(crate) const SAE_OUTCOME_OVERFLOW: sae_outcome = 6;
 
+pub(crate) const SAE_UNSEEN_EVICT: sae_unseen = 0;
+pub(crate) const SAE_UNSEEN_REFUSE: sae_unseen = 1;
+
+pub(crate) const SAE_COLLECT_NONE: sae_collect = 0;
+pub(crate) const SAE_COLLECT_WATCHED: sae_collect = 1;
+pub(crate) const SAE_COLLECT_ALL: sae_collect = 2;
+
+/// SAE_MAX_CONTRIBUTIONS, which is a macro.
+pub(crate) const MAX_CONTRIBUTIONS: usize = 8;
+const _: () = assert!(MAX_CONTRIBUTIONS == sae::monitor::MAX_CONTRIBUTIONS);
 pub(crate) const SAE_PICK_POSITIVE: sae_pick = 0;
 pub(crate) const SAE_PICK_ANY: sae_pick = 1;
 pub(crate) const SAE_PICK_MAGNITUDE: sae_pick = 2;
@@ -336,6 +349,80 @@ pub struct sae_audit {
 
 #[derive(Clone, Copy)]
 #[repr(C)]
+pub struct sae_contribution {
+    pub feature: u32,
+    pub value: f32,
+    pub weight: f32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_event {
+    pub rule: u32,
+    pub n_contributions: u32,
+    pub stream: u64,
+    pub position: u64,
+    pub score: f64,
+    pub contributions: [sae_contribution; MAX_CONTRIBUTIONS],
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_monitor_options {
+    pub struct_size: u32,
+    pub unseen: sae_unseen,
+    pub collect: sae_collect,
+    pub top: u32,
+    pub streams: usize,
+    pub pending_rows: usize,
+    pub pending_features: usize,
+    pub ring: *const crate::monitor_events::sae_event_ring,
+    pub on_event: sae_on_event,
+    pub context: *mut c_void,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_monitor_row {
+    pub stream: u64,
+    pub position: u64,
+    pub signal: f64,
+    pub flags: u32,
+    pub reserved: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_monitor_counts {
+    pub struct_size: u32,
+    pub streams: u32,
+    pub rows: u64,
+    pub non_finite: u64,
+    pub rolled_back: u64,
+    pub refused: u64,
+    pub evicted: u64,
+    pub events: u64,
+    pub suppressed: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_feature_summary {
+    pub struct_size: u32,
+    pub feature: u32,
+    pub rows: u64,
+    pub fired: u64,
+    pub mean: f64,
+    pub variance: f64,
+    pub max: f32,
+    pub min: f32,
+    pub max_stream: u64,
+    pub max_position: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
 pub struct sae_pursuit {
     pub struct_size: u32,
     pub pick: sae_pick,
@@ -360,6 +447,9 @@ pub(crate) const PREPARE_COST_SIZE_1: usize = 24;
 pub(crate) const STEER_BATCH_SIZE_1: usize = 8 + 9 * P;
 pub(crate) const PLAN_COST_SIZE_1: usize = 40;
 pub(crate) const AUDIT_SIZE_1: usize = 40;
+pub(crate) const MONITOR_OPTIONS_SIZE_1: usize = 16 + 6 * P;
+pub(crate) const MONITOR_COUNTS_SIZE_1: usize = 72;
+pub(crate) const FEATURE_SUMMARY_SIZE_1: usize = 64;
 pub(crate) const PURSUIT_SIZE_1: usize = 48;
 
 const _: () = {
@@ -480,6 +570,61 @@ const _: () = {
     assert!(offset_of!(sae_audit, mean_relative) == 24);
     assert!(offset_of!(sae_audit, max_relative) == 32);
 
+    assert!(size_of::<sae_contribution>() == 12);
+    assert!(offset_of!(sae_contribution, feature) == 0);
+    assert!(offset_of!(sae_contribution, value) == 4);
+    assert!(offset_of!(sae_contribution, weight) == 8);
+
+    assert!(size_of::<sae_event>() == 128);
+    assert!(offset_of!(sae_event, rule) == 0);
+    assert!(offset_of!(sae_event, n_contributions) == 4);
+    assert!(offset_of!(sae_event, stream) == 8);
+    assert!(offset_of!(sae_event, position) == 16);
+    assert!(offset_of!(sae_event, score) == 24);
+    assert!(offset_of!(sae_event, contributions) == 32);
+
+    assert!(size_of::<sae_monitor_options>() == 16 + 6 * P);
+    assert!(offset_of!(sae_monitor_options, struct_size) == 0);
+    assert!(offset_of!(sae_monitor_options, unseen) == 4);
+    assert!(offset_of!(sae_monitor_options, collect) == 8);
+    assert!(offset_of!(sae_monitor_options, top) == 12);
+    assert!(offset_of!(sae_monitor_options, streams) == 16);
+    assert!(offset_of!(sae_monitor_options, pending_rows) == 16 + P);
+    assert!(offset_of!(sae_monitor_options, pending_features) == 16 + 2 * P);
+    assert!(offset_of!(sae_monitor_options, ring) == 16 + 3 * P);
+    assert!(offset_of!(sae_monitor_options, on_event) == 16 + 4 * P);
+    assert!(offset_of!(sae_monitor_options, context) == 16 + 5 * P);
+
+    assert!(size_of::<sae_monitor_row>() == 32);
+    assert!(offset_of!(sae_monitor_row, stream) == 0);
+    assert!(offset_of!(sae_monitor_row, position) == 8);
+    assert!(offset_of!(sae_monitor_row, signal) == 16);
+    assert!(offset_of!(sae_monitor_row, flags) == 24);
+    assert!(offset_of!(sae_monitor_row, reserved) == 28);
+
+    assert!(size_of::<sae_monitor_counts>() == 72);
+    assert!(offset_of!(sae_monitor_counts, struct_size) == 0);
+    assert!(offset_of!(sae_monitor_counts, streams) == 4);
+    assert!(offset_of!(sae_monitor_counts, rows) == 8);
+    assert!(offset_of!(sae_monitor_counts, non_finite) == 16);
+    assert!(offset_of!(sae_monitor_counts, rolled_back) == 24);
+    assert!(offset_of!(sae_monitor_counts, refused) == 32);
+    assert!(offset_of!(sae_monitor_counts, evicted) == 40);
+    assert!(offset_of!(sae_monitor_counts, events) == 48);
+    assert!(offset_of!(sae_monitor_counts, suppressed) == 56);
+    assert!(offset_of!(sae_monitor_counts, bytes) == 64);
+
+    assert!(size_of::<sae_feature_summary>() == 64);
+    assert!(offset_of!(sae_feature_summary, struct_size) == 0);
+    assert!(offset_of!(sae_feature_summary, feature) == 4);
+    assert!(offset_of!(sae_feature_summary, rows) == 8);
+    assert!(offset_of!(sae_feature_summary, fired) == 16);
+    assert!(offset_of!(sae_feature_summary, mean) == 24);
+    assert!(offset_of!(sae_feature_summary, variance) == 32);
+    assert!(offset_of!(sae_feature_summary, max) == 40);
+    assert!(offset_of!(sae_feature_summary, min) == 44);
+    assert!(offset_of!(sae_feature_summary, max_stream) == 48);
+    assert!(offset_of!(sae_feature_summary, max_position) == 56);
     assert!(size_of::<sae_pursuit>() == 48);
     assert!(offset_of!(sae_pursuit, struct_size) == 0);
     assert!(offset_of!(sae_pursuit, pick) == 4);

@@ -1,10 +1,11 @@
 //! Checking plans against a model, and gathering what they need of it, once.
 
 use super::compiled::{CompiledPlan, Member, PlanCost};
-use super::json::{MAX_CONDITION_DEPTH, invalid};
+use super::json::MAX_CONDITION_DEPTH;
 use super::member::{MemberBuilder, reads_value};
 use super::plan::{Condition, Conflicts, Mask, Plan, Rule, Target};
 use crate::error::Error;
+use crate::json::invalid;
 use crate::kernels::WeightType;
 use crate::model::{Matrix, Sae};
 use crate::readout::gather;

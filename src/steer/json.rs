@@ -7,13 +7,13 @@ use super::plan::{
 };
 use super::statistics::{FeatureStatistics, Statistics};
 use crate::error::Error;
-use alloc::borrow::ToOwned;
+use crate::json::{At, Object, invalid, parse};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// How deep conditions may be nested.
 pub(crate) const MAX_CONDITION_DEPTH: usize = 32;
@@ -35,10 +35,7 @@ impl Plan {
     /// [`Error::Malformed`] if it is not JSON; [`Error::InvalidValue`] or [`Error::MissingKey`]
     /// with the path to what is unknown, missing or of the wrong kind.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        let value: Value = serde_json::from_str(text).map_err(|error| Error::Malformed {
-            container: "json",
-            what: error.to_string(),
-        })?;
+        let value = parse(text)?;
         Self::from_value(&value)
     }
 
@@ -47,7 +44,7 @@ impl Plan {
     /// # Errors
     /// As [`Plan::from_json`].
     pub fn from_value(value: &Value) -> Result<Self, Error> {
-        let at = At::root(value);
+        let at = At::root(value, "the plan");
         let object = at.object(&[
             "$schema",
             "name",
@@ -91,182 +88,12 @@ impl Statistics {
     /// # Errors
     /// [`Error::Malformed`] if it is not JSON, else [`Error::InvalidValue`] with a path.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        let value: Value = serde_json::from_str(text).map_err(|error| Error::Malformed {
-            container: "json",
-            what: error.to_string(),
-        })?;
-        statistics(&At::root(&value))
-    }
-}
-
-/// A JSON value with the path that leads to it.
-struct At<'v> {
-    value: &'v Value,
-    path: String,
-}
-
-/// A JSON object whose keys are known.
-struct Object<'v> {
-    map: &'v Map<String, Value>,
-    path: String,
-}
-
-impl<'v> At<'v> {
-    fn root(value: &'v Value) -> Self {
-        At {
-            value,
-            path: String::new(),
-        }
+        let value = parse(text)?;
+        Self::read(&At::root(&value, "the statistics"))
     }
 
-    fn wrong(&self, expected: impl Into<String>) -> Error {
-        invalid(&self.path, expected, shorten(self.value))
-    }
-
-    fn object(&self, keys: &[&str]) -> Result<Object<'v>, Error> {
-        let object = self.any_object()?;
-        match object.map.keys().find(|key| !keys.contains(&key.as_str())) {
-            None => Ok(object),
-            Some(unknown) => {
-                let path = match self.path.is_empty() {
-                    true => "the plan",
-                    false => &self.path,
-                };
-                let expected = format!("the keys {}", keys.join(", "));
-                Err(invalid(path, expected, unknown.clone()))
-            }
-        }
-    }
-
-    fn any_object(&self) -> Result<Object<'v>, Error> {
-        let Value::Object(map) = self.value else {
-            return Err(self.wrong("an object"));
-        };
-        Ok(Object {
-            map,
-            path: self.path.clone(),
-        })
-    }
-
-    fn list<T>(&self, one: impl Fn(&At<'v>) -> Result<T, Error>) -> Result<Vec<T>, Error> {
-        let Value::Array(values) = self.value else {
-            return Err(self.wrong("a list"));
-        };
-        let at = |(i, value)| At {
-            value,
-            path: format!("{}[{i}]", self.path),
-        };
-        values
-            .iter()
-            .enumerate()
-            .map(at)
-            .map(|at| one(&at))
-            .collect()
-    }
-
-    fn string(&self) -> Result<String, Error> {
-        match self.value.as_str() {
-            Some(text) => Ok(text.to_owned()),
-            None => Err(self.wrong("a text")),
-        }
-    }
-
-    fn number(&self) -> Result<f64, Error> {
-        let number = self.value.as_f64().filter(|number| number.is_finite());
-        number.ok_or_else(|| self.wrong("a finite number"))
-    }
-
-    fn boolean(&self) -> Result<bool, Error> {
-        self.value
-            .as_bool()
-            .ok_or_else(|| self.wrong("true or false"))
-    }
-
-    fn index(&self) -> Result<u32, Error> {
-        let index = self.value.as_u64().and_then(|index| index.try_into().ok());
-        index.ok_or_else(|| self.wrong("a whole number below 2^32"))
-    }
-
-    fn indices(&self) -> Result<Vec<u32>, Error> {
-        self.list(At::index)
-    }
-
-    fn choice<T: Copy>(&self, table: &[(&'static str, T)]) -> Result<T, Error> {
-        let found = self.value.as_str();
-        let entry = table.iter().find(|entry| Some(entry.0) == found);
-        entry.map(|entry| entry.1).ok_or_else(|| {
-            let names: Vec<&str> = table.iter().map(|entry| entry.0).collect();
-            self.wrong(names.join(", "))
-        })
-    }
-}
-
-impl<'v> Object<'v> {
-    fn path_of(&self, key: &str) -> String {
-        match self.path.is_empty() {
-            true => key.into(),
-            false => format!("{}.{key}", self.path),
-        }
-    }
-
-    fn get(&self, key: &str) -> Option<At<'v>> {
-        self.map.get(key).map(|value| At {
-            value,
-            path: self.path_of(key),
-        })
-    }
-
-    fn need(&self, key: &str, hint: &str) -> Result<At<'v>, Error> {
-        self.get(key).ok_or_else(|| Error::MissingKey {
-            key: self.path_of(key),
-            hint: hint.into(),
-        })
-    }
-
-    fn choice<T: Copy + Default>(
-        &self,
-        key: &str,
-        table: &[(&'static str, T)],
-    ) -> Result<T, Error> {
-        self.get(key)
-            .map_or(Ok(T::default()), |at| at.choice(table))
-    }
-
-    fn entries(&self) -> impl Iterator<Item = (&'v String, At<'v>)> {
-        self.map.iter().map(|(key, value)| {
-            let path = self.path_of(key);
-            (key, At { value, path })
-        })
-    }
-
-    /// Entries whose keys are features.
-    fn features<T>(
-        &self,
-        one: impl Fn(&At<'v>) -> Result<T, Error>,
-    ) -> Result<Vec<(u32, T)>, Error> {
-        let entry = |(key, at): (&String, At<'v>)| match key.parse() {
-            Ok(feature) => Ok((feature, one(&at)?)),
-            Err(_) => Err(invalid(&at.path, "a feature's number as key", key.clone())),
-        };
-        self.entries().map(entry).collect()
-    }
-}
-
-pub(crate) fn invalid(path: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
-    Error::InvalidValue {
-        key: path.into(),
-        expected: expected.into(),
-        found: found.into(),
-    }
-}
-
-/// A value in words, for messages.
-fn shorten(value: &Value) -> String {
-    match value {
-        Value::Array(_) => "a list".into(),
-        Value::Object(_) => "an object".into(),
-        Value::String(text) => text.chars().take(60).collect(),
-        other => other.to_string(),
+    pub(crate) fn read(at: &At<'_>) -> Result<Self, Error> {
+        statistics(at)
     }
 }
 

@@ -3,13 +3,13 @@
 
 use super::compile::{Resolved, finite};
 use super::compiled::{CompiledCondition, CompiledEdit, Member, Number, RowScale, Scores, Source};
-use super::json::invalid;
 use super::plan::{
     Condition, Conflicts, Direction, Edit, ErrorTerm, Mask, Plan, Reads, Rule, Scale, ScoreMode,
     Strength, Target,
 };
 use super::statistics::Statistics;
 use crate::error::Error;
+use crate::json::invalid;
 use crate::kernels::WeightType;
 use crate::model::{Activation, Matrix, Parts, Sae, Thresholds};
 use alloc::boxed::Box;

@@ -67,6 +67,8 @@ mod scratch;
 mod statistics;
 mod vector;
 
+pub(crate) use plan::name_of;
+
 pub use batch::{Audit, Batch, Outcome, Report, RowInfo};
 pub use compiled::{CompiledPlan, PlanCost};
 pub use plan::{

@@ -2,10 +2,10 @@
 //! vectors only, and for files such as llama.cpp's control vectors.
 
 use super::compiled::{CompiledPlan, Member, RowScale};
-use super::json::invalid;
 use super::plan::{RowFilter, Rule};
 use crate::decode::add_amounts;
 use crate::error::Error;
+use crate::json::invalid;
 use crate::model::Sae;
 use alloc::vec::Vec;
 

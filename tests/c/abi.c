@@ -2,6 +2,7 @@
  * side; tests/c_abi.rs compares the two lists. A line here is only ever added. */
 #include "sae.h"
 #include "sae_architectures.h"
+#include "sae_monitor.h"
 #include "sae_steer.h"
 
 #include <assert.h>
@@ -198,6 +199,62 @@ static_assert(offsetof(sae_audit, rows) == 16, "sae_audit");
 static_assert(offsetof(sae_audit, mean_relative) == 24, "sae_audit");
 static_assert(offsetof(sae_audit, max_relative) == 32, "sae_audit");
 
+static_assert(sizeof(sae_contribution) == 12, "sae_contribution");
+static_assert(offsetof(sae_contribution, feature) == 0, "sae_contribution");
+static_assert(offsetof(sae_contribution, value) == 4, "sae_contribution");
+static_assert(offsetof(sae_contribution, weight) == 8, "sae_contribution");
+
+static_assert(sizeof(sae_event) == 128, "sae_event");
+static_assert(offsetof(sae_event, rule) == 0, "sae_event");
+static_assert(offsetof(sae_event, n_contributions) == 4, "sae_event");
+static_assert(offsetof(sae_event, stream) == 8, "sae_event");
+static_assert(offsetof(sae_event, position) == 16, "sae_event");
+static_assert(offsetof(sae_event, score) == 24, "sae_event");
+static_assert(offsetof(sae_event, contributions) == 32, "sae_event");
+
+static_assert(sizeof(sae_monitor_options) == 16 + 6 * P, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, struct_size) == 0, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, unseen) == 4, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, collect) == 8, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, top) == 12, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, streams) == 16, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, pending_rows) == 16 + P, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, pending_features) == 16 + 2 * P, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, ring) == 16 + 3 * P, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, on_event) == 16 + 4 * P, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, context) == 16 + 5 * P, "sae_monitor_options");
+
+static_assert(sizeof(sae_monitor_row) == 32, "sae_monitor_row");
+static_assert(offsetof(sae_monitor_row, stream) == 0, "sae_monitor_row");
+static_assert(offsetof(sae_monitor_row, position) == 8, "sae_monitor_row");
+static_assert(offsetof(sae_monitor_row, signal) == 16, "sae_monitor_row");
+static_assert(offsetof(sae_monitor_row, flags) == 24, "sae_monitor_row");
+static_assert(offsetof(sae_monitor_row, reserved) == 28, "sae_monitor_row");
+
+static_assert(sizeof(sae_monitor_counts) == 72, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, struct_size) == 0, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, streams) == 4, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, rows) == 8, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, non_finite) == 16, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, rolled_back) == 24, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, refused) == 32, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, evicted) == 40, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, events) == 48, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, suppressed) == 56, "sae_monitor_counts");
+static_assert(offsetof(sae_monitor_counts, bytes) == 64, "sae_monitor_counts");
+
+static_assert(sizeof(sae_feature_summary) == 64, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, struct_size) == 0, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, feature) == 4, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, rows) == 8, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, fired) == 16, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, mean) == 24, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, variance) == 32, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, max) == 40, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, min) == 44, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, max_stream) == 48, "sae_feature_summary");
+static_assert(offsetof(sae_feature_summary, max_position) == 56, "sae_feature_summary");
+
 static_assert(SAE_CONFLICTS_REFUSE == 0, "SAE_CONFLICTS_REFUSE");
 static_assert(SAE_CONFLICTS_FIRST == 1, "SAE_CONFLICTS_FIRST");
 static_assert(SAE_CONFLICTS_LAST == 2, "SAE_CONFLICTS_LAST");
@@ -217,6 +274,14 @@ static_assert(SAE_OUTCOME_REFUSED == 4, "SAE_OUTCOME_REFUSED");
 static_assert(SAE_OUTCOME_NON_FINITE == 5, "SAE_OUTCOME_NON_FINITE");
 static_assert(SAE_OUTCOME_OVERFLOW == 6, "SAE_OUTCOME_OVERFLOW");
 
+static_assert(SAE_UNSEEN_EVICT == 0, "SAE_UNSEEN_EVICT");
+static_assert(SAE_UNSEEN_REFUSE == 1, "SAE_UNSEEN_REFUSE");
+
+static_assert(SAE_COLLECT_NONE == 0, "SAE_COLLECT_NONE");
+static_assert(SAE_COLLECT_WATCHED == 1, "SAE_COLLECT_WATCHED");
+static_assert(SAE_COLLECT_ALL == 2, "SAE_COLLECT_ALL");
+
+static_assert(8 == SAE_MAX_CONTRIBUTIONS && 1u == SAE_ROW_HAS_SIGNAL, "monitoring");
 static_assert(0xffffffffu == SAE_ALL_PLANS && 0xfffffffeu == SAE_NO_PLAN, "plans");
 
 static_assert(sizeof(sae_pursuit) == 48, "sae_pursuit");

@@ -1,6 +1,7 @@
 /* Every function with every pointer NULL, one at a time and all at once. */
 #include "check.h"
 #include "sae_architectures.h"
+#include "sae_monitor.h"
 #include "sae_steer.h"
 
 #define NULL_ARGUMENT(call) CHECK_STATUS(SAE_STATUS_NULL_ARGUMENT, call)
@@ -338,6 +339,75 @@ int main(int argc, char **argv) {
     NULL_ARGUMENT(sae_model_steer(model, plan, &batch, NULL, &error));
     CHECK(sae_model_steer(NULL, NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_steer(model, plan, &batch, steer, NULL) == SAE_STATUS_OK);
+
+    /* Rules, events, monitors. */
+    sae_rules *rules = NULL, *no_rules = NULL;
+    text = "{\"rules\": [{\"name\": \"a\", \"kind\": \"threshold\", \"feature\": 0, \"over\": 0}]}";
+    NULL_ARGUMENT(sae_rules_compile(NULL, text, &no_rules, &error));
+    NULL_ARGUMENT(sae_rules_compile(model, NULL, &no_rules, &error));
+    NULL_ARGUMENT(sae_rules_compile(model, text, NULL, &error));
+    CHECK(sae_rules_compile(NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_rules == NULL);
+    CHECK(sae_rules_compile(model, text, &rules, NULL) == SAE_STATUS_OK);
+    CHECK(sae_rules_count(NULL) == 0 && sae_rules_bytes_per_row(NULL) == 0);
+    CHECK(sae_rules_name(NULL, 0) == NULL && sae_rules_name(rules, 1) == NULL);
+    CHECK(sae_rules_label(NULL, 0) == NULL && sae_rules_label(rules, 0) == NULL);
+    CHECK(sae_model_fingerprint(NULL) == 0);
+    sae_event_ring *ring = NULL;
+    NULL_ARGUMENT(sae_event_ring_create(4, NULL, &error));
+    CHECK(sae_event_ring_create(4, &ring, NULL) == SAE_STATUS_OK);
+    sae_event event;
+    memset(&event, 0, sizeof event);
+    CHECK(sae_event_ring_pop(NULL, &event) == 0 && sae_event_ring_pop(ring, NULL) == 0);
+    CHECK(sae_event_ring_dropped(NULL) == 0);
+    char line[200];
+    size_t needed = 0;
+    NULL_ARGUMENT(sae_event_json(NULL, &event, line, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_event_json(rules, NULL, line, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_event_json(rules, &event, NULL, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_event_json(rules, &event, line, sizeof line, NULL, &error));
+    sae_monitor *monitor = NULL, *no_monitor = NULL;
+    NULL_ARGUMENT(sae_monitor_create(NULL, rules, NULL, &no_monitor, &error));
+    NULL_ARGUMENT(sae_monitor_create(model, NULL, NULL, &no_monitor, &error));
+    NULL_ARGUMENT(sae_monitor_create(model, rules, NULL, NULL, &error));
+    CHECK(no_monitor == NULL);
+    CHECK(sae_monitor_create(model, rules, NULL, &monitor, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_monitor_observe(NULL, monitor, &rows, NULL, 0, scratch, &error));
+    NULL_ARGUMENT(sae_monitor_observe(model, NULL, &rows, NULL, 0, scratch, &error));
+    NULL_ARGUMENT(sae_monitor_observe(model, monitor, NULL, NULL, 0, scratch, &error));
+    NULL_ARGUMENT(sae_monitor_observe(model, monitor, &rows, NULL, 1, scratch, &error));
+    NULL_ARGUMENT(sae_monitor_observe(model, monitor, &rows, NULL, 0, NULL, &error));
+    NULL_ARGUMENT(sae_monitor_propose(NULL, monitor, &rows, NULL, 0, scratch, &error));
+    NULL_ARGUMENT(sae_monitor_propose(model, NULL, &rows, NULL, 0, scratch, &error));
+    NULL_ARGUMENT(sae_monitor_observe_features(NULL, features, NULL, 0, &error));
+    NULL_ARGUMENT(sae_monitor_observe_features(monitor, NULL, NULL, 0, &error));
+    NULL_ARGUMENT(sae_monitor_propose_features(NULL, features, NULL, 0, &error));
+    NULL_ARGUMENT(sae_monitor_propose_features(monitor, NULL, NULL, 0, &error));
+    NULL_ARGUMENT(sae_monitor_commit(NULL, 0, 1, NULL, &error));
+    NULL_ARGUMENT(sae_monitor_rollback(NULL, 0, 1, NULL, &error));
+    NULL_ARGUMENT(sae_monitor_end_stream(NULL, 0, &error));
+    sae_monitor_counts counts;
+    counts.struct_size = (uint32_t)sizeof counts;
+    NULL_ARGUMENT(sae_monitor_count(NULL, &counts, &error));
+    NULL_ARGUMENT(sae_monitor_count(monitor, NULL, &error));
+    CHECK(sae_monitor_rule_events(NULL, 0) == 0 && sae_monitor_rule_events(monitor, 9) == 0);
+    sae_feature_summary summary;
+    summary.struct_size = (uint32_t)sizeof summary;
+    NULL_ARGUMENT(sae_monitor_feature(NULL, 0, &summary, &error));
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_monitor_feature(monitor, 0, &summary, &error));
+    NULL_ARGUMENT(sae_monitor_open_metrics(NULL, line, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_monitor_open_metrics(monitor, NULL, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_monitor_open_metrics(monitor, line, sizeof line, NULL, &error));
+    NULL_ARGUMENT(sae_monitor_snapshot(NULL, line, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_monitor_merge(NULL, line, sizeof line, &error));
+    NULL_ARGUMENT(sae_monitor_merge(monitor, NULL, sizeof line, &error));
+
+    sae_rules_destroy(NULL);
+    sae_event_ring_destroy(NULL);
+    sae_monitor_destroy(NULL);
+    sae_monitor_destroy(monitor);
+    sae_event_ring_destroy(ring);
+    sae_rules_destroy(rules);
 
     /* Derived models, ensembles, importance. */
     sae_model *derived = NULL;

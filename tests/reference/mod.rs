@@ -14,6 +14,7 @@
 //! | [`lorsa`] | low-rank sparse attention in f64, a whole sequence at once |
 //! | [`arrays`] | the cases in `tests/data/fixtures` as plain arrays |
 //! | [`steer`] | steering in its full form: encode, edit, decode |
+//! | [`monitor`] | statistics of features over all rows at once |
 //! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
 
 #![allow(dead_code)] // every test program uses a part of it
@@ -24,6 +25,7 @@ pub(crate) mod digest;
 pub(crate) mod fixture;
 pub(crate) mod lorsa;
 pub(crate) mod model;
+pub(crate) mod monitor;
 pub(crate) mod pursuit;
 pub(crate) mod random;
 pub(crate) mod read;

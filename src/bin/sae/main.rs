@@ -8,9 +8,11 @@
 mod demo;
 mod encode;
 mod failure;
+mod html_report;
 mod inspect;
 mod levels;
 mod model;
+mod monitor;
 mod output;
 mod pack;
 mod progress;
@@ -59,6 +61,8 @@ enum Command {
     Steer(steer::Args),
     Pack(pack::Args),
     Verify(verify::Args),
+    Monitor(monitor::Args),
+    Report(html_report::Args),
     Levels(levels::Args),
     Demo(demo::Args),
 }
@@ -77,6 +81,8 @@ fn main() -> ExitCode {
         Command::Steer(args) => steer::run(args, style, out),
         Command::Pack(args) => pack::run(args, out),
         Command::Verify(args) => verify::run(args, style, out),
+        Command::Monitor(args) => monitor::run(args, style, out),
+        Command::Report(args) => html_report::run(args, out),
         Command::Levels(args) => levels::run(args, style, out),
         Command::Demo(args) => demo::run(args, style, out),
     };

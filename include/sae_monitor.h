@@ -1,0 +1,340 @@
+/*
+ * sae_monitor.h - monitoring with libsae: rules that watch features of activation rows, alerts,
+ * statistics, in memory that is fixed when they are made.
+ *
+ * Rules are JSON text: see docs/rules. They are compiled once against a model; then a monitor
+ * watches rows of many streams at the cost of the encoder rows of the features that the rules name,
+ * keeps each stream's state, and emits events to a callback and to a ring that another thread reads.
+ * Rows that may yet be rejected (speculative decoding) are proposed, and committed or rolled back.
+ *
+ * The rules of sae.h hold here too: order of arguments, errors, threads, memory. `sae_rules` and
+ * `sae_event_ring` are shared by threads; a `sae_monitor` belongs to one call at a time. Watching
+ * rows allocates nothing but to hold more infos than ever before, and takes no lock.
+ */
+#ifndef SAE_MONITOR_H
+#define SAE_MONITOR_H
+
+#include "sae.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------ */
+/* Rules                                                                                       */
+/* ------------------------------------------------------------------------------------------ */
+
+/* Rules compiled for a model. Immutable. */
+typedef struct sae_rules sae_rules;
+
+/* Compiles rules for a model: checks them, and copies the encoder rows that they need.
+ *   text     the rules, JSON.
+ *   rules    receives the handle; release it with `sae_rules_destroy`. Monitors keep what they
+ *            need of it.
+ *   error    may be NULL. Its message names the place: `rules[3].release`.
+ * Any thread. */
+SAE_API sae_status sae_rules_compile(const sae_model *model, const char *text, sae_rules **rules,
+                                     sae_error *error);
+
+/* Destroys rules; NULL does nothing. No call may be using them. */
+SAE_API void sae_rules_destroy(sae_rules *rules);
+
+/* Number of rules; 0 if `rules` is none. Any thread. */
+SAE_API size_t sae_rules_count(const sae_rules *rules);
+
+/* The name of a rule, or NULL if there is none of this index. It lives as long as the rules.
+ * Any thread. */
+SAE_API const char *sae_rules_name(const sae_rules *rules, size_t index);
+
+/* The label of a feature, or NULL if the rules give it none. It lives as long as the rules.
+ * Any thread. */
+SAE_API const char *sae_rules_label(const sae_rules *rules, uint32_t feature);
+
+/* Bytes of weights that watching one row reads; 0 if `rules` is none. Any thread. */
+SAE_API uint64_t sae_rules_bytes_per_row(const sae_rules *rules);
+
+/* A number that tells models apart, the same on every machine; statistics carry it. 0 if `model` is
+ * none. One pass over its biases. Any thread. */
+SAE_API uint64_t sae_model_fingerprint(const sae_model *model);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Events                                                                                      */
+/* ------------------------------------------------------------------------------------------ */
+
+/* Most features that an event names. */
+#define SAE_MAX_CONTRIBUTIONS 8
+
+/* A feature's part in an alert. */
+typedef struct sae_contribution {
+    /* The feature. */
+    uint32_t feature;
+    /* Its value: in the row, or pooled for a linear head that pools. */
+    float value;
+    /* By what contributions are ordered: the value, weight times value, or how lately it fired. */
+    float weight;
+} sae_contribution;
+
+/* An alert. */
+typedef struct sae_event {
+    /* Index of the rule. */
+    uint32_t rule;
+    /* Number of contributions. */
+    uint32_t n_contributions;
+    /* The stream of the row at which the rule alerted. */
+    uint64_t stream;
+    /* The row's position in its stream. */
+    uint64_t position;
+    /* The rule's score there. */
+    double score;
+    /* The features behind it, the largest weight first; those beyond their number are 0. */
+    sae_contribution contributions[SAE_MAX_CONTRIBUTIONS];
+} sae_event;
+
+/* Receives an event, in the thread that watches the row. It must not use the monitor. */
+typedef void (*sae_on_event)(const sae_event *event, void *context);
+
+/* A bounded queue of events between threads, without locks. */
+typedef struct sae_event_ring sae_event_ring;
+
+/* Makes a queue.
+ *   capacity  events that fit, rounded up to a power of two. A full queue drops new events and
+ *            counts them.
+ *   ring     receives the handle; release it with `sae_event_ring_destroy`. Monitors that were
+ *            given it keep its memory alive.
+ *   error    may be NULL. */
+SAE_API sae_status sae_event_ring_create(size_t capacity, sae_event_ring **ring, sae_error *error);
+
+/* Destroys a queue; NULL does nothing. No call may be using it. */
+SAE_API void sae_event_ring_destroy(sae_event_ring *ring);
+
+/* Takes the oldest event: returns 1 and stores it, or returns 0 if there is none. Any thread. */
+SAE_API uint32_t sae_event_ring_pop(const sae_event_ring *ring, sae_event *event);
+
+/* Events that were dropped because the queue was full. Any thread. */
+SAE_API uint64_t sae_event_ring_dropped(const sae_event_ring *ring);
+
+/* Writes an event as one line of JSON, without a line break, and a zero byte.
+ *   buffer, n_bytes  receives as much as fits; NULL and 0 to ask for the size.
+ *   needed   receives the bytes of all of it, with the zero byte.
+ *   error    may be NULL. SAE_STATUS_LENGTH if it does not fit.
+ * Any thread. Allocates. */
+SAE_API sae_status sae_event_json(const sae_rules *rules, const sae_event *event, char *buffer,
+                                  size_t n_bytes, size_t *needed, sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Monitors                                                                                    */
+/* ------------------------------------------------------------------------------------------ */
+
+/* Rules at work on many streams. */
+typedef struct sae_monitor sae_monitor;
+
+/* What becomes of a row whose stream has no place, when all places are taken. */
+typedef int32_t sae_unseen;
+
+enum {
+    /* The stream that waited longest without pending rows is forgotten, and counted. */
+    SAE_UNSEEN_EVICT = 0,
+    /* The row is refused, and counted. */
+    SAE_UNSEEN_REFUSE = 1
+};
+
+/* Which features statistics are collected of. */
+typedef int32_t sae_collect;
+
+enum {
+    /* Of none. */
+    SAE_COLLECT_NONE = 0,
+    /* Of those that the rules name. */
+    SAE_COLLECT_WATCHED = 1,
+    /* Of all: every row is encoded in full. */
+    SAE_COLLECT_ALL = 2
+};
+
+/* How a monitor is made. Only `struct_size` is needed; the rest may be zero. */
+typedef struct sae_monitor_options {
+    /* sizeof(sae_monitor_options). */
+    uint32_t struct_size;
+    /* What becomes of streams beyond the room for them. */
+    sae_unseen unseen;
+    /* Which features statistics are collected of. */
+    sae_collect collect;
+    /* With statistics: rows of the largest values that are kept per feature. */
+    uint32_t top;
+    /* Streams watched at once; 0: 64. */
+    size_t streams;
+    /* Rows of a stream that can wait for a commit. */
+    size_t pending_rows;
+    /* With SAE_COLLECT_ALL: active features that a waiting row has room for; 0: 1024. */
+    size_t pending_features;
+    /* Where events go; NULL: into no queue. */
+    const sae_event_ring *ring;
+    /* Receives events; NULL: nobody does. */
+    sae_on_event on_event;
+    /* Passed to it. */
+    void *context;
+} sae_monitor_options;
+
+/* For `sae_monitor_row.flags`: the row has a signal. */
+#define SAE_ROW_HAS_SIGNAL 1u
+
+/* What the host knows about a row besides its values. */
+typedef struct sae_monitor_row {
+    /* The stream (sequence, request) that it belongs to. */
+    uint64_t stream;
+    /* Its position there. */
+    uint64_t position;
+    /* A number of the host's own that rules can watch, if the flag is set. */
+    double signal;
+    /* SAE_ROW_HAS_SIGNAL or 0. */
+    uint32_t flags;
+    /* 0. */
+    uint32_t reserved;
+} sae_monitor_row;
+
+/* Makes a monitor.
+ *   model    the model.
+ *   rules    compiled for it.
+ *   options  NULL: all of them zero.
+ *   monitor  receives the handle; release it with `sae_monitor_destroy`.
+ *   error    may be NULL. */
+SAE_API sae_status sae_monitor_create(const sae_model *model, const sae_rules *rules,
+                                      const sae_monitor_options *options, sae_monitor **monitor,
+                                      sae_error *error);
+
+/* Destroys a monitor; NULL does nothing. */
+SAE_API void sae_monitor_destroy(sae_monitor *monitor);
+
+/* Watches rows. Rows that are not finite are counted and left alone.
+ *   rows     at the model's input site, d_in wide.
+ *   infos, n_infos  about each row; NULL and 0: stream 0, one position after the other.
+ *   scratch  made for the model.
+ *   error    may be NULL. Nothing is watched then. SAE_STATUS_INVALID_ARGUMENT if a stream has
+ *            rows that wait. */
+SAE_API sae_status sae_monitor_observe(const sae_model *model, sae_monitor *monitor,
+                                       const sae_rows *rows, const sae_monitor_row *infos,
+                                       size_t n_infos, sae_scratch *scratch, sae_error *error);
+
+/* Takes rows that may yet be rejected: they wait, in the order of their stream, and enter nothing.
+ *   error    may be NULL. SAE_STATUS_LIMIT if a stream has no room for as many. */
+SAE_API sae_status sae_monitor_propose(const sae_model *model, sae_monitor *monitor,
+                                       const sae_rows *rows, const sae_monitor_row *infos,
+                                       size_t n_infos, sae_scratch *scratch, sae_error *error);
+
+/* Watches rows whose features are known. As `sae_monitor_observe`. */
+SAE_API sae_status sae_monitor_observe_features(sae_monitor *monitor, const sae_features *features,
+                                                const sae_monitor_row *infos, size_t n_infos,
+                                                sae_error *error);
+
+/* Takes rows whose features are known, and which may yet be rejected. As `sae_monitor_propose`. */
+SAE_API sae_status sae_monitor_propose_features(sae_monitor *monitor, const sae_features *features,
+                                                const sae_monitor_row *infos, size_t n_infos,
+                                                sae_error *error);
+
+/* Watches the first waiting rows of a stream; the others go on waiting.
+ *   n_rows   how many; more than there are: all.
+ *   committed  receives how many there were; may be NULL.
+ *   error    may be NULL. */
+SAE_API sae_status sae_monitor_commit(sae_monitor *monitor, uint64_t stream, size_t n_rows,
+                                      size_t *committed, sae_error *error);
+
+/* Forgets the last waiting rows of a stream: they were never there.
+ *   n_rows   how many; more than there are: all.
+ *   rolled_back  receives how many there were; may be NULL.
+ *   error    may be NULL. */
+SAE_API sae_status sae_monitor_rollback(sae_monitor *monitor, uint64_t stream, size_t n_rows,
+                                        size_t *rolled_back, sae_error *error);
+
+/* Forgets a stream, with its waiting rows, and frees its place. One that has none is no error. */
+SAE_API sae_status sae_monitor_end_stream(sae_monitor *monitor, uint64_t stream, sae_error *error);
+
+/* What a monitor has done. */
+typedef struct sae_monitor_counts {
+    /* sizeof(sae_monitor_counts), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* Streams that have a place. */
+    uint32_t streams;
+    /* Rows that rules have seen, with those that were not finite. */
+    uint64_t rows;
+    /* Of these, rows that were not finite. */
+    uint64_t non_finite;
+    /* Rows that were rolled back. */
+    uint64_t rolled_back;
+    /* Rows refused because their stream had no place. */
+    uint64_t refused;
+    /* Streams forgotten to make room. */
+    uint64_t evicted;
+    /* Alerts. */
+    uint64_t events;
+    /* Alerts beyond the limit of their rule. */
+    uint64_t suppressed;
+    /* Bytes held, which never change. */
+    uint64_t bytes;
+} sae_monitor_counts;
+
+/* Asks what a monitor has done.
+ *   counts   `struct_size` in, the rest out.
+ *   error    may be NULL. */
+SAE_API sae_status sae_monitor_count(const sae_monitor *monitor, sae_monitor_counts *counts,
+                                     sae_error *error);
+
+/* Alerts of one rule; 0 if there is none of this index. */
+SAE_API uint64_t sae_monitor_rule_events(const sae_monitor *monitor, size_t index);
+
+/* What is known of a feature over all rows watched. */
+typedef struct sae_feature_summary {
+    /* sizeof(sae_feature_summary), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* The feature. */
+    uint32_t feature;
+    /* Rows that were finite. */
+    uint64_t rows;
+    /* Rows in which it was active. */
+    uint64_t fired;
+    /* Mean over all rows, inactive ones as 0. */
+    double mean;
+    /* Variance over all rows, divided by their number. */
+    double variance;
+    /* Largest and smallest value over active rows; 0 if there are none. */
+    float max;
+    /* See `max`. */
+    float min;
+    /* The row of the largest: its stream. */
+    uint64_t max_stream;
+    /* The row of the largest: its position. */
+    uint64_t max_position;
+} sae_feature_summary;
+
+/* Asks for the statistics of a feature.
+ *   summary  `struct_size` in, the rest out.
+ *   error    may be NULL. SAE_STATUS_INVALID_ARGUMENT if they are not collected. */
+SAE_API sae_status sae_monitor_feature(const sae_monitor *monitor, uint32_t feature,
+                                       sae_feature_summary *summary, sae_error *error);
+
+/* Writes counts and statistics as OpenMetrics text, and a zero byte, for hosts that serve /metrics.
+ *   buffer, n_bytes  receives as much as fits; NULL and 0 to ask for the size.
+ *   needed   receives the bytes of all of it, with the zero byte.
+ *   error    may be NULL. SAE_STATUS_LENGTH if it does not fit.
+ * Allocates nothing. */
+SAE_API sae_status sae_monitor_open_metrics(const sae_monitor *monitor, char *buffer,
+                                            size_t n_bytes, size_t *needed, sae_error *error);
+
+/* Writes a snapshot of the statistics: the same bytes on every machine.
+ *   buffer, n_bytes  receives it; NULL and 0 to ask for the size.
+ *   needed   receives its bytes.
+ *   error    may be NULL. SAE_STATUS_LENGTH if it does not fit: nothing is written then.
+ * Allocates. */
+SAE_API sae_status sae_monitor_snapshot(const sae_monitor *monitor, void *buffer, size_t n_bytes,
+                                        size_t *needed, sae_error *error);
+
+/* Adds the statistics of a snapshot, of the same model, features and options. Counts and sums have
+ * the bits of one pass over the rows of both.
+ *   bytes, n_bytes  the snapshot.
+ *   error    may be NULL; nothing is added then. */
+SAE_API sae_status sae_monitor_merge(sae_monitor *monitor, const void *bytes, size_t n_bytes,
+                                     sae_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,579 @@
+//! How well rows are reconstructed, streaming.
+
+use super::accumulator::filled;
+use super::sum::Sum;
+use crate::error::Error;
+use crate::features::{FeaturesRow, RowStatus};
+use crate::kernels::Kernels;
+use crate::model::Sae;
+use alloc::vec::Vec;
+
+/// Rows with a norm of this and beyond count as overflows.
+const NORM_LIMIT: f64 = 1_073_741_824.0; // 2^30
+
+/// Quality of one row's reconstruction. x is the row, y its reconstruction, f its features, b the
+/// decoder's bias. 0 where a quotient has no denominator.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RowQuality {
+    /// Number of active features.
+    pub l0: f64,
+    /// `sum f`
+    pub l1: f64,
+    /// `|f|`
+    pub l2: f64,
+    /// `|x|`
+    pub norm: f64,
+    /// `|y|`
+    pub reconstruction_norm: f64,
+    /// `|x - y|`
+    pub error_norm: f64,
+    /// `<x, y> / (|x| |y|)`
+    pub cosine: f64,
+    /// `|y| / |x|`
+    pub norm_ratio: f64,
+    /// `(|y - b|^2 - |f|^2) / |f|^2`: near 0 where decoder rows are orthonormal (ZF); its size is
+    /// a sign of rows unlike those of training.
+    pub zf_deviation: f64,
+    /// `(|f| - |x - b|)^2`, the AFA loss.
+    pub afa_loss: f64,
+    /// Whether all of that is known: the row and its reconstruction are finite.
+    pub finite: bool,
+}
+
+/// Means over rows, and what is formed from sums over all of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QualitySummary {
+    /// Rows that entered.
+    pub rows: u64,
+    /// Rows that were not finite, or whose reconstruction was not.
+    pub non_finite: u64,
+    /// Rows with a norm of 2^30 and beyond, which entered nothing.
+    pub overflows: u64,
+    /// Mean number of active features.
+    pub l0: f64,
+    /// Mean of `sum f`.
+    pub l1: f64,
+    /// Mean squared error per value.
+    pub mse: f64,
+    /// Fraction of variance unexplained, global: `sum |x - y|^2 / sum |x - mean|^2`. The mean is
+    /// the one that was given, else that of the rows.
+    pub fvu: f64,
+    /// `1 - fvu`
+    pub explained_variance: f64,
+    /// Mean cosine of row and reconstruction.
+    pub cosine: f64,
+    /// Mean of `|y| / |x|`.
+    pub norm_ratio: f64,
+    /// `mean |y|^2 / mean <x, y>`; 1 is without bias.
+    pub reconstruction_bias: f64,
+    /// Mean of [`RowQuality::zf_deviation`].
+    pub zf_deviation: f64,
+    /// Mean of [`RowQuality::afa_loss`].
+    pub afa_loss: f64,
+}
+
+/// Which sums are kept.
+#[derive(Clone, Copy)]
+enum Term {
+    L0,
+    L1,
+    /// `|x - c|^2`
+    About,
+    Error,
+    /// `|y|^2`
+    Reconstruction,
+    /// `<x, y>`
+    Product,
+    Cosine,
+    Ratio,
+    Zf,
+    Afa,
+}
+
+const TERMS: usize = 10;
+
+/// Streaming quality of reconstructions, for models whose output site is their input site, or with
+/// the rows of the output site as x.
+///
+/// Every number of a row is formed by the kernels' lanes and tree in f64, rounded, and then added
+/// exactly, as in [`Accumulator`](super::Accumulator): merging and the order of rows change no bit,
+/// and [`Quality::remove`] undoes [`Quality::add`] exactly.
+///
+/// The global variance is `sum |x - c|^2 - |sum (x - c)|^2 / n` with a fixed c near the mean (the
+/// decoder's bias), so little cancels: its relative error is at most about
+/// `d 2^-52 sum |x - c|^2 / sum |x - mean|^2`.
+#[derive(Clone, Debug)]
+pub struct Quality {
+    kernels: &'static Kernels,
+    /// c.
+    about: Vec<f64>,
+    known_mean: bool,
+    bias: Vec<f64>,
+    rows: u64,
+    non_finite: u64,
+    overflows: u64,
+    sums: [Sum; TERMS],
+    /// `sum (x - c)`, per column; empty if the mean is known.
+    columns: Vec<Sum>,
+    work: Vec<f64>,
+}
+
+impl Quality {
+    /// Nothing seen yet; the variance is that about the mean of the rows.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(sae: &Sae<'_>) -> Result<Self, Error> {
+        Self::make(sae, None)
+    }
+
+    /// Nothing seen yet; the variance is that about this row.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::OutOfMemory`]; [`Error::InvalidArgument`] if it is not finite.
+    pub fn about(sae: &Sae<'_>, mean: &[f32]) -> Result<Self, Error> {
+        if mean.len() != sae.d_out() {
+            return Err(Error::Length {
+                what: "values of a mean row",
+                expected: sae.d_out() as u64,
+                found: mean.len() as u64,
+            });
+        }
+        if let Some(value) = mean.iter().find(|value| !value.is_finite()) {
+            return Err(Error::InvalidArgument {
+                what: "mean row",
+                expected: "finite values".into(),
+                found: alloc::format!("{value}"),
+            });
+        }
+        Self::make(sae, Some(mean))
+    }
+
+    fn make(sae: &Sae<'_>, mean: Option<&[f32]>) -> Result<Self, Error> {
+        let d = sae.d_out();
+        let mut bias = filled(d, 0.0)?;
+        if let Some(values) = &sae.parts().decoder_bias {
+            bias.copy_from_slice(values);
+        }
+        let about = match mean {
+            None => bias.clone(),
+            Some(mean) => mean.iter().map(|&value| f64::from(value)).collect(),
+        };
+        Ok(Quality {
+            kernels: sae.kernels,
+            about,
+            known_mean: mean.is_some(),
+            bias,
+            rows: 0,
+            non_finite: 0,
+            overflows: 0,
+            sums: [Sum::default(); TERMS],
+            columns: filled(if mean.is_some() { 0 } else { d }, Sum::default())?,
+            work: filled(d, 0.0)?,
+        })
+    }
+
+    /// Bytes held, which never change.
+    pub fn bytes(&self) -> u64 {
+        let lists = [
+            size_of_val(&self.about[..]),
+            size_of_val(&self.bias[..]),
+            size_of_val(&self.columns[..]),
+            size_of_val(&self.work[..]),
+            size_of::<Self>(),
+        ];
+        lists.iter().sum::<usize>() as u64
+    }
+
+    /// The quality of one row; nothing is added. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if row or reconstruction are not d_out wide.
+    pub fn row(
+        &mut self,
+        row: &[f32],
+        features: FeaturesRow<'_>,
+        reconstruction: &[f32],
+    ) -> Result<RowQuality, Error> {
+        Ok(self.measure(row, features, reconstruction)?.0)
+    }
+
+    fn measure(
+        &mut self,
+        row: &[f32],
+        features: FeaturesRow<'_>,
+        reconstruction: &[f32],
+    ) -> Result<(RowQuality, [f64; TERMS]), Error> {
+        let d = self.work.len();
+        for values in [row, reconstruction] {
+            if values.len() != d {
+                return Err(Error::Length {
+                    what: "values of a row and its reconstruction",
+                    expected: d as u64,
+                    found: values.len() as u64,
+                });
+            }
+        }
+        let finite = features.status != RowStatus::NonFinite
+            && row
+                .iter()
+                .chain(reconstruction)
+                .all(|value| value.is_finite())
+            && features.values.iter().all(|value| value.is_finite());
+        if !finite {
+            return Ok((RowQuality::default(), [0.0; TERMS]));
+        }
+        let (kernels, work) = (self.kernels, &mut self.work);
+        let mut sum = |squares: bool, of: &dyn Fn(usize) -> f64| {
+            for (at, value) in work.iter_mut().enumerate() {
+                *value = of(at);
+            }
+            match squares {
+                true => kernels.sum_squares_about(work, 0.0),
+                false => kernels.sum(work),
+            }
+        };
+        let value = |of: &[f32], at: usize| f64::from(of.get(at).copied().unwrap_or(0.0));
+        let wide = |of: &[f64], at: usize| of.get(at).copied().unwrap_or(0.0);
+        let xx = sum(true, &|at| value(row, at));
+        let yy = sum(true, &|at| value(reconstruction, at));
+        let ee = sum(true, &|at| value(row, at) - value(reconstruction, at));
+        let about = sum(true, &|at| value(row, at) - wide(&self.about, at));
+        let centred = sum(true, &|at| value(row, at) - wide(&self.bias, at));
+        let decoded = sum(true, &|at| value(reconstruction, at) - wide(&self.bias, at));
+        let xy = sum(false, &|at| value(row, at) * value(reconstruction, at));
+        // In ascending order of the features.
+        let l1: f64 = features.values.iter().map(|&f| f64::from(f)).sum();
+        let ff: f64 = features
+            .values
+            .iter()
+            .map(|&f| f64::from(f) * f64::from(f))
+            .sum();
+        let over = |a: f64, b: f64| if b == 0.0 { 0.0 } else { a / b };
+        let (norm, reconstruction_norm, l2) = (libm::sqrt(xx), libm::sqrt(yy), libm::sqrt(ff));
+        let distance = l2 - libm::sqrt(centred);
+        let found = RowQuality {
+            l0: features.values.iter().filter(|&&f| f != 0.0).count() as f64,
+            l1,
+            l2,
+            norm,
+            reconstruction_norm,
+            error_norm: libm::sqrt(ee),
+            cosine: over(over(xy, norm), reconstruction_norm),
+            norm_ratio: over(reconstruction_norm, norm),
+            zf_deviation: over(decoded - ff, ff),
+            afa_loss: distance * distance,
+            finite: true,
+        };
+        let terms = [
+            found.l0,
+            l1,
+            about,
+            ee,
+            yy,
+            xy,
+            found.cosine,
+            found.norm_ratio,
+            found.zf_deviation,
+            found.afa_loss,
+        ];
+        Ok((found, terms))
+    }
+
+    /// Adds a row, with its features and its reconstruction, and returns its quality. One that is
+    /// not finite is counted. Allocates nothing.
+    ///
+    /// # Errors
+    /// As [`Quality::row`].
+    pub fn add(
+        &mut self,
+        row: &[f32],
+        features: FeaturesRow<'_>,
+        reconstruction: &[f32],
+    ) -> Result<RowQuality, Error> {
+        self.change(row, features, reconstruction, false)
+    }
+
+    /// Undoes [`Quality::add`] of the same row, to the bit, whatever was added since.
+    ///
+    /// # Errors
+    /// As [`Quality::row`].
+    pub fn remove(
+        &mut self,
+        row: &[f32],
+        features: FeaturesRow<'_>,
+        reconstruction: &[f32],
+    ) -> Result<RowQuality, Error> {
+        self.change(row, features, reconstruction, true)
+    }
+
+    fn change(
+        &mut self,
+        row: &[f32],
+        features: FeaturesRow<'_>,
+        reconstruction: &[f32],
+        undo: bool,
+    ) -> Result<RowQuality, Error> {
+        let (found, terms) = self.measure(row, features, reconstruction)?;
+        let one = if undo { u64::MAX } else { 1 };
+        if !found.finite {
+            self.non_finite = self.non_finite.wrapping_add(one);
+            return Ok(found);
+        }
+        let limit = NORM_LIMIT * NORM_LIMIT;
+        if found.norm >= NORM_LIMIT
+            || terms
+                .iter()
+                .any(|term| term.is_nan() || term.abs() >= limit)
+        {
+            self.overflows = self.overflows.wrapping_add(one);
+            return Ok(found);
+        }
+        self.rows = self.rows.wrapping_add(one);
+        let put = |sum: &mut Sum, term: f64| match undo {
+            true => sum.take(Sum::of(term)),
+            false => sum.add(term),
+        };
+        for (sum, term) in self.sums.iter_mut().zip(terms) {
+            put(sum, term);
+        }
+        for ((sum, value), about) in self.columns.iter_mut().zip(row).zip(&self.about) {
+            put(sum, f64::from(*value) - about);
+        }
+        Ok(found)
+    }
+
+    /// Adds what another one has seen.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if it measures the variance about another row, or another model.
+    pub fn merge(&mut self, other: &Quality) -> Result<(), Error> {
+        let key = |of: &Quality| (of.about.clone(), of.bias.clone(), of.known_mean);
+        if key(self) != key(other) {
+            return Err(Error::InvalidArgument {
+                what: "quality to merge",
+                expected: "that of the same model about the same mean".into(),
+                found: "another".into(),
+            });
+        }
+        self.rows += other.rows;
+        self.non_finite += other.non_finite;
+        self.overflows += other.overflows;
+        for (sum, other) in self.sums.iter_mut().zip(other.sums) {
+            sum.merge(other);
+        }
+        for (sum, other) in self.columns.iter_mut().zip(&other.columns) {
+            sum.merge(*other);
+        }
+        Ok(())
+    }
+
+    /// Means over all rows so far.
+    pub fn summary(&self) -> QualitySummary {
+        let n = self.rows as f64;
+        let total = |term: Term| self.sums.get(term as usize).map_or(0.0, |sum| sum.value());
+        let over = |a: f64, b: f64| if b == 0.0 { 0.0 } else { a / b };
+        let mean = |term: Term| over(total(term), n);
+        let mut shift = 0.0;
+        for column in &self.columns {
+            let value = column.value();
+            shift += value * value;
+        }
+        let variance = (total(Term::About) - over(shift, n)).max(0.0);
+        let fvu = over(total(Term::Error), variance);
+        QualitySummary {
+            rows: self.rows,
+            non_finite: self.non_finite,
+            overflows: self.overflows,
+            l0: mean(Term::L0),
+            l1: mean(Term::L1),
+            mse: over(mean(Term::Error), self.work.len() as f64),
+            fvu,
+            explained_variance: 1.0 - fvu,
+            cosine: mean(Term::Cosine),
+            norm_ratio: mean(Term::Ratio),
+            reconstruction_bias: over(total(Term::Reconstruction), total(Term::Product)),
+            zf_deviation: mean(Term::Zf),
+            afa_loss: mean(Term::Afa),
+        }
+    }
+}
+
+/// A baseline of reconstruction errors ("dark matter"): `|x - y|^2` is predicted as `a . x + b`.
+/// Rows far above it are unlike those that it was fitted on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ErrorModel {
+    /// a, `[d]`.
+    pub weights: Vec<f64>,
+    /// b.
+    pub bias: f64,
+    /// Share of the variance of `|x - y|^2` that it explains over the rows of the fit.
+    pub r_squared: f64,
+    /// Root of the mean squared residual over them.
+    pub deviation: f64,
+}
+
+impl ErrorModel {
+    /// The anomaly score of a row: `(|x - y|^2 - a . x - b) / deviation`. A signal for rules.
+    pub fn score(&self, row: &[f32], quality: &RowQuality) -> f64 {
+        let pairs = self.weights.iter().zip(row);
+        let predicted: f64 = pairs.map(|(a, &x)| a * f64::from(x)).sum::<f64>() + self.bias;
+        let excess = quality.error_norm * quality.error_norm - predicted;
+        if self.deviation > 0.0 {
+            excess / self.deviation
+        } else {
+            0.0
+        }
+    }
+}
+
+/// Fits an [`ErrorModel`] by least squares, row by row: normal equations of `d + 1` unknowns,
+/// `(d + 1)(d + 2) / 2` sums in f64. For offline use: every row costs as many additions.
+#[derive(Clone, Debug)]
+pub struct ErrorFit {
+    d: usize,
+    rows: u64,
+    /// Lower triangle, row by row, of `sum [x, 1] [x, 1]'`.
+    matrix: Vec<f64>,
+    right: Vec<f64>,
+    squares: f64,
+}
+
+impl ErrorFit {
+    /// Nothing seen yet, of rows of d values.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(d: usize) -> Result<Self, Error> {
+        let n = d + 1;
+        Ok(ErrorFit {
+            d,
+            rows: 0,
+            matrix: filled(n.saturating_mul(n + 1) / 2, 0.0)?,
+            right: filled(n, 0.0)?,
+            squares: 0.0,
+        })
+    }
+
+    /// Adds a row and its quality; one that is not finite is left out.
+    ///
+    /// # Errors
+    /// [`Error::Length`].
+    pub fn add(&mut self, row: &[f32], quality: &RowQuality) -> Result<(), Error> {
+        if row.len() != self.d {
+            return Err(Error::Length {
+                what: "values per row",
+                expected: self.d as u64,
+                found: row.len() as u64,
+            });
+        }
+        if !quality.finite {
+            return Ok(());
+        }
+        let value = |at: usize| row.get(at).map_or(1.0, |&x| f64::from(x));
+        let target = quality.error_norm * quality.error_norm;
+        let mut place = 0;
+        for i in 0..=self.d {
+            let xi = value(i);
+            for (j, sum) in self.matrix.iter_mut().skip(place).take(i + 1).enumerate() {
+                *sum += xi * value(j);
+            }
+            place += i + 1;
+            if let Some(right) = self.right.get_mut(i) {
+                *right += xi * target;
+            }
+        }
+        self.squares += target * target;
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Solves for the model. `ridge` times the mean of the diagonal is added to it, so that columns
+    /// that depend on each other do no harm; 1e-9 changes nothing else.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there are too few rows, or the equations cannot be solved.
+    pub fn solve(&self, ridge: f64) -> Result<ErrorModel, Error> {
+        let n = self.d + 1;
+        let singular = || Error::InvalidArgument {
+            what: "rows of an error model",
+            expected: alloc::format!("more than {n} that are not all alike"),
+            found: alloc::format!("{}", self.rows),
+        };
+        let at = |i: usize, j: usize| i * (i + 1) / 2 + j;
+        let entry = |of: &[f64], i: usize, j: usize| of.get(at(i, j)).copied().unwrap_or(0.0);
+        let trace: f64 = (0..n).map(|i| entry(&self.matrix, i, i)).sum();
+        let mut factor = self.matrix.clone();
+        // Cholesky, in place; then two triangular solves.
+        for i in 0..n {
+            for j in 0..=i {
+                let mut sum = entry(&factor, i, j);
+                if i == j {
+                    sum += ridge * trace / n as f64;
+                }
+                for k in 0..j {
+                    sum -= entry(&factor, i, k) * entry(&factor, j, k);
+                }
+                let value = match i == j {
+                    true if sum > 0.0 => libm::sqrt(sum),
+                    true => return Err(singular()),
+                    false => sum / entry(&factor, j, j),
+                };
+                if let Some(place) = factor.get_mut(at(i, j)) {
+                    *place = value;
+                }
+            }
+        }
+        let mut solution = self.right.clone();
+        let read = |of: &[f64], i: usize| of.get(i).copied().unwrap_or(0.0);
+        for i in 0..n {
+            let known: f64 = (0..i)
+                .map(|k| entry(&factor, i, k) * read(&solution, k))
+                .sum();
+            let value = (read(&solution, i) - known) / entry(&factor, i, i);
+            if let Some(place) = solution.get_mut(i) {
+                *place = value;
+            }
+        }
+        for i in (0..n).rev() {
+            let known: f64 = (i + 1..n)
+                .map(|k| entry(&factor, k, i) * read(&solution, k))
+                .sum();
+            let value = (read(&solution, i) - known) / entry(&factor, i, i);
+            if let Some(place) = solution.get_mut(i) {
+                *place = value;
+            }
+        }
+        if solution.iter().any(|value| !value.is_finite()) {
+            return Err(singular());
+        }
+        let rows = self.rows as f64;
+        let mean = read(&self.right, self.d) / rows;
+        // sum (t - p)^2 = sum t^2 - 2 s.r + s'M s
+        let explained: f64 = (0..n)
+            .map(|i| read(&solution, i) * read(&self.right, i))
+            .sum();
+        let mut quadratic = 0.0;
+        for i in 0..n {
+            for j in 0..n {
+                let m = entry(&self.matrix, i.max(j), i.min(j));
+                quadratic += read(&solution, i) * m * read(&solution, j);
+            }
+        }
+        let residual = (self.squares - 2.0 * explained + quadratic).max(0.0);
+        let spread = (self.squares - rows * mean * mean).max(0.0);
+        let bias = solution.pop().unwrap_or(0.0);
+        Ok(ErrorModel {
+            weights: solution,
+            bias,
+            r_squared: if spread > 0.0 {
+                1.0 - residual / spread
+            } else {
+                0.0
+            },
+            deviation: libm::sqrt(residual / rows),
+        })
+    }
+}

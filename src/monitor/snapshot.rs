@@ -1,0 +1,510 @@
+//! Snapshots of accumulators: a binary form that comes back to the bit, and JSON to be read.
+//!
+//! ```text
+//! "SAESTATS"  version u32 = 1  d_sae u32  model u64
+//! top u32  conditions u32  flags u32 (1: features listed, 2: label, 4: half-life)
+//! bins: kind u32 (0 none, 1 log, 2 linear), two u32 (split, first and end as bytes; width, count)
+//! thresholds u32  set u32  features u32  half-life f64
+//! then the lists and arrays in the order of `Accumulator`'s fields, then CRC-32 of all before
+//! ```
+//!
+//! Little-endian throughout, no padding, no pointer-sized numbers: the same bytes on every machine.
+
+use super::accumulator::{Accumulator, Cell, Hits, Labelled, Part, TopRow, Totals};
+use super::collect::{Bins, Collect};
+use super::row::RowId;
+use super::sum::Sum;
+use crate::error::Error;
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde_json::{Value, json};
+
+const MAGIC: &[u8; 8] = b"SAESTATS";
+/// The version that is written, and the only one that is read.
+pub const SNAPSHOT_VERSION: u32 = 1;
+/// What error messages call the format.
+const CONTAINER: &str = "snapshot";
+/// Bytes before the lists.
+const HEADER: usize = 8 + 4 + 4 + 8 + 3 * 4 + 3 * 4 + 3 * 4 + 8;
+
+impl Accumulator {
+    /// Bytes of [`Accumulator::to_bytes`].
+    pub fn snapshot_len(&self) -> usize {
+        length(&self.collect).map_or(0, |length| length as usize)
+    }
+
+    /// The binary snapshot.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let length = self.snapshot_len();
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(length)
+            .map_err(|_| Error::OutOfMemory {
+                what: "a snapshot",
+                bytes: length as u64,
+            })?;
+        let mut out = Writer(bytes);
+        let collect = &self.collect;
+        out.bytes(MAGIC);
+        out.u32(SNAPSHOT_VERSION);
+        out.u32(collect.d_sae);
+        out.u64(collect.model);
+        out.u32(collect.top);
+        out.u32(collect.conditions);
+        let flags = [
+            collect.features.is_some(),
+            collect.label,
+            collect.half_life.is_some(),
+        ];
+        out.u32(
+            (0..)
+                .zip(flags)
+                .map(|(bit, set)| u32::from(set) << bit)
+                .sum(),
+        );
+        let [kind, first, second] = match collect.bins {
+            None => [0; 3],
+            Some(Bins::Log { split, first, end }) => [
+                1,
+                split.into(),
+                u32::from(first as u8) | u32::from(end as u8) << 8,
+            ],
+            Some(Bins::Linear { width, count }) => [2, width.to_bits(), count],
+        };
+        for number in [kind, first, second] {
+            out.u32(number);
+        }
+        out.u32(collect.thresholds.len() as u32);
+        out.u32(collect.cooccurrence.len() as u32);
+        out.u32(collect.features.as_ref().map_or(0, Vec::len) as u32);
+        out.u64(collect.half_life.unwrap_or(0.0).to_bits());
+        for list in [
+            collect.features.as_deref().unwrap_or(&[]),
+            &collect.cooccurrence,
+        ] {
+            list.iter().for_each(|&feature| out.u32(feature));
+        }
+        for threshold in &collect.thresholds {
+            out.u32(threshold.to_bits());
+        }
+        let totals = &self.totals;
+        for count in [
+            totals.rows,
+            totals.non_finite,
+            totals.nan_pre_activations,
+            totals.overflows,
+            totals.labelled,
+            totals.positives,
+        ] {
+            out.u64(count);
+        }
+        out.sum(totals.label_sum);
+        out.sum(totals.label_squares);
+        for cell in &self.cells {
+            out.u64(cell.fired);
+            out.sum(cell.sum);
+            out.sum(cell.squares);
+            out.u32(cell.max.to_bits());
+            out.u32(cell.min.to_bits());
+            out.id(cell.max_at);
+            out.u64(cell.last);
+            out.u64(cell.average.to_bits());
+        }
+        self.histograms.iter().for_each(|&count| out.u64(count));
+        for top in &self.tops {
+            out.u32(top.value.to_bits());
+            out.id(top.row);
+        }
+        let counts = self.pairs.iter().chain(&self.condition_rows);
+        counts.for_each(|&count| out.u64(count));
+        for part in &self.parts {
+            out.u64(part.fired);
+            out.sum(part.sum);
+        }
+        for sums in &self.labelled {
+            for sum in [sums.sum, sums.squares, sums.products] {
+                out.sum(sum);
+            }
+        }
+        for hits in &self.hits {
+            out.u64(hits.positive);
+            out.u64(hits.negative);
+        }
+        let check = crc32(&out.0);
+        out.u32(check);
+        Ok(out.0)
+    }
+
+    /// Reads a snapshot of the model with this fingerprint, or of any (`None`). Nothing is
+    /// allocated by a declared size before it agrees with the bytes that are there.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Truncated`], [`Error::Checksum`];
+    /// [`Error::UnsupportedContainer`] for another version; [`Error::InvalidValue`] for another
+    /// model.
+    pub fn from_bytes(bytes: &[u8], model: Option<u64>) -> Result<Self, Error> {
+        let mut from = Reader { bytes, at: 0 };
+        if from.take(8, "magic number")? != MAGIC {
+            return Err(malformed("it does not begin with `SAESTATS`"));
+        }
+        let version = from.u32()?;
+        if version != SNAPSHOT_VERSION {
+            return Err(Error::UnsupportedContainer {
+                container: CONTAINER,
+                what: alloc::format!("version {version} (this is {SNAPSHOT_VERSION})"),
+            });
+        }
+        let collect = from.collect()?;
+        let expected = length(&collect).ok_or_else(|| malformed("its sizes overflow"))?;
+        let found = bytes.len() as u64;
+        if found < expected {
+            return Err(Error::Truncated {
+                container: CONTAINER,
+                what: "the whole".into(),
+                needed: expected,
+                available: found,
+            });
+        }
+        if found > expected {
+            return Err(malformed(alloc::format!(
+                "{found} bytes where {expected} belong"
+            )));
+        }
+        let (body, check) = bytes.split_at(bytes.len().saturating_sub(4));
+        let mut check = Reader {
+            bytes: check,
+            at: 0,
+        };
+        let (check, crc) = (check.u32()?, crc32(body));
+        if check != crc {
+            return Err(Error::Checksum {
+                member: CONTAINER.into(),
+                expected: check,
+                found: crc,
+            });
+        }
+        if let Some(model) = model.filter(|&model| model != collect.model) {
+            return Err(Error::InvalidValue {
+                key: "model of the snapshot".into(),
+                expected: alloc::format!("{model:016x}"),
+                found: alloc::format!("{:016x}", collect.model),
+            });
+        }
+        let mut this = Accumulator::new(collect.clone())?;
+        if this.collect != collect {
+            return Err(malformed("its lists of features do not ascend"));
+        }
+        from.arrays(&mut this)?;
+        this.check_counts()?;
+        Ok(this)
+    }
+
+    /// What no sequence of rows can give.
+    fn check_counts(&self) -> Result<(), Error> {
+        let rows = self.totals.rows;
+        let cells = self.cells.iter();
+        let wrong = cells
+            .filter(|cell| {
+                cell.fired > rows || cell.last > rows || (cell.last == 0) != (cell.fired == 0)
+            })
+            .count();
+        let labels = self.totals.positives > self.totals.labelled || self.totals.labelled > rows;
+        let negatives = self.totals.labelled.saturating_sub(self.totals.positives);
+        let hits = self
+            .hits
+            .iter()
+            .any(|hits| hits.positive > self.totals.positives || hits.negative > negatives);
+        match wrong > 0 || labels || hits {
+            true => Err(malformed("counts that no rows can give")),
+            false => Ok(()),
+        }
+    }
+
+    /// The statistics as JSON, for other programs: counts, and numbers formed from the sums.
+    /// Features that never fired are left out. `label` names features.
+    pub fn to_json<'l>(&self, label: impl Fn(u32) -> Option<&'l str>) -> Value {
+        let collect = &self.collect;
+        let features = self.summaries().filter(|one| one.fired > 0).map(|one| {
+            let mut value = json!({
+                "feature": one.feature,
+                "fired": one.fired,
+                "density": one.density,
+                "mean": one.mean,
+                "mean_active": one.mean_active,
+                "deviation": libm::sqrt(one.variance),
+                "max": one.max,
+                "max_at": [one.max_at.stream, one.max_at.position],
+                "min": one.min,
+                "rows_since": one.rows_since,
+            });
+            let mut set = |key: &str, found: Value| {
+                if let Some(map) = value.as_object_mut() {
+                    map.insert(key.into(), found);
+                }
+            };
+            if let Some(label) = label(one.feature) {
+                set("label", label.into());
+            }
+            if let Some(rate) = one.rate {
+                set("rate", rate.into());
+            }
+            if collect.bins.is_some() {
+                set("histogram", self.histogram(one.feature).into());
+            }
+            if collect.top > 0 {
+                let rows = self.top(one.feature).iter();
+                let rows = rows.map(|top| json!([top.value, top.row.stream, top.row.position]));
+                set("top", rows.collect());
+            }
+            if let Some(correlation) = self.correlation(one.feature) {
+                set("correlation", correlation.into());
+            }
+            if collect.conditions > 0 {
+                let parts = (0..collect.conditions).filter_map(|c| self.under(one.feature, c));
+                set(
+                    "conditions",
+                    parts.map(|(fired, sum)| json!([fired, sum])).collect(),
+                );
+            }
+            value
+        });
+        let features: Vec<Value> = features.collect();
+        let bins = collect.bins.map(|bins| {
+            let edges = (0..=bins.count()).map(|bin| bins.start(bin));
+            edges.collect::<Vec<f64>>()
+        });
+        json!({
+            "format": "sae statistics",
+            "version": SNAPSHOT_VERSION,
+            "model": alloc::format!("{:016x}", collect.model),
+            "d_sae": collect.d_sae,
+            "collected": collect.slots(),
+            "rows": self.rows(),
+            "non_finite": self.non_finite(),
+            "nan_pre_activations": self.nan_pre_activations(),
+            "overflows": self.overflows(),
+            "bins": bins,
+            "conditions": self.condition_rows,
+            "features": features,
+        })
+    }
+}
+
+fn malformed(what: impl Into<String>) -> Error {
+    Error::Malformed {
+        container: CONTAINER,
+        what: what.into(),
+    }
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
+/// Bytes of a snapshot that collects this.
+fn length(collect: &Collect) -> Option<u64> {
+    let slots = collect.slots() as u64;
+    let set = collect.cooccurrence.len() as u64;
+    let bins = collect.bins.map_or(0, |bins| bins.count() as u64);
+    let per_slot = [
+        8 + 24 + 24 + 4 + 4 + 16 + 8 + 8,
+        8 * bins,
+        20 * u64::from(collect.top),
+        32 * u64::from(collect.conditions),
+        if collect.label { 72 } else { 0 },
+        16 * collect.thresholds.len() as u64,
+    ];
+    let per_slot: u64 = per_slot.iter().sum();
+    let listed = collect.features.as_ref().map_or(0, Vec::len) as u64;
+    let rest = HEADER as u64
+        + 4 * (listed + set + collect.thresholds.len() as u64)
+        + 6 * 8
+        + 2 * 24
+        + 8 * set * set
+        + 8 * u64::from(collect.conditions)
+        + 4;
+    slots.checked_mul(per_slot)?.checked_add(rest)
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn u32(&mut self, number: u32) {
+        self.bytes(&number.to_le_bytes());
+    }
+
+    fn u64(&mut self, number: u64) {
+        self.bytes(&number.to_le_bytes());
+    }
+
+    fn sum(&mut self, sum: Sum) {
+        self.bytes(&sum.to_bytes());
+    }
+
+    fn id(&mut self, id: RowId) {
+        self.u64(id.stream);
+        self.u64(id.position);
+    }
+}
+
+struct Reader<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl<'b> Reader<'b> {
+    fn take(&mut self, count: usize, what: &str) -> Result<&'b [u8], Error> {
+        let end = self.at.saturating_add(count);
+        let found = self.bytes.get(self.at..end).ok_or(Error::Truncated {
+            container: CONTAINER,
+            what: what.into(),
+            needed: end as u64,
+            available: self.bytes.len() as u64,
+        })?;
+        self.at = end;
+        Ok(found)
+    }
+
+    fn u32(&mut self) -> Result<u32, Error> {
+        let bytes = self.take(4, "a number")?;
+        Ok(u32::from_le_bytes(bytes.try_into().unwrap_or_default()))
+    }
+
+    fn u64(&mut self) -> Result<u64, Error> {
+        let bytes = self.take(8, "a number")?;
+        Ok(u64::from_le_bytes(bytes.try_into().unwrap_or_default()))
+    }
+
+    fn f32(&mut self) -> Result<f32, Error> {
+        Ok(f32::from_bits(self.u32()?))
+    }
+
+    fn sum(&mut self) -> Result<Sum, Error> {
+        Ok(Sum::from_words([self.u64()?, self.u64()?, self.u64()?]))
+    }
+
+    fn id(&mut self) -> Result<RowId, Error> {
+        Ok(RowId {
+            stream: self.u64()?,
+            position: self.u64()?,
+        })
+    }
+
+    fn list(&mut self, count: u32) -> Result<Vec<u32>, Error> {
+        let bytes = self.take((count as usize).saturating_mul(4), "a list")?;
+        let numbers = bytes.chunks_exact(4);
+        Ok(numbers
+            .map(|four| u32::from_le_bytes(four.try_into().unwrap_or_default()))
+            .collect())
+    }
+
+    fn collect(&mut self) -> Result<Collect, Error> {
+        let d_sae = self.u32()?;
+        let model = self.u64()?;
+        let (top, conditions, flags) = (self.u32()?, self.u32()?, self.u32()?);
+        let (kind, first, second) = (self.u32()?, self.u32()?, self.u32()?);
+        let bins = match kind {
+            0 => None,
+            1 => Some(Bins::Log {
+                split: u8::try_from(first).unwrap_or(u8::MAX),
+                first: second as u8 as i8,
+                end: (second >> 8) as u8 as i8,
+            }),
+            2 => Some(Bins::Linear {
+                width: f32::from_bits(first),
+                count: second,
+            }),
+            other => return Err(malformed(alloc::format!("bins of kind {other}"))),
+        };
+        if flags > 7 {
+            return Err(malformed(alloc::format!("flags {flags:#x}")));
+        }
+        let (thresholds, set, features) = (self.u32()?, self.u32()?, self.u32()?);
+        let half_life = f64::from_bits(self.u64()?);
+        let features = self.list(features)?;
+        let cooccurrence = self.list(set)?;
+        let thresholds = self.list(thresholds)?;
+        if flags & 1 == 0 && !features.is_empty() {
+            return Err(malformed("a list of features without its flag"));
+        }
+        Ok(Collect {
+            model,
+            d_sae,
+            features: (flags & 1 == 1).then_some(features),
+            bins,
+            top,
+            cooccurrence,
+            conditions,
+            label: flags & 2 == 2,
+            thresholds: thresholds.into_iter().map(f32::from_bits).collect(),
+            half_life: (flags & 4 == 4).then_some(half_life),
+        })
+    }
+
+    fn arrays(&mut self, to: &mut Accumulator) -> Result<(), Error> {
+        to.totals = Totals {
+            rows: self.u64()?,
+            non_finite: self.u64()?,
+            nan_pre_activations: self.u64()?,
+            overflows: self.u64()?,
+            labelled: self.u64()?,
+            positives: self.u64()?,
+            label_sum: self.sum()?,
+            label_squares: self.sum()?,
+        };
+        for cell in &mut to.cells {
+            *cell = Cell {
+                fired: self.u64()?,
+                sum: self.sum()?,
+                squares: self.sum()?,
+                max: self.f32()?,
+                min: self.f32()?,
+                max_at: self.id()?,
+                last: self.u64()?,
+                average: f64::from_bits(self.u64()?),
+            };
+            if cell.max.is_nan() || cell.min.is_nan() || !cell.average.is_finite() {
+                return Err(malformed("a NaN among its numbers"));
+            }
+        }
+        for count in &mut to.histograms {
+            *count = self.u64()?;
+        }
+        for top in &mut to.tops {
+            *top = TopRow {
+                value: self.f32()?,
+                row: self.id()?,
+            };
+        }
+        for count in to.pairs.iter_mut().chain(&mut to.condition_rows) {
+            *count = self.u64()?;
+        }
+        for part in &mut to.parts {
+            *part = Part {
+                fired: self.u64()?,
+                sum: self.sum()?,
+            };
+        }
+        for sums in &mut to.labelled {
+            *sums = Labelled {
+                sum: self.sum()?,
+                squares: self.sum()?,
+                products: self.sum()?,
+            };
+        }
+        for hits in &mut to.hits {
+            *hits = Hits {
+                positive: self.u64()?,
+                negative: self.u64()?,
+            };
+        }
+        Ok(())
+    }
+}
