@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sae::kernels::screen::{CodeFormat, ScreenKernels};
 use sae::kernels::{Kernels, WeightType};
-use sae::model::{Activation, Matrix};
+use sae::model::{Activation, Matrix, ScreenKind};
 use sae::screen::{Certificate, EncoderRows, Options, Rules, Screen};
 use sae::{Level, OpenOptions, Sae};
 
@@ -22,6 +22,21 @@ impl EncoderRows for Encoder<'_> {
     fn row(&self, feature: usize, out: &mut [f64]) {
         let bytes = self.0.row(feature).unwrap();
         Kernels::best().widen(self.0.weight_type(), bytes, out);
+    }
+}
+
+/// The first sixteen rows.
+struct Head<'e>(&'e Encoder<'e>);
+
+impl EncoderRows for Head<'_> {
+    fn features(&self) -> usize {
+        16
+    }
+    fn width(&self) -> usize {
+        self.0.width()
+    }
+    fn row(&self, feature: usize, out: &mut [f64]) {
+        self.0.row(feature, out);
     }
 }
 
@@ -61,7 +76,8 @@ fn main() {
         return;
     };
     let filter = filter.first().cloned().unwrap_or_default();
-    let sae = Sae::open(model, &OpenOptions::default()).unwrap();
+    let options = OpenOptions::default().screen(ScreenKind::None);
+    let sae = Sae::open(model, &options).unwrap();
     let sae = sae.prepare().unwrap();
     let (width, values) = read_npy(rows);
     let parts = sae.parts();
@@ -118,6 +134,44 @@ fn main() {
             scaled + parts.bias.as_ref().map_or(0.0, |bias| bias[i])
         });
         pre.push(p.collect());
+    }
+    // What the input costs before any row is met: a screen of one panel.
+    {
+        let head = Head(&encoder);
+        let first = |values: Option<&[f64]>| values.map(|values| values[..16].to_vec());
+        let (scale, bias) = (first(rules.scale), first(rules.bias));
+        let rules = Rules {
+            scale: scale.as_deref(),
+            bias: bias.as_deref(),
+            threshold: None,
+        };
+        for whiten in [false, true] {
+            let options = Options {
+                certificate: Certificate::Proven,
+                format: CodeFormat::U6,
+                whiten,
+                centre,
+                seed: None,
+                delta_exponent: 64,
+                refine: false,
+            };
+            let kernels = ScreenKernels::for_level(Level::best());
+            let screen = Screen::build(&head, &rules, &options, kernels).unwrap();
+            let mut work = vec![0f64; screen.work_len()];
+            let mut times = Vec::new();
+            for x in narrow.iter().cycle().take(2000) {
+                let start = Instant::now();
+                std::hint::black_box(screen.bounds(kernels, x, false, &mut work).unwrap());
+                times.push(start.elapsed().as_secs_f64());
+            }
+            let (best, median) = best_and_median(times);
+            println!(
+                "input and one panel{}: {:.2} us best, {:.2} median",
+                if whiten { ", gram" } else { "" },
+                best * 1e6,
+                median * 1e6
+            );
+        }
     }
     let fires = |p: &[f64]| -> usize {
         p.iter()

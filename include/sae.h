@@ -199,10 +199,28 @@ typedef struct sae_open_options {
     const char *const *settings;
     /* Number of strings in `settings`. */
     size_t n_settings;
+    /* Which screen `sae_model_prepare` builds, so that encoding reads a fraction of the weights:
+     *   "auto"      a proven one if it pays, else none; so does NULL;
+     *   "proven"    a proven one wherever the selection rule allows a screen: what it rules out
+     *               cannot fire, for any row;
+     *   "dithered"  a smaller one wherever the rule allows a screen: each of its decisions (a
+     *               feature, a row) is wrong with a probability of at most
+     *               2^-screen_delta_exponent, for rows that were chosen without knowledge of its
+     *               seed;
+     *   "none"      none.
+     * Apart from that, a screen changes the speed and never a result. */
+    const char *screen;
+    /* For "dithered": 1 to 1000; 0 for 64. */
+    uint32_t screen_delta_exponent;
+    /* 1: repeat every encode without the screen and compare; a difference is
+     * SAE_STATUS_CORRUPT. Slow, and it allocates. Else 0. */
+    uint32_t screen_check;
+    /* For "dithered": the seed; 0 for one made from the weights. */
+    uint64_t screen_seed;
 } sae_open_options;
 
 /* The default options, to initialise a variable with. */
-#define SAE_OPEN_OPTIONS_INIT {(uint32_t)sizeof(sae_open_options), 0, 0, 0, NULL, NULL, 0}
+#define SAE_OPEN_OPTIONS_INIT {sizeof(sae_open_options), 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0}
 
 /* Opens a checkpoint: a file, or the folder that was downloaded. The weights are mapped from the
  * file, which must not be changed or truncated while the model is open.
@@ -365,9 +383,10 @@ SAE_API sae_status sae_model_site(const sae_model *model, sae_site *site, sae_er
 typedef struct sae_prepare_cost {
     /* sizeof(sae_prepare_cost), stored by the caller before the call. */
     uint32_t struct_size;
-    /* 1 if preparing would change anything, else 0. */
+    /* 1 if there are weights to copy, else 0. */
     uint32_t needed;
-    /* Bytes of memory that the model holds afterwards, beyond the mapped file. */
+    /* Bytes of memory that the model holds afterwards, beyond the mapped file, the expected bytes
+     * of a screen among them. */
     uint64_t bytes;
     /* Bytes that are read from the file meanwhile. */
     uint64_t reads;
@@ -381,10 +400,11 @@ SAE_API sae_status sae_model_prepare_cost(const sae_model *model, sae_prepare_co
                                           sae_error *error);
 
 /* Makes a copy of the weights that is stored per feature, where the file stores them the other
- * way. Results stay the same; decoding and reading single features become faster. On failure the
- * model stays open and as it was.
+ * way, and builds a screen (`sae_open_options.screen`). Results stay the same; encoding, decoding
+ * and reading single features become faster. On failure the model stays open, with the same
+ * results; its weights may be stored per feature then.
  * Needs the model to itself: no other call may use it meanwhile. Scratches and sets that were made
- * before stay usable. */
+ * before stay usable; a scratch made afterwards has room for the screen. */
 SAE_API sae_status sae_model_prepare(sae_model *model, sae_error *error);
 
 /* The instruction sets that this machine and this build have, from the plainest to the best:
@@ -425,6 +445,12 @@ typedef struct sae_rows {
     /* Bytes from one row to the next; 0 if the rows follow each other without gaps. */
     size_t stride_bytes;
 } sae_rows;
+
+/* `sae_model_prepare`, with the screen chosen by what it does on rows of the host.
+ *   rows     of width d_in, typical ones; 64 of them, evenly spread, are looked at.
+ * Otherwise as `sae_model_prepare`. */
+SAE_API sae_status sae_model_prepare_with(sae_model *model, const sae_rows *rows,
+                                          sae_error *error);
 
 /* The rows that worker `ith` of `nth` takes of a batch: as many for each as can be, in order. For
  * hosts that call on all their threads at once, as in a custom operation of ggml: every worker takes

@@ -394,6 +394,13 @@ struct open_options {
     std::string level;
     // "key=value": what the checkpoint does not say.
     std::vector<std::string> settings;
+    // "auto", "proven", "dithered" or "none"; empty for "auto".
+    std::string screen;
+    // For "dithered": the exponent of delta (0: 64) and the seed (0: from the weights).
+    std::uint32_t screen_delta_exponent = 0;
+    std::uint64_t screen_seed = 0;
+    // Compare every encode with the dense scan.
+    bool screen_check = false;
 };
 
 // An open SAE.
@@ -592,6 +599,10 @@ class model {
             options.level = from.level.empty() ? nullptr : from.level.c_str();
             options.settings = settings.data();
             options.n_settings = settings.size();
+            options.screen = from.screen.empty() ? nullptr : from.screen.c_str();
+            options.screen_delta_exponent = from.screen_delta_exponent;
+            options.screen_seed = from.screen_seed;
+            options.screen_check = from.screen_check ? 1 : 0;
         }
         std::vector<const char *> settings;
         sae_open_options options = SAE_OPEN_OPTIONS_INIT;

@@ -12,6 +12,7 @@ use crate::model::{Activation, InputNorm, Layout, Matrix, Parts, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
 use crate::select::{Selector, Sink};
+use alloc::vec::Vec;
 use core::ops::Range;
 
 /// What normalisation found out about a row; decoding undoes it.
@@ -118,10 +119,40 @@ impl Sae<'_> {
             }
             return Ok(status);
         }
+        let before = features.len();
         let selector = self.select_all(work, features)?;
         let status = selector.status();
         selector.finish(features)?;
+        if self.screen_options().check && self.screen.is_some() {
+            self.compare_with_dense(work, features, before)?;
+        }
         Ok(status)
+    }
+
+    /// Encodes the prepared row once more, without the screen, and compares bits with the features
+    /// from `before` on.
+    fn compare_with_dense(
+        &self,
+        work: &mut Work<'_>,
+        features: &Features,
+        before: usize,
+    ) -> Result<(), Error> {
+        let mut dense = Features::new();
+        let screen = work.screen.take();
+        let selector = self.select_all(work, &mut dense);
+        let finished = selector.and_then(|selector| selector.finish(&mut dense));
+        work.screen = screen;
+        finished?;
+        let indices = features.indices().get(before..).unwrap_or(&[]);
+        let values = features.values().get(before..).unwrap_or(&[]);
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        if indices == dense.indices() && bits(values) == bits(dense.values()) {
+            return Ok(());
+        }
+        Err(Error::ScreenMismatch {
+            screened: indices.len() as u64,
+            dense: dense.len() as u64,
+        })
     }
 
     /// Forms every product of the prepared row and selects from them. Threshold rules write to

@@ -203,6 +203,16 @@ pub enum Error {
         /// Length given.
         found: u64,
     },
+    /// With `check` in [`ScreenOptions`](crate::model::ScreenOptions): encoding through the screen
+    /// gave other features than the dense scan. A defect of the library, a screen that belongs to
+    /// other weights, or (dithered, once in `2^delta_exponent` decisions) bad luck.
+    #[error("the screen gives {screened} features of a row, the dense scan {dense}: they differ")]
+    ScreenMismatch {
+        /// Features through the screen.
+        screened: u64,
+        /// Features of the dense scan.
+        dense: u64,
+    },
     /// A feature index is not below d_sae.
     #[error("feature {feature} is out of range: the model has {d_sae}")]
     FeatureOutOfRange {
@@ -294,7 +304,9 @@ impl Error {
             Error::NotACheckpoint { .. } | Error::UnknownConvention { .. } => Code::NotACheckpoint,
             Error::Malformed { .. } | Error::TensorSize { .. } => Code::Malformed,
             Error::Truncated { .. } => Code::Truncated,
-            Error::Checksum { .. } | Error::SelfTest { .. } => Code::Corrupt,
+            Error::Checksum { .. } | Error::SelfTest { .. } | Error::ScreenMismatch { .. } => {
+                Code::Corrupt
+            }
             Error::Limit { .. } => Code::Limit,
             Error::UnsupportedContainer { .. }
             | Error::UnsupportedDtype { .. }

@@ -78,3 +78,31 @@ pub(crate) fn io_error(operation: &'static str, error: &std::io::Error) -> Error
         message: error.to_string(),
     }
 }
+
+/// Zeroed memory of its own pages.
+#[derive(Debug)]
+pub(crate) struct Anonymous(memmap2::MmapMut);
+
+impl Anonymous {
+    /// So many zeros, in huge pages if the system gives them; `None` for less than a few of those,
+    /// on systems that know none, and if there is no memory.
+    pub(crate) fn huge(len: usize) -> Option<Self> {
+        const LEAST: usize = 8 << 20;
+        if len < LEAST || !cfg!(target_os = "linux") {
+            return None;
+        }
+        let map = memmap2::MmapOptions::new().len(len).map_anon().ok()?;
+        // Advice: refusing it changes nothing but the time.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Some(Anonymous(map))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}

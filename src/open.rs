@@ -9,7 +9,7 @@ use crate::convention::{self, Checkpoint};
 use crate::error::Error;
 use crate::kernels::Level;
 use crate::lorsa::Lorsa;
-use crate::model::{Parts, Sae};
+use crate::model::{Parts, Sae, ScreenOptions};
 use crate::molt::Molt;
 use crate::screen::Screen;
 use alloc::string::{String, ToString};
@@ -36,6 +36,9 @@ pub struct OpenOptions {
     /// Whether the self-test of a pack is run ([`Sae::self_test`]). A checkpoint without one does
     /// not open then.
     pub self_test: bool,
+    /// Which screen [`Sae::prepare`] builds, and whether every encode is checked against the dense
+    /// scan.
+    pub screen: ScreenOptions,
 }
 
 impl OpenOptions {
@@ -64,6 +67,13 @@ impl OpenOptions {
     #[must_use]
     pub fn self_test(mut self, self_test: bool) -> Self {
         self.self_test = self_test;
+        self
+    }
+
+    /// Options with this screen.
+    #[must_use]
+    pub fn screen(mut self, screen: impl Into<ScreenOptions>) -> Self {
+        self.screen = screen.into();
         self
     }
 
@@ -121,6 +131,7 @@ impl<'a> Sae<'a> {
         if check_weights {
             sae.check_weights()?;
         }
+        sae.set_screen_options(options.screen);
         if let Some(level) = options.level {
             sae = sae.with_level(level)?;
         }

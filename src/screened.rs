@@ -1,14 +1,20 @@
 //! Selecting through a screen: which features are computed exactly, and in which order.
 
+use crate::encode::check_width;
 use crate::error::Error;
 use crate::kernels::screen::ScreenKernels;
 use crate::model::{Activation, Rank, Sae};
+use crate::rows::Rows;
+use crate::scratch::Scratch;
 use crate::screen::{Bounds, Screen};
 use crate::select::{Selector, Sink};
+use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Rows fetched ahead of the one being computed.
-const AHEAD: usize = 4;
+/// Bytes of rows fetched ahead of the one being computed: more would push each other out.
+const AHEAD_BYTES: usize = 8192;
+/// The most sample rows that a screen is chosen by.
+const SAMPLE_ROWS: usize = 64;
 
 /// What [`Sae::select_screened`] works in.
 pub(crate) struct Work<'w> {
@@ -19,6 +25,43 @@ pub(crate) struct Work<'w> {
 }
 
 impl Sae<'_> {
+    /// [`Sae::prepare`], with the screen chosen by what it does on these rows (the first ones of a
+    /// text, for instance; 64 of them, evenly spread, are looked at). Rows that are not finite are
+    /// passed over. The choice changes the time, never a result.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the rows are not d_in wide; [`Error::OutOfMemory`].
+    pub fn prepare_with(mut self, rows: Rows<'_>) -> Result<Self, Error> {
+        self.prepare_in_place_with(rows)?;
+        Ok(self)
+    }
+
+    /// [`Sae::prepare_with`] for a model that stays where it is.
+    ///
+    /// # Errors
+    /// As [`Sae::prepare_with`]; the model may have its rows then, but no screen.
+    pub fn prepare_in_place_with(&mut self, rows: Rows<'_>) -> Result<(), Error> {
+        check_width(rows, self.d_in())?;
+        self.prepare_rows()?;
+        let mut inputs = Vec::new();
+        if self.members.is_empty() {
+            let mut scratch = Scratch::new(self)?;
+            let mut work = scratch.split(self)?;
+            let step = rows.rows().div_ceil(SAMPLE_ROWS).max(1);
+            for row in (0..rows.rows()).step_by(step) {
+                if self.prepare_row(rows, row, &mut work).is_some() {
+                    inputs.push(work.input.to_vec());
+                }
+            }
+        }
+        self.build_screen(&inputs)
+    }
+
+    /// Rows of the encoder that are fetched ahead of the one being computed.
+    fn ahead(&self) -> usize {
+        (AHEAD_BYTES / self.parts.encoder.stride_bytes().max(1)).clamp(1, 8)
+    }
+
     /// Length of the scratch that screened encoding needs, in f64 units: bounds and order.
     pub(crate) fn screen_lengths(&self) -> [usize; 2] {
         match &self.screen {
@@ -80,7 +123,7 @@ impl Sae<'_> {
     ) -> Result<(), Error> {
         let encoder = &self.parts.encoder;
         let mut ahead = chosen.clone();
-        for feature in ahead.by_ref().take(AHEAD) {
+        for feature in ahead.by_ref().take(self.ahead()) {
             kernels.prefetch(encoder.row(feature).unwrap_or(&[]));
         }
         for feature in chosen {
@@ -131,11 +174,12 @@ impl Sae<'_> {
         let count = order.between(selector.least_rank(), last, entries);
         let others = entries.get_mut(..count).unwrap_or(&mut []);
         others.sort_unstable_by(|a, b| b.cmp(a));
+        let fetched = self.ahead();
         for (i, &entry) in others.iter().enumerate() {
             if bound_of(entry) < selector.least_rank() {
                 break;
             }
-            if let Some(&next) = others.get(i + AHEAD) {
+            if let Some(&next) = others.get(i + fetched) {
                 kernels.prefetch(self.parts.encoder.row(feature_of(next)).unwrap_or(&[]));
             }
             let feature = feature_of(entry);

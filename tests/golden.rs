@@ -27,6 +27,7 @@ mod reference;
 use reference::fixture::{self, Case};
 use reference::model::{Activation, Model, absolute_dot, dot};
 use reference::{d1, digest};
+use sae::model::ScreenKind;
 use sae::{FeaturesRow, Level};
 
 const TWO_24: f64 = 1.0 / (1u64 << 24) as f64;
@@ -211,13 +212,13 @@ fn accumulating_in_f32_fails_the_bound() {
 fn levels_and_layouts_give_the_same_bits() {
     for case in fixture::cases() {
         let rows = library::rows(&case.rows, case.d_in);
-        let run = |level: Level, prepare: bool| {
+        let run = |level: Level, prepare: Option<ScreenKind>| {
             let mut sae = library::open(&case.checkpoint, &case.given, level);
             assert_eq!(sae.level(), level);
-            if prepare {
+            if let Some(kind) = prepare {
                 let columns = sae.description().encoder.layout == "columns";
                 assert_eq!(sae.prepare_cost().needed, columns, "{}", case.name);
-                sae = sae.prepare().unwrap();
+                sae = sae.with_screen_options(kind.into()).prepare().unwrap();
                 assert!(!sae.prepare_cost().needed);
                 assert_eq!(sae.description().encoder.layout, "rows");
             }
@@ -226,14 +227,15 @@ fn levels_and_layouts_give_the_same_bits() {
             let each = each.map(|row| (row.indices.to_vec(), row.values.to_vec()));
             digest::bytes(each, reconstructions.iter())
         };
-        let expected = run(Level::Scalar, false);
+        let expected = run(Level::Scalar, None);
         for level in Level::available() {
-            for prepare in [false, true] {
-                if (level, prepare) == (Level::Scalar, false) {
+            let kinds = [ScreenKind::Auto, ScreenKind::Proven, ScreenKind::Dithered];
+            for prepare in [None].into_iter().chain(kinds.map(Some)) {
+                if (level, prepare) == (Level::Scalar, None) {
                     continue;
                 }
                 let found = run(level, prepare);
-                assert!(found == expected, "{}: {level} {prepare}", case.name);
+                assert!(found == expected, "{}: {level} {prepare:?}", case.name);
             }
         }
     }

@@ -24,7 +24,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &["bytes", "dtype", "error", "mmap", "tensor"],
     ),
     // Which rows of an encoder can matter for a row: numbers in, candidates out.
-    (&["screen"], &["bytes", "error", "kernels"]),
+    (&["screen"], &["bytes", "error", "kernels", "mmap"]),
     // The model; knows no file and no publisher.
     (
         &["model"],

@@ -7,6 +7,7 @@ mod library;
 mod reference;
 
 use library::rows;
+use sae::model::ScreenKind;
 use sae::{Features, Level, Part, RowStatus, Sae, Scratch};
 
 /// Runs `call` and returns how often this thread asked for memory in it.
@@ -36,7 +37,10 @@ fn encode_decode_and_readout_allocate_nothing() {
         check(&case.name, &open(), &case.rows);
         check(
             &format!("{}, prepared", case.name),
-            &open().prepare().unwrap(),
+            &open()
+                .with_screen_options(ScreenKind::Proven.into())
+                .prepare()
+                .unwrap(),
             &case.rows,
         );
         models += 2;

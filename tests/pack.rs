@@ -17,8 +17,10 @@ use sae::bytes::Bytes;
 use sae::container::gguf_write::{GgufFile, GgufHeader, GgufValue};
 use sae::container::{self, Archive, Check};
 use sae::kernels::WeightType;
-use sae::model::{Activation, Ensemble, Glu, Parts, Pursuit, Rank, State, Thresholds, ValueMap};
-use sae::pack::{self, PackModel, PackOptions, PackScreen};
+use sae::model::{
+    Activation, Ensemble, Glu, Parts, Pursuit, Rank, ScreenKind, State, Thresholds, ValueMap,
+};
+use sae::pack::{self, PackModel, PackOptions};
 use sae::verify::{Outcome, VerifyOptions};
 use sae::{Code, Dtype, Error, OpenOptions, Sae};
 use std::fs;
@@ -77,6 +79,8 @@ fn every_fixture_gives_the_same_bits_from_a_pack() {
             }
         };
         let path = scratch(&format!("{}.gguf", case.name));
+        // Wherever there can be one, whether it pays or not.
+        let sae = sae.with_screen_options(ScreenKind::Proven.into());
         let mut model = PackModel::new("model", &sae);
         model.settings.clone_from(&case.given);
         model.sources = pack::source_files(&case.checkpoint, &mut |_| {}).unwrap();
@@ -112,7 +116,7 @@ fn every_fixture_gives_the_same_bits_from_a_pack() {
 
         // What inspect says of the size holds, headers and self-test apart.
         let beside = report.bytes - before.pack_bytes - report.screen_bytes;
-        assert_eq!(after.screen.is_some(), report.screens == 1);
+        assert_eq!(after.screen.bits > 0, report.screens == 1);
         let self_test = pack::SELF_TEST_ROWS * (sae.d_in() + sae.d_out() + 2) * 4
             + report.self_test_features * 8;
         let header = 64 * 64 + 8192;
@@ -126,12 +130,11 @@ fn every_fixture_gives_the_same_bits_from_a_pack() {
 
         // A pack of a pack is the same model, and remembers the first source.
         let twice = scratch(&format!("{}.2.gguf", case.name));
-        let mut dithered = PackOptions::default();
-        dithered.screen = PackScreen::Dithered;
-        write(&twice, &again, &dithered);
+        let again = again.with_screen_options(ScreenKind::Dithered.into());
+        write(&twice, &again, &PackOptions::default());
         let third = Sae::open(&twice, &checked()).unwrap();
         assert_same(&sae, &third, &case.rows, &case.name);
-        assert_eq!(third.description().pack.as_ref(), Some(info));
+        assert_eq!(third.description().pack, again.description().pack);
         packed += 1;
     }
     assert_eq!(refused, ["temporal"], "the only maths that is missing");
@@ -725,6 +728,7 @@ fn value(json: &serde_json::Value) -> GgufValue {
 impl Draft {
     fn of(parts: Parts<'static>, name: &str) -> Self {
         let sae = Sae::from_parts(parts).unwrap();
+        let sae = sae.with_screen_options(ScreenKind::Proven.into());
         let path = scratch(&format!("draft_{name}.gguf"));
         let mut model = PackModel::new("model", &sae);
         let file = sae::model::SourceFile {
@@ -893,12 +897,9 @@ fn a_corrupted_bound_does_not_pass() {
     let good = Draft::of(screened(), "bound").bytes("bound");
     let open = |bytes: &'static [u8]| Sae::from_bytes("p.gguf", bytes, None, &checked()).unwrap();
     let sae = open(good.leak());
-    let info = sae.description().screen.unwrap();
-    assert_eq!(info.certificate, "proven");
+    assert_eq!(sae.description().screen.kind, "proven");
     let exhaustive = VerifyOptions::default().exhaustive(true);
     assert_eq!(remarks(&sae, &exhaustive), []);
-    let shown = sae.description().to_string();
-    assert!(shown.contains("proven, 6 bits"), "{shown}");
 
     let mut draft = Draft::of(screened(), "bound");
     // The margin of one feature, which the self-test's rows do not need.
@@ -925,11 +926,10 @@ fn a_corrupted_bound_does_not_pass() {
         assert!(error.to_string().contains(name), "{error}");
     }
     // What is not asked for is not there.
-    let mut none = PackOptions::default();
-    none.screen = PackScreen::None;
     let path = scratch("no_screen.gguf");
     let source = Sae::from_parts(screened()).unwrap();
-    assert_eq!(write(&path, &source, &none).screens, 0);
+    let source = source.with_screen_options(ScreenKind::None.into());
+    assert_eq!(write(&path, &source, &PackOptions::default()).screens, 0);
     let again = Sae::open(&path, &checked()).unwrap();
     assert!(again.screen().is_none());
     assert_same(&source, &again, &test_rows(64), "without a screen");
@@ -940,12 +940,12 @@ fn a_corrupted_bound_does_not_pass() {
 /// Narrowed encoders get the screen of their narrowed weights.
 #[test]
 fn screens_are_of_the_packed_weights() {
-    for screen in [PackScreen::Proven, PackScreen::Dithered] {
+    for kind in [ScreenKind::Proven, ScreenKind::Dithered] {
         let mut narrow = PackOptions::default();
         narrow.encoder = Some(WeightType::F16);
-        narrow.screen = screen;
         let path = scratch("narrow_screen.gguf");
         let source = Sae::from_parts(screened()).unwrap();
+        let source = source.with_screen_options(kind.into());
         assert_eq!(write(&path, &source, &narrow).screens, 1);
         let sae = Sae::open(&path, &checked()).unwrap();
         let exhaustive = VerifyOptions::default().exhaustive(true);

@@ -5,6 +5,7 @@ mod library;
 mod reference;
 
 use library::rows;
+use sae::model::ScreenKind;
 use sae::{Error, Features, Level, Part, Rows, Sae, Scratch};
 use std::ops::Range;
 
@@ -59,6 +60,7 @@ fn every_architecture_in_every_split() {
         for prepared in [false, true] {
             let mut sae = library::open(&case.checkpoint, &case.given, Level::best());
             if prepared {
+                sae.set_screen_options(ScreenKind::Proven.into());
                 sae.prepare_in_place().unwrap();
             }
             let mut values = case.rows.clone();

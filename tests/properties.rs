@@ -11,6 +11,7 @@ use reference::d1::{self, Encoded};
 use reference::model::{self, Model};
 use reference::random::{Format, Kind, Random, Tensors};
 use reference::read;
+use sae::model::ScreenKind;
 use sae::{Dtype, Features, Level, RowStatus, Rows, Sae, Scratch};
 use serde_json::json;
 
@@ -250,7 +251,7 @@ proptest! {
             for prepare in [false, true] {
                 let mut sae = made.open(level);
                 if prepare {
-                    sae = sae.prepare().unwrap();
+                    sae = sae.with_screen_options(ScreenKind::Proven.into()).prepare().unwrap();
                 }
                 let (features, reconstructions) = encode_decode(&sae, made.rows());
                 assert_encoded(&features, &expected, &plan);

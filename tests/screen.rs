@@ -214,6 +214,75 @@ fn bounds_hold_for_inputs_along_the_residuals() {
     assert!(tightest > 0.9, "worst error over bound: {tightest}");
 }
 
+/// Climbs towards the largest error over bound: over inputs by coordinates, over weights by single
+/// values put where rounding loses most. Whatever it finds must stay at or below one.
+#[test]
+fn an_adversary_finds_no_error_above_the_bound() {
+    let mut random = Random(12);
+    let (features, width) = (24, 80);
+    for variant in variants().filter(|variant| variant.0 == Certificate::Proven) {
+        // The largest weight fixes the step; the others sit between two codes.
+        let codes = f64::from((1u32 << variant.1.bits()) - 2);
+        let mut values: Vec<f32> = to_f32((0..features * width).map(|at| match at % 64 {
+            0 => 1.0,
+            _ => {
+                let code = (random.uniform() * codes / 2.0).floor() + 0.5;
+                let sign = if random.below(2) == 0 { 1.0 } else { -1.0 };
+                sign * code * 2.0 / codes
+            }
+        }));
+        let mut best = 0f64;
+        for _ in 0..6 {
+            let rows = Dense {
+                width,
+                values: values.clone(),
+            };
+            let case = Case::new(rows, variant, None, &mut Random(5));
+            let mut work = vec![0.0; case.screen.work_len()];
+            let worst = |x: &[f32], work: &mut [f64]| -> (f64, usize) {
+                let ratios = case.errors(x, work).into_iter().map(|(error, bound)| {
+                    assert!(
+                        error.abs() <= bound,
+                        "{variant:?}: {error:e} over {bound:e}"
+                    );
+                    if bound > 0.0 {
+                        error.abs() / bound
+                    } else {
+                        0.0
+                    }
+                });
+                let ratios = ratios.enumerate().map(|(feature, ratio)| (ratio, feature));
+                ratios.fold((0.0, 0), |a, b| if b.0 > a.0 { b } else { a })
+            };
+            let mut x: Vec<f32> = to_f32((0..width).map(|_| random.normal()));
+            let (mut ratio, mut feature) = worst(&x, &mut work);
+            for step in 0..400 {
+                let mut next = x.clone();
+                let at = random.below(width);
+                next[at] = match step % 4 {
+                    0 => -next[at],
+                    1 => next[at] * 1.5,
+                    2 => next[at] * 0.6,
+                    _ => next[at] + random.normal() as f32,
+                };
+                let found = worst(&next, &mut work);
+                if found.0 > ratio {
+                    (x, (ratio, feature)) = (next, found);
+                }
+            }
+            best = best.max(ratio);
+            // A weight of the worst row moves by part of a step.
+            for _ in 0..8 {
+                let at = feature * width + random.below(width);
+                if !at.is_multiple_of(64) {
+                    values[at] += (0.3 * random.normal() / codes) as f32;
+                }
+            }
+        }
+        assert!(best > 0.2, "{variant:?}: the search finds {best} only");
+    }
+}
+
 #[test]
 fn bounds_hold_for_odd_inputs_and_rows() {
     let mut random = Random(2);
@@ -344,35 +413,44 @@ fn rows_that_are_not_finite_are_always_kept() {
     }
 }
 
+/// Six million decisions: rows of several forms, inputs that know nothing of the dither.
 #[test]
 fn dither_keeps_to_the_quantiles_of_its_theorem() {
     let mut random = Random(3);
     let (features, width) = (4096, 96);
-    let rows = Dense::new(features, width, |_, _| random.normal());
-    let variant = (Certificate::Dithered, CodeFormat::U4, false);
-    let case = Case::new(rows, variant, None, &mut random);
-    let mut work = vec![0.0; case.screen.work_len()];
-    // |error| > t has probability at most 2 exp(-(t / bound)^2 ln 2^65).
-    let fractions = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
-    let (mut over, mut decisions) = ([0u64; 6], 0u64);
-    for _ in 0..500 {
-        let x = to_f32((0..width).map(|_| random.normal()));
-        for (error, bound) in case.errors(&x, &mut work) {
-            assert!(error.abs() <= bound);
-            decisions += 1;
-            for (over, fraction) in over.iter_mut().zip(fractions) {
-                *over += u64::from(error.abs() > fraction * bound);
+    for (format, whiten) in [
+        (CodeFormat::U3, false),
+        (CodeFormat::U4, false),
+        (CodeFormat::U3, true),
+    ] {
+        let rows = Dense::new(features, width, |_, _| random.normal());
+        let variant = (Certificate::Dithered, format, whiten);
+        let case = Case::new(rows, variant, None, &mut random);
+        let mut work = vec![0.0; case.screen.work_len()];
+        // |error| > t has probability at most 2 exp(-(t / bound)^2 ln 2^65).
+        let fractions = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
+        let (mut over, mut decisions) = ([0u64; 6], 0u64);
+        for _ in 0..500 {
+            let x = to_f32((0..width).map(|_| random.normal()));
+            for (error, bound) in case.errors(&x, &mut work) {
+                assert!(error.abs() <= bound);
+                decisions += 1;
+                for (over, fraction) in over.iter_mut().zip(fractions) {
+                    *over += u64::from(error.abs() > fraction * bound);
+                }
             }
         }
+        assert!(decisions > 2_000_000);
+        for (over, fraction) in over.into_iter().zip(fractions) {
+            let most = 2.0 * (-fraction * fraction * 65.0 * 2f64.ln()).exp() * decisions as f64;
+            assert!(
+                (over as f64) <= most + 4.0 * most.sqrt() + 1.0,
+                "{format:?}: {over} of {decisions} beyond {fraction} of the bound, at most {most} \
+                 expected"
+            );
+        }
+        assert!(over[1] > 0, "the errors are suspiciously small");
     }
-    for (over, fraction) in over.into_iter().zip(fractions) {
-        let most = 2.0 * (-fraction * fraction * 65.0 * 2f64.ln()).exp() * decisions as f64;
-        assert!(
-            (over as f64) <= most + 4.0 * most.sqrt() + 1.0,
-            "{over} of {decisions} beyond {fraction} of the bound, at most {most} expected"
-        );
-    }
-    assert!(over[1] > 0, "the errors are suspiciously small");
 }
 
 #[test]

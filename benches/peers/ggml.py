@@ -12,6 +12,18 @@ class InitParams(c.Structure):
     _fields_ = [("mem_size", c.c_size_t), ("mem_buffer", c.c_void_p), ("no_alloc", c.c_bool)]
 
 
+class Plan(c.Structure):
+    _fields_ = [
+        ("work_size", c.c_size_t),
+        ("work_data", c.c_void_p),
+        ("n_threads", c.c_int),
+        ("threadpool", c.c_void_p),
+        ("abort_callback", c.c_void_p),
+        ("abort_callback_data", c.c_void_p),
+        ("use_ref", c.c_bool),
+    ]
+
+
 class Ggml:
     def __init__(self, folder):
         folder = Path(folder)
@@ -34,13 +46,15 @@ class Ggml:
         base.ggml_nbytes.restype, base.ggml_nbytes.argtypes = c.c_size_t, [pointer]
         base.ggml_quantize_chunk.restype = c.c_size_t
         base.ggml_quantize_chunk.argtypes = [c.c_int, pointer, pointer, number, number, number, pointer]
-        cpu.ggml_graph_compute_with_ctx.argtypes = [pointer, pointer, c.c_int]
+        cpu.ggml_graph_plan.restype = Plan
+        cpu.ggml_graph_plan.argtypes = [pointer, c.c_int, pointer]
+        cpu.ggml_graph_compute.argtypes = [pointer, c.POINTER(Plan)]
         cpu.ggml_cpu_init()
 
     def product(self, kind, weights, rows):
         """`weights` f32 [features, d_in]; returns `run(x, threads) -> [rows, features]`."""
         features, d_in = weights.shape
-        size = weights.size * 2 + rows * features * 8 + (64 << 20)
+        size = weights.size * 2 + 4 * rows * d_in + rows * features * 8 + (64 << 20)
         context = self.base.ggml_init(InitParams(size, None, False))
         tensor = self.base.ggml_new_tensor_2d(context, TYPES[kind], d_in, features)
         x = self.base.ggml_new_tensor_2d(context, 0, d_in, rows)
@@ -57,10 +71,16 @@ class Ggml:
         )
         assert answer.nbytes == out_bytes
 
+        plans = {}
+
         def run(values, threads):
+            if threads not in plans:
+                plan = self.cpu.ggml_graph_plan(graph, threads, None)
+                work = c.create_string_buffer(plan.work_size + 64)
+                plan.work_data = c.addressof(work) + 63 & ~63
+                plans[threads] = plan, work
             c.memmove(x_data, values.ctypes.data, x_bytes)
-            # Its work buffer comes from the same context; it is set aside anew for each call.
-            self.cpu.ggml_graph_compute_with_ctx(context, graph, threads)
+            self.cpu.ggml_graph_compute(graph, c.byref(plans[threads][0]))
             return answer
 
         run.close = lambda: self.base.ggml_free(context)

@@ -42,9 +42,9 @@ class Options(c.Structure):
         ("settings", c.POINTER(c.c_char_p)),
         ("n_settings", c.c_size_t),
         ("screen", c.c_char_p),
-        ("screen_seed", c.c_uint64),
         ("screen_delta_exponent", c.c_uint32),
-        ("check_encodes", c.c_uint32),
+        ("screen_check", c.c_uint32),
+        ("screen_seed", c.c_uint64),
     ]
 
 
@@ -119,10 +119,16 @@ class Model:
         return Rows(array.ctypes.data, 0, 0, len(array), array.shape[1], 0)
 
     def encode(self, rows):
-        """Rows as made by `rows`: nothing but the call of the library."""
+        """Rows as made by `rows`."""
         self.library.call(
             "sae_model_encode", self.model, c.byref(rows), self.scratch, self.features
         )
+
+    def encoder(self, rows):
+        """The call of the library alone, to be timed; it must have succeeded once."""
+        call = self.library.c.sae_model_encode
+        arguments = c.byref(rows), self.scratch, self.features, None
+        return lambda: call(self.model, *arguments)
 
     def found(self):
         """(indices, values) of each row of the last call."""
@@ -154,6 +160,12 @@ class Model:
             c.c_void_p(out.ctypes.data), c.c_size_t(out.size),
         )
 
+    def decoder(self, out):
+        """The call of the library alone, to be timed."""
+        call = self.library.c.sae_model_decode
+        arguments = c.c_void_p(out.ctypes.data), c.c_size_t(out.size), None
+        return lambda: call(self.model, self.features, None, self.scratch, *arguments)
+
     def plan(self, text):
         plan, scratch = c.c_void_p(), c.c_void_p()
         texts = (c.c_char_p * 1)(text.encode())
@@ -166,3 +178,9 @@ class Model:
     def steer(self, plan, rows):
         batch = Batch(struct_size=c.sizeof(Batch), rows=c.cast(c.pointer(rows), c.c_void_p))
         self.library.call("sae_model_steer", self.model, plan[0], c.byref(batch), plan[1])
+
+    def steerer(self, plan, rows):
+        """The call of the library alone, to be timed."""
+        batch = Batch(struct_size=c.sizeof(Batch), rows=c.cast(c.pointer(rows), c.c_void_p))
+        call, error = self.library.c.sae_model_steer, None
+        return lambda: call(self.model, plan[0], c.byref(batch), plan[1], error)

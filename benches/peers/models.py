@@ -143,4 +143,4 @@ def minilm(folder, source, activations):
     for name in ["cfg.json", "sae_weights.safetensors"]:
         (folder / name).write_bytes((Path(source) / name).read_bytes())
     rows = np.load(activations).astype(np.float32)
-    np.save(folder / "rows.npy", rows[:: len(rows) // ROWS][:ROWS].copy())
+    np.save(folder / "rows.npy", rows[:ROWS].copy())

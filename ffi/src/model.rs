@@ -4,7 +4,7 @@ use crate::boundary::{call, value};
 use crate::failure::Failure;
 use crate::fit::hook_to_c;
 use crate::handle::{Handle, Kind};
-use crate::memory::{store, store_sized};
+use crate::memory::{rows as read_rows, store, store_sized};
 use crate::status::level_text;
 use crate::types::*;
 use alloc::ffi::CString;
@@ -240,7 +240,7 @@ pub unsafe extern "C" fn sae_model_prepare_cost(
         let value = sae_prepare_cost {
             struct_size: 0,
             needed: price.needed.into(),
-            bytes: price.bytes,
+            bytes: price.bytes.saturating_add(price.screen_bytes),
             reads: price.reads,
         };
         // SAFETY: the caller guarantees that `cost` is an output; the struct has no padding.
@@ -263,6 +263,28 @@ pub unsafe extern "C" fn sae_model_prepare(
         // SAFETY: the caller guarantees that nobody else uses the model.
         let model = unsafe { Handle::sole("model", model) }?;
         Ok(model.sae.prepare_in_place()?)
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
+/// Prepares, with the screen chosen by rows.
+///
+/// # Safety
+/// - `model` is a handle that nobody else uses during the call; `rows` is an input and describes
+///   one; `error` is an output.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_model_prepare_with(
+    model: *mut sae_model,
+    rows: *const sae_rows,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that nobody else uses the model.
+        let model = unsafe { Handle::sole("model", model) }?;
+        // SAFETY: the caller guarantees that `rows` is an input and describes one.
+        let (rows, _) = unsafe { read_rows("rows", rows, model.sae.d_in()) }?;
+        Ok(model.sae.prepare_in_place_with(rows)?)
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }

@@ -222,6 +222,35 @@ pub(crate) unsafe fn read_options(
         }
     }
     read.strict = options.strict == 1;
+    if options.screen_check > 1 || options.screen_delta_exponent > 1000 {
+        let (argument, expected, number) = match options.screen_check > 1 {
+            true => ("options.screen_check", "0 or 1", options.screen_check),
+            false => (
+                "options.screen_delta_exponent",
+                "0 to 1000",
+                options.screen_delta_exponent,
+            ),
+        };
+        return Err(Failure::Invalid {
+            argument,
+            expected,
+            found: Found::Unsigned(number.into()),
+        });
+    }
+    // SAFETY: the caller guarantees that it is a string.
+    if let Some(name) = unsafe { optional_text("options.screen", options.screen) }? {
+        let kind = sae::model::ScreenKind::from_name(name);
+        read.screen.kind = kind.ok_or(Failure::Invalid {
+            argument: "options.screen",
+            expected: "auto, proven, dithered or none",
+            found: Found::Text(name.into()),
+        })?;
+    }
+    read.screen.seed = (options.screen_seed != 0).then_some(options.screen_seed);
+    if options.screen_delta_exponent != 0 {
+        read.screen.delta_exponent = options.screen_delta_exponent;
+    }
+    read.screen.check = options.screen_check == 1;
     // SAFETY: the caller guarantees that it is a string.
     if let Some(name) = unsafe { optional_text("options.level", options.level) }? {
         read.level = Some(find_level(name)?);

@@ -212,6 +212,10 @@ pub struct sae_open_options {
     pub level: *const c_char,
     pub settings: *const *const c_char,
     pub n_settings: usize,
+    pub screen: *const c_char,
+    pub screen_delta_exponent: u32,
+    pub screen_check: u32,
+    pub screen_seed: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -461,7 +465,7 @@ const _: () = {
     assert!(offset_of!(sae_error, message_length) == 4);
     assert!(offset_of!(sae_error, message) == 8);
 
-    assert!(size_of::<sae_open_options>() == 16 + 3 * P);
+    assert!(size_of::<sae_open_options>() == 32 + 4 * P);
     assert!(offset_of!(sae_open_options, struct_size) == 0);
     assert!(offset_of!(sae_open_options, check) == 4);
     assert!(offset_of!(sae_open_options, strict) == 8);
@@ -469,6 +473,10 @@ const _: () = {
     assert!(offset_of!(sae_open_options, level) == 16);
     assert!(offset_of!(sae_open_options, settings) == 16 + P);
     assert!(offset_of!(sae_open_options, n_settings) == 16 + 2 * P);
+    assert!(offset_of!(sae_open_options, screen) == 16 + 3 * P);
+    assert!(offset_of!(sae_open_options, screen_delta_exponent) == 16 + 4 * P);
+    assert!(offset_of!(sae_open_options, screen_check) == 20 + 4 * P);
+    assert!(offset_of!(sae_open_options, screen_seed) == 24 + 4 * P);
 
     assert!(size_of::<sae_site>() == 64);
     assert!(offset_of!(sae_site, struct_size) == 0);

@@ -1,9 +1,11 @@
 //! What `inspect` tells about a model.
 
 use super::matrix::Held;
-use super::{Activation, Hook, HookPoint, Matrix, PackInfo, Parts, canonical, screening};
+use super::{
+    Activation, Hook, HookPoint, Matrix, PackInfo, Parts, ScreenInfo, ScreenOptions, canonical,
+    screening,
+};
 use crate::kernels::Level;
-use crate::screen::{Certificate, Screen};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -128,18 +130,18 @@ impl MatrixInfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PrepareCost {
-    /// Whether there are weights to copy into rows.
+    /// Whether there is any matrix to copy.
     pub needed: bool,
-    /// Bytes of weights held in memory afterwards, beyond the map.
+    /// Bytes of the copies that are held in memory afterwards, beyond the map.
     pub bytes: u64,
-    /// Bytes of the screen held besides; 0 if the rule has none.
+    /// Bytes of the screen that would be built, as far as the rule alone lets expect; 0 for none.
     pub screen_bytes: u64,
     /// Bytes read and as many written, once.
     pub reads: u64,
 }
 
 impl PrepareCost {
-    pub(crate) fn new(parts: &Parts<'_>) -> Self {
+    pub(crate) fn new(parts: &Parts<'_>, screen: &ScreenOptions) -> Self {
         let columns = |matrix: &Matrix<'_>| matrix.column_bytes() as u64;
         let bytes = match parts.activation {
             Activation::Pursuit(_) => columns(&parts.decoder),
@@ -148,7 +150,7 @@ impl PrepareCost {
         PrepareCost {
             needed: bytes > 0,
             bytes,
-            screen_bytes: screening::bytes(parts),
+            screen_bytes: screening::bytes(parts, screen),
             reads: bytes,
         }
     }
@@ -162,61 +164,6 @@ impl PrepareCost {
             268_435_457..=4_294_967_296 => "seconds",
             _ => "tens of seconds",
         }
-    }
-}
-
-/// The screen that encoding reads, for `inspect`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ScreenInfo {
-    /// `proven` or `dithered`.
-    pub certificate: &'static str,
-    /// Bits of a first code.
-    pub bits: u32,
-    /// A dithered bound fails with probability at most two to the minus this; 0 if proven.
-    pub delta_exponent: u32,
-    /// The seed of the dither; 0 if proven.
-    pub seed: u64,
-    /// Bytes in all, in the file or in memory.
-    pub bytes: u64,
-    /// Bytes read for each row, before any feature is computed.
-    pub reads: u64,
-}
-
-impl ScreenInfo {
-    fn new(screen: &Screen<'_>) -> Self {
-        ScreenInfo {
-            certificate: match screen.certificate() {
-                Certificate::Proven => "proven",
-                Certificate::Dithered => "dithered",
-            },
-            bits: screen.format().bits(),
-            delta_exponent: screen.delta_exponent(),
-            seed: screen.seed(),
-            bytes: screen.bytes_held() as u64,
-            reads: screen.bytes_read() as u64,
-        }
-    }
-
-    /// In words.
-    pub fn describe(&self) -> String {
-        let failing = match self.delta_exponent {
-            0 => String::new(),
-            n => alloc::format!(" (fails with at most 2^-{n}, seed {:016x})", self.seed),
-        };
-        alloc::format!(
-            "{}{failing}, {} bits, {} bytes, reads {} bytes per row",
-            self.certificate,
-            self.bits,
-            self.bytes,
-            self.reads
-        )
-    }
-
-    fn to_json(self) -> Value {
-        json!({"certificate": self.certificate, "bits": self.bits,
-               "delta_exponent": self.delta_exponent, "seed": self.seed, "bytes": self.bytes,
-               "reads": self.reads})
     }
 }
 
@@ -254,10 +201,10 @@ pub struct Description {
     pub state: State,
     /// Bytes read while opening.
     pub bytes_read_at_open: u64,
-    /// The screen that encoding reads; `None` if it reads every weight.
-    pub screen: Option<ScreenInfo>,
     /// What preparing would cost.
     pub prepare: PrepareCost,
+    /// The screen that encoding reads, or why there is none.
+    pub screen: ScreenInfo,
     /// Bytes of the tensors of a pack with the same dtypes, without screen and self-test.
     pub pack_bytes: u64,
     /// The files it came from.
@@ -275,7 +222,12 @@ pub struct Description {
 }
 
 impl Description {
-    pub(crate) fn new(parts: &Parts<'_>, level: Level, screen: Option<&Screen<'_>>) -> Self {
+    pub(crate) fn new(
+        parts: &Parts<'_>,
+        level: Level,
+        options: &ScreenOptions,
+        screen: ScreenInfo,
+    ) -> Self {
         let about = &parts.about;
         let skip = parts.skip.as_ref();
         let gate = parts.glu.as_ref().map(|glu| &glu.matrix);
@@ -301,8 +253,8 @@ impl Description {
                 (false, false) => State::Mapped,
             },
             bytes_read_at_open: about.bytes_read,
-            screen: screen.map(ScreenInfo::new),
-            prepare: PrepareCost::new(parts),
+            prepare: PrepareCost::new(parts, options),
+            screen,
             pack_bytes: canonical::pack_bytes(parts),
             files: about.files.clone(),
             pack: about.pack.clone(),
@@ -367,26 +319,15 @@ impl Description {
             "opening",
             alloc::format!("read {} bytes", self.bytes_read_at_open),
         ));
-        let screen = self.screen.as_ref().map(ScreenInfo::describe);
-        lines.push((
-            "screen",
-            screen.unwrap_or_else(|| "none: every weight is read".into()),
-        ));
         lines.push((
             "preparing",
             if cost.needed {
-                alloc::format!(
-                    "would hold {} bytes and a screen of {}, {}",
-                    cost.bytes,
-                    cost.screen_bytes,
-                    cost.time_class()
-                )
-            } else if self.screen.is_none() && cost.screen_bytes > 0 {
-                alloc::format!("would hold a screen of {} bytes", cost.screen_bytes)
+                alloc::format!("would hold {} bytes, {}", cost.bytes, cost.time_class())
             } else {
                 cost.time_class().into()
             },
         ));
+        lines.push(("screen", self.screen.text()));
         lines.push((
             "packing",
             alloc::format!("would write {} bytes", self.pack_bytes),
@@ -429,7 +370,13 @@ impl Description {
                 "first_position": self.site.first_position,
             },
             "state": self.state.name(), "bytes_read_at_open": self.bytes_read_at_open,
-            "screen": self.screen.map(ScreenInfo::to_json),
+            "screen": {
+                "kind": self.screen.kind, "why": self.screen.why, "bits": self.screen.bits,
+                "more_bits": self.screen.more_bits, "whitened": self.screen.whitened,
+                "bytes_held": self.screen.bytes_held, "bytes_read": self.screen.bytes_read,
+                "seed": alloc::format!("{:016x}", self.screen.seed),
+                "delta_exponent": self.screen.delta_exponent, "text": self.screen.text(),
+            },
             "prepare": {"needed": self.prepare.needed, "bytes": self.prepare.bytes,
                         "screen_bytes": self.prepare.screen_bytes,
                         "time_class": self.prepare.time_class()},

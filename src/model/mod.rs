@@ -29,18 +29,19 @@ mod transforms;
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
 pub use attention::{Attention, ByParts, HeadNorm, Pairs, Rotary};
 pub use blocks::Block;
-pub use description::{Description, MatrixInfo, PrepareCost, ScreenInfo, Site, State};
+pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use ensemble::{Ensemble, Router};
 pub use hook::{Hook, HookPoint};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 pub(crate) use packed::{Checksum, Packed, SelfTest, StoredScreen};
 pub use packed::{PackInfo, SourceFile};
+pub use screening::{ScreenInfo, ScreenKind, ScreenOptions};
 pub use transforms::{Transform, Transforms};
 
 use crate::error::Error;
 use crate::kernels::screen::ScreenKernels;
 use crate::kernels::{Kernels, Level};
-use crate::screen::{Certificate, Screen};
+use crate::screen::Screen;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -200,6 +201,8 @@ pub struct Sae<'a> {
     pub(crate) identity: usize,
     /// Names the features that a row can fire, if the model is prepared and its rule allows it.
     pub(crate) screen: Option<Screen<'a>>,
+    screen_options: ScreenOptions,
+    screen_info: ScreenInfo,
     /// Of an ensemble.
     pub(crate) members: Vec<Sae<'a>>,
     /// Of a model from a pack.
@@ -208,6 +211,9 @@ pub struct Sae<'a> {
     pub(crate) router: Option<Router<'a>>,
     description: Description,
 }
+
+/// What `inspect` says of the screen of a model that is not prepared.
+const UNPREPARED: &str = "not prepared";
 
 static NEXT_IDENTITY: AtomicUsize = AtomicUsize::new(1);
 
@@ -297,7 +303,12 @@ impl<'a> Sae<'a> {
     /// A model of parts that fit together.
     fn assemble(parts: Parts<'a>, kernels: &'static Kernels) -> Self {
         Sae {
-            description: Description::new(&parts, kernels.level(), None),
+            description: Description::new(
+                &parts,
+                kernels.level(),
+                &ScreenOptions::default(),
+                ScreenInfo::none(UNPREPARED),
+            ),
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             members: Vec::new(),
             packed: Packed::default(),
@@ -305,6 +316,8 @@ impl<'a> Sae<'a> {
             parts,
             kernels,
             screen: None,
+            screen_options: ScreenOptions::default(),
+            screen_info: ScreenInfo::none(UNPREPARED),
         }
     }
 
@@ -363,18 +376,19 @@ impl<'a> Sae<'a> {
         let members = core::mem::take(&mut self.members).into_iter();
         let members = members.map(|member| member.with_level(level));
         self.members = members.collect::<Result<_, _>>()?;
-        self.describe();
+        self.describe_again();
         Ok(self)
     }
 
     /// What [`Sae::prepare`] would hold and read.
     pub fn prepare_cost(&self) -> PrepareCost {
-        PrepareCost::new(&self.parts)
+        PrepareCost::new(&self.parts, &self.screen_options)
     }
 
     /// Makes the rows-per-feature copies of matrices that the file stores as columns: one pass
     /// over each, at memory speed. The results keep their bits; decoding and reading out single
-    /// features become fast. Matrices already in rows stay mapped.
+    /// features become fast. Matrices already in rows stay mapped. Then builds the screen that
+    /// [`Sae::screen_options`] asks for.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`]; the model is consumed then.
@@ -387,14 +401,21 @@ impl<'a> Sae<'a> {
     /// usable.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; the model is as it was then.
+    /// [`Error::OutOfMemory`]; the model goes on as it was then, perhaps with its rows, without a
+    /// screen.
     pub fn prepare_in_place(&mut self) -> Result<(), Error> {
+        self.prepare_rows()?;
+        self.build_screen(&[])
+    }
+
+    /// The copies in rows, without a screen.
+    pub(crate) fn prepare_rows(&mut self) -> Result<(), Error> {
         if !self.members.is_empty() {
             for member in &mut self.members {
-                member.prepare_in_place()?;
+                member.prepare_rows()?;
             }
             self.rejoin()?;
-            self.describe();
+            self.describe_again();
             return Ok(());
         }
         let rows = |matrix: &Matrix<'a>| match matrix.column_bytes() {
@@ -420,15 +441,30 @@ impl<'a> Sae<'a> {
             glu.matrix = gate;
         }
         self.parts.tie();
-        self.screen = screening::build(&self.parts, Certificate::Proven, self.screen_kernels())?;
-        self.describe();
+        self.describe_again();
         Ok(())
     }
 
-    /// Writes down what it is by now.
-    fn describe(&mut self) {
-        let level = self.level();
-        self.description = Description::new(&self.parts, level, self.screen.as_ref());
+    /// Builds the screen; `inputs` are prepared rows to choose by, or none.
+    pub(crate) fn build_screen(&mut self, inputs: &[Vec<f32>]) -> Result<(), Error> {
+        if !self.members.is_empty() {
+            for member in &mut self.members {
+                member.build_screen(&[])?;
+            }
+            self.screen_info = ScreenInfo::none("each member has its own");
+            self.describe_again();
+            return Ok(());
+        }
+        let kernels = self.screen_kernels();
+        let (screen, info) = screening::build(&self.parts, &self.screen_options, inputs, kernels)?;
+        (self.screen, self.screen_info) = (screen, info);
+        self.describe_again();
+        Ok(())
+    }
+
+    fn describe_again(&mut self) {
+        let (options, info) = (&self.screen_options, self.screen_info.clone());
+        self.description = Description::new(&self.parts, self.kernels.level(), options, info);
     }
 
     pub(crate) fn screen_kernels(&self) -> &'static ScreenKernels {

@@ -48,10 +48,10 @@ use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::WeightType;
 use crate::model::canonical::{self, Values};
-use crate::model::{Activation, Layout, Matrix, Sae, SourceFile};
+use crate::model::{Activation, Layout, Matrix, Sae, ScreenKind, SourceFile};
 use crate::open::OpenOptions;
 use crate::rows::Rows;
-use crate::screen::Certificate;
+use crate::screen::Screen;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use std::path::Path;
@@ -69,26 +69,9 @@ pub struct PackOptions {
     pub decoder: Option<WeightType>,
     /// Rows for the self-test, `[n, d_in]`; made up from the encoder if empty.
     pub self_test_rows: Vec<f32>,
-    /// The screen that goes with the encoder.
-    pub screen: PackScreen,
 }
 
-/// The screen of a pack ([`Screen`](crate::screen::Screen)): with it encoding reads a fraction of
-/// the weights and gives the same bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PackScreen {
-    /// With worst-case bounds.
-    #[default]
-    Proven,
-    /// With bounds that fail with a tiny, stated probability, for inputs that do not depend on the
-    /// dither ([`Certificate::Dithered`]).
-    Dithered,
-    /// None: the file is smaller, and packing takes less time and memory.
-    None,
-}
-
-/// The most bytes of a screen in a pack, in hundredths of the encoder's bytes in f32. A larger one
+/// The most bytes of a screen in a pack ([`Sae::screen_options`] say which one is built), in hundredths of the encoder's bytes in f32. A larger one
 /// is left out: it would save too little.
 pub const MAX_SCREEN_PERCENT: u64 = 30;
 
@@ -146,6 +129,8 @@ pub struct PackReport {
     pub screen_bytes: u64,
     /// How many models have one.
     pub screens: usize,
+    /// For each model its name, and which screen it has and why, or why none.
+    pub screen_why: Vec<(String, String)>,
 }
 
 /// Writes models into one pack.
@@ -179,7 +164,7 @@ pub fn write(
     }
     for i in 0..models.len() {
         for name in form::SCREEN {
-            if certificate_of(models, i, options).is_some() {
+            if wants_screen(models, i) {
                 header.late_tensor(&alloc::format!("{}{name}", prefix(i)), Dtype::I8, 1)?;
             }
         }
@@ -220,15 +205,19 @@ pub fn write(
             }
             Sae::open(file.flush()?, &open)
         };
-        if let Some(certificate) = certificate_of(models, i, options) {
-            let packed = open(&mut file)?;
+        if wants_screen(models, i) {
+            let mut packed = open(&mut file)?;
+            packed.set_screen_options(*model.sae.screen_options());
             progress(Progress {
                 what: "building the screen",
                 done: 0,
                 total: 1,
             });
-            report.screen_bytes += screen(&mut file, &prefix(i), &packed, certificate)?;
-            report.screens += 1;
+            packed.build_screen(&[])?;
+            let (bytes, why) = screen(&mut file, &prefix(i), &packed)?;
+            report.screen_bytes += bytes;
+            report.screens += usize::from(bytes > 0);
+            report.screen_why.push((model.name.clone(), why));
         }
         let packed = open(&mut file)?;
         let (rows, features) = self_test(&mut file, &prefix(i), model, &packed, options)?;
@@ -241,48 +230,45 @@ pub fn write(
     Ok(report)
 }
 
-/// On what the bounds of a model's screen are to rest; `None` if it gets no screen.
-fn certificate_of(
-    models: &[PackModel<'_, '_>],
-    index: usize,
-    options: &PackOptions,
-) -> Option<Certificate> {
-    let sae = models.get(index)?.sae;
-    let bytes = sae.prepare_cost().screen_bytes;
-    let encoder = sae.d_sae() as u64 * sae.d_in() as u64 * 4;
-    let fits = bytes > 0 && bytes <= encoder * MAX_SCREEN_PERCENT / 100;
-    match options.screen {
-        PackScreen::None => None,
-        PackScreen::Proven => fits.then_some(Certificate::Proven),
-        PackScreen::Dithered => fits.then_some(Certificate::Dithered),
-    }
+/// Whether a screen is to be built for a model, if it pays.
+fn wants_screen(models: &[PackModel<'_, '_>], index: usize) -> bool {
+    models.get(index).is_some_and(|model| {
+        let none = model.sae.screen_options().kind == ScreenKind::None;
+        let blocks = model.sae.parts().encoder.layout() == Layout::Blocks;
+        !none && !blocks
+    })
 }
 
-/// Builds and writes a screen, for the weights that the file holds by now. Says how large it is.
-fn screen(
-    file: &mut GgufFile,
-    prefix: &str,
-    packed: &Sae<'_>,
-    certificate: Certificate,
-) -> Result<u64, Error> {
-    let screen = packed.build_screen(certificate)?;
-    let screen = screen.ok_or_else(|| Error::InvalidArgument {
-        what: "model",
-        expected: "a rule with a screen".into(),
-        found: packed.parts().activation.describe(),
-    })?;
-    let (header, vectors) = (screen.stored_header(), screen.stored_vectors()?);
-    let [basis, panels, codes] = screen.stored_sections();
+/// Writes a model's screen, or nothing in its place. Says how large it is, and why it is as it is.
+fn screen(file: &mut GgufFile, prefix: &str, packed: &Sae<'_>) -> Result<(u64, String), Error> {
+    let mut why = packed.description().screen.text();
+    let encoder = packed.d_sae() as u64 * packed.d_in() as u64 * 4;
+    let most = encoder * MAX_SCREEN_PERCENT / 100;
+    let size = |screen: &Screen<'_>| screen.stored_bytes().iter().map(|&n| n as u64).sum::<u64>();
+    let screen = packed.screen().filter(|screen| {
+        let fits = size(screen) <= most;
+        if !fits {
+            why = alloc::format!("none: {} bytes, at most {most} are worth it", size(screen));
+        }
+        fits
+    });
+    let (mut header, mut vectors, mut rest) = (Vec::new(), Vec::new(), [&[][..]; 3]);
+    if let Some(screen) = screen {
+        header = screen.stored_header().to_vec();
+        vectors = screen.stored_vectors()?;
+        rest = screen.stored_sections();
+    }
+    let [basis, panels, codes] = rest;
     let mut bytes = 0;
     for (name, part) in form::SCREEN
         .into_iter()
-        .zip([&header[..], &vectors, basis, panels, codes])
+        .zip([&header, &vectors, basis, panels, codes])
     {
         file.shape(&alloc::format!("{prefix}{name}"), &[part.len()])?;
         file.write(part)?;
         bytes += part.len() as u64;
     }
-    Ok(bytes)
+    Ok((bytes, why))
 }
 
 fn check(models: &[PackModel<'_, '_>], options: &PackOptions) -> Result<(), Error> {

@@ -42,18 +42,52 @@ struct QuantisedRow {
     refined: f64,
 }
 
+/// The basis that rows are quantised in: that of the file, or the one of the encoder's Gram matrix.
+/// Several screens of the same rows can share it.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    /// A power of two for each input.
+    columns: Vec<f64>,
+    transform: Option<Transform<'static>>,
+}
+
+impl Basis {
+    /// The basis for these rows; that of their Gram matrix if `whiten`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn build(
+        rows: &dyn EncoderRows,
+        whiten: bool,
+        kernels: &ScreenKernels,
+    ) -> Result<Self, Error> {
+        let columns = column_powers(rows, whiten)?;
+        let transform = match whiten {
+            true => Some(Transform::build(rows, &columns, kernels)?),
+            false => None,
+        };
+        Ok(Basis { columns, transform })
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Whether it is that of the Gram matrix.
+    pub fn is_whitened(&self) -> bool {
+        self.transform.is_some()
+    }
+}
+
 pub(crate) fn build(
+    basis: &Basis,
     rows: &dyn EncoderRows,
     rules: &Rules<'_>,
     options: &Options<'_>,
     kernels: &ScreenKernels,
 ) -> Result<Screen<'static>, Error> {
     let (features, d_in) = (rows.features(), rows.width());
-    let columns = column_powers(rows, options.whiten)?;
-    let transform = match options.whiten {
-        true => Some(Transform::build(rows, &columns, kernels)?),
-        false => None,
-    };
+    let Basis { columns, transform } = basis.clone();
     let width = d_in.next_multiple_of(BLOCK_COLUMNS);
     let blocks = width / BLOCK_COLUMNS;
     let format = options.format;

@@ -129,6 +129,7 @@ mod refine;
 mod stored;
 mod transform;
 
+pub use build::Basis;
 pub use query::Bounds;
 pub use stored::{STORED_HEADER_BYTES, STORED_SECTIONS, STORED_VERSION};
 
@@ -197,19 +198,28 @@ pub struct Options<'o> {
 /// The exponent of delta that is used unless another one is asked for.
 pub const DELTA_EXPONENT: u32 = 64;
 
-/// Packed bytes at an address that is a multiple of 64 (a cache line).
+/// Packed bytes at an address that is a multiple of 64 (a cache line); large ones, with `std`, in huge
+/// pages where the system has them (a sixth of the time of a row, see `benches/NOTES.md`).
 #[derive(Debug)]
-struct Weights {
-    memory: Vec<u8>,
-    start: usize,
-    len: usize,
+enum Weights {
+    Vec {
+        memory: Vec<u8>,
+        start: usize,
+        len: usize,
+    },
+    #[cfg(feature = "std")]
+    Map(crate::mmap::Anonymous),
 }
 
 impl Weights {
     fn zeros(len: usize) -> Result<Self, Error> {
+        #[cfg(feature = "std")]
+        if let Some(map) = crate::mmap::Anonymous::huge(len) {
+            return Ok(Weights::Map(map));
+        }
         let memory: Vec<u8> = numbers::zeros(len + 63, "screen")?;
         let start = memory.as_ptr().align_offset(64).min(63);
-        Ok(Weights { memory, start, len })
+        Ok(Weights::Vec { memory, start, len })
     }
 
     fn shared(self) -> Bytes<'static> {
@@ -217,17 +227,23 @@ impl Weights {
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory
-            .get_mut(self.start..self.start + self.len)
-            .unwrap_or(&mut [])
+        match self {
+            Weights::Vec { memory, start, len } => {
+                memory.get_mut(*start..*start + *len).unwrap_or(&mut [])
+            }
+            #[cfg(feature = "std")]
+            Weights::Map(map) => map.bytes_mut(),
+        }
     }
 }
 
 impl AsRef<[u8]> for Weights {
     fn as_ref(&self) -> &[u8] {
-        self.memory
-            .get(self.start..self.start + self.len)
-            .unwrap_or(&[])
+        match self {
+            Weights::Vec { memory, start, len } => memory.get(*start..*start + *len).unwrap_or(&[]),
+            #[cfg(feature = "std")]
+            Weights::Map(map) => map.bytes(),
+        }
     }
 }
 
@@ -274,6 +290,22 @@ impl<'a> Screen<'a> {
         options: &Options<'_>,
         kernels: &ScreenKernels,
     ) -> Result<Screen<'static>, Error> {
+        let basis = Basis::build(rows, options.whiten, kernels)?;
+        Screen::build_on(&basis, rows, rules, options, kernels)
+    }
+
+    /// [`Screen::build`] in a basis that was built before, for these rows or for more that they
+    /// are a sample of; `options.whiten` is not read.
+    ///
+    /// # Errors
+    /// As [`Screen::build`]; [`Error::Length`] too if the basis has another width.
+    pub fn build_on(
+        basis: &Basis,
+        rows: &dyn EncoderRows,
+        rules: &Rules<'_>,
+        options: &Options<'_>,
+        kernels: &ScreenKernels,
+    ) -> Result<Screen<'static>, Error> {
         let length = |what: &'static str, found: Option<usize>, expected: usize| match found {
             Some(found) if found != expected => Err(Error::Length {
                 what,
@@ -291,6 +323,7 @@ impl<'a> Screen<'a> {
             options.centre.map(<[f64]>::len),
             rows.width(),
         )?;
+        length("values of the basis", Some(basis.width()), rows.width())?;
         let dithered = options.certificate == Certificate::Dithered;
         if dithered && !(1..=1000).contains(&options.delta_exponent) {
             return Err(Error::InvalidArgument {
@@ -299,7 +332,7 @@ impl<'a> Screen<'a> {
                 found: alloc::string::ToString::to_string(&options.delta_exponent),
             });
         }
-        build::build(rows, rules, options, kernels)
+        build::build(basis, rows, rules, options, kernels)
     }
 
     /// Bits of a first code.

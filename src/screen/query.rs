@@ -38,6 +38,7 @@ pub struct Bounds<'w> {
     upper: &'w [f32],
     lower: &'w [f32],
     features: usize,
+    passed_first: usize,
     input: Input<'w>,
 }
 
@@ -45,6 +46,11 @@ impl Bounds<'_> {
     /// The features whose upper bound is not below their threshold, ascending.
     pub fn kept(&self) -> impl Iterator<Item = usize> + Clone {
         kept(self.keep, self.features)
+    }
+
+    /// How many features the first bound left, before any was refined. Not counted with ranks.
+    pub fn passed_first(&self) -> usize {
+        self.passed_first
     }
 
     /// Upper bounds of `p_i`; may be NaN or infinite, which bounds nothing. Empty unless asked for.
@@ -156,7 +162,9 @@ impl Screen<'_> {
         let bounded = ranked || self.refinement.is_some();
         let upper: &mut [f32] = cut.take(if bounded { rows } else { 0 });
         let lower: &mut [f32] = cut.take(if ranked { rows } else { 0 });
+        let passed_first;
         if !input.usable {
+            passed_first = self.features;
             keep.fill(u16::MAX);
             upper.fill(f32::INFINITY);
             lower.fill(f32::NEG_INFINITY);
@@ -181,6 +189,7 @@ impl Screen<'_> {
             lower
                 .iter_mut()
                 .for_each(|lower| *lower -= self.lower_slack);
+            passed_first = keep.iter().map(|bits| bits.count_ones() as usize).sum();
             if self.refinement.is_some() && !ranked {
                 self.refine_kept(kernels, &input, keep, upper);
             }
@@ -190,6 +199,7 @@ impl Screen<'_> {
             upper,
             lower,
             features: self.features,
+            passed_first,
             input,
         })
     }

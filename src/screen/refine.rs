@@ -6,7 +6,7 @@
 //! of the two codes' norms.
 //!
 //! A row, padded to a multiple of eight bytes, is: `weight`, `residual`, `other`, the refined
-//! `residual` and `other`, `threshold` (f32, then eight bytes of nothing); a byte of block scale for
+//! `residual` and `other`, `threshold` (f32); a byte of block scale for
 //! each block; the codes, 16 bytes to a block, as [`ScreenKernels::refine_row`] reads them.
 
 use crate::kernels::screen::{BLOCK_COLUMNS, ScreenKernels};
@@ -14,7 +14,7 @@ use crate::screen::Screen;
 use crate::screen::query::Input;
 
 /// Bytes of the constants.
-const CONSTANTS: usize = 32;
+const CONSTANTS: usize = 24;
 /// Bytes of a block's codes.
 const CODE_BYTES: usize = BLOCK_COLUMNS / 4;
 

@@ -146,16 +146,6 @@ impl<'a> Screen<'a> {
         section_bytes(self.format, self.flags(), self.features, self.d_in).unwrap_or_default()
     }
 
-    /// Bytes of all sections of the stored form that a screen built so would have.
-    pub(crate) fn bytes_of(options: &Options<'_>, features: usize, d_in: usize) -> u64 {
-        let whitened = u32::from(options.whiten) * WHITENED;
-        let refined = u32::from(options.refine) * REFINED;
-        let bytes = section_bytes(options.format, whitened | refined, features, d_in);
-        bytes.map_or(u64::MAX, |bytes| {
-            bytes.iter().map(|&bytes| bytes as u64).sum()
-        })
-    }
-
     /// Section 0 of the stored form.
     ///
     /// # Errors

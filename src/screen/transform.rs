@@ -29,7 +29,7 @@ const RIDGE: f64 = 1e-6;
 
 /// An upper triangular matrix `R' = diag(scale) * codes`, codes in -127..=127, and the columns'
 /// powers of two.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Transform<'a> {
     /// Columns, a multiple of 64.
     width: usize,

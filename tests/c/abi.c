@@ -25,7 +25,7 @@ static_assert(offsetof(sae_error, code) == 0, "sae_error");
 static_assert(offsetof(sae_error, message_length) == 4, "sae_error");
 static_assert(offsetof(sae_error, message) == 8, "sae_error");
 
-static_assert(sizeof(sae_open_options) == 16 + 3 * P, "sae_open_options");
+static_assert(sizeof(sae_open_options) == 32 + 4 * P, "sae_open_options");
 static_assert(offsetof(sae_open_options, struct_size) == 0, "sae_open_options");
 static_assert(offsetof(sae_open_options, check) == 4, "sae_open_options");
 static_assert(offsetof(sae_open_options, strict) == 8, "sae_open_options");
@@ -33,6 +33,10 @@ static_assert(offsetof(sae_open_options, reserved) == 12, "sae_open_options");
 static_assert(offsetof(sae_open_options, level) == 16, "sae_open_options");
 static_assert(offsetof(sae_open_options, settings) == 16 + P, "sae_open_options");
 static_assert(offsetof(sae_open_options, n_settings) == 16 + 2 * P, "sae_open_options");
+static_assert(offsetof(sae_open_options, screen) == 16 + 3 * P, "sae_open_options");
+static_assert(offsetof(sae_open_options, screen_delta_exponent) == 16 + 4 * P, "sae_open_options");
+static_assert(offsetof(sae_open_options, screen_check) == 20 + 4 * P, "sae_open_options");
+static_assert(offsetof(sae_open_options, screen_seed) == 24 + 4 * P, "sae_open_options");
 
 static_assert(sizeof(sae_site) == 64, "sae_site");
 static_assert(offsetof(sae_site, struct_size) == 0, "sae_site");

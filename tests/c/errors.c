@@ -1,6 +1,7 @@
 /* What goes wrong has a status of its own and a message with names and numbers. The last argument
  * is a file that holds the first half of the checkpoint. */
 #include "check.h"
+#include <stddef.h>
 
 static void mentions(const sae_error *error, const char *text) {
     if (strstr(error->message, text) == NULL) {
@@ -51,7 +52,7 @@ int main(int argc, char **argv) {
     options.struct_size = 0;
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_open(argv[1], &options, &model, &error));
     mentions(&error, "struct_size");
-    options.struct_size = (uint32_t)sizeof options - 1;
+    options.struct_size = (uint32_t)offsetof(sae_open_options, screen) - 1;
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_open(argv[1], &options, &model, &error));
     options.struct_size = 0xffffffffu;
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_open(argv[1], &options, &model, &error));
@@ -66,6 +67,29 @@ int main(int argc, char **argv) {
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
                  sae_model_open(argv[1], &newer.known, &model, &error));
     CHECK(model == NULL);
+
+    /* The struct as it was before it had a screen. */
+    options = (sae_open_options)SAE_OPEN_OPTIONS_INIT;
+    options.struct_size = (uint32_t)offsetof(sae_open_options, screen);
+    CHECK_OK(sae_model_open(argv[1], &options, &model, &error));
+    sae_model_close(model);
+
+    options = (sae_open_options)SAE_OPEN_OPTIONS_INIT;
+    options.screen = "blurred";
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_open(argv[1], &options, &model, &error));
+    mentions(&error, "blurred");
+    options.screen = "dithered";
+    options.screen_delta_exponent = 1001;
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_open(argv[1], &options, &model, &error));
+    mentions(&error, "1001");
+    options.screen_delta_exponent = 40;
+    options.screen_check = 2;
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_open(argv[1], &options, &model, &error));
+    mentions(&error, "screen_check");
+    options.screen_check = 1;
+    CHECK_OK(sae_model_open(argv[1], &options, &model, &error));
+    CHECK_OK(sae_model_prepare(model, &error));
+    sae_model_close(model);
 
     options = (sae_open_options)SAE_OPEN_OPTIONS_INIT;
     options.check = 77;

@@ -84,6 +84,9 @@ int main(int argc, char **argv) {
     NULL_ARGUMENT(sae_model_prepare(NULL, &error));
     CHECK(sae_model_prepare(NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_prepare(model, NULL) == SAE_STATUS_OK);
+    sae_rows no_rows = {0};
+    NULL_ARGUMENT(sae_model_prepare_with(NULL, &no_rows, &error));
+    NULL_ARGUMENT(sae_model_prepare_with(model, NULL, &error));
 
     /* sae_hook_parse, sae_set_log. */
     sae_hook_point point;

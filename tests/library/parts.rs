@@ -2,6 +2,7 @@
 
 use super::{bits, encode_decode, rows};
 use sae::bytes::Bytes;
+use sae::model::ScreenKind;
 use sae::model::{FeatureAxis, Matrix, Parts};
 use sae::tensor::Tensor;
 use sae::{Dtype, Features, Level, Part, RowStatus, Rows, Sae, Scratch};
@@ -58,7 +59,10 @@ pub(crate) fn run(
                     .with_level(level)
                     .unwrap();
                 if prepare {
-                    sae = sae.prepare().unwrap();
+                    sae = sae
+                        .with_screen_options(ScreenKind::Proven.into())
+                        .prepare()
+                        .unwrap();
                 }
                 let found = encode_decode(&sae, rows(inputs, width));
                 match &first {

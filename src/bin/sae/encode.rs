@@ -47,8 +47,8 @@ pub(crate) struct Args {
     #[arg(long)]
     decode: bool,
 
-    /// First copy the weights into rows per feature, where the file has columns, and build a
-    /// screen: costs memory and time (see `sae inspect`), makes encoding many rows fast
+    /// First copy the weights into rows per feature, where the file has columns: costs memory
+    /// (see `sae inspect`), makes decoding of such files fast
     #[arg(long)]
     prepare: bool,
 
@@ -60,9 +60,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     output::check(&args.output, &[&args.model.path, &args.rows])?;
     let mut sae = args.model.open()?;
-    let cost = sae.prepare_cost();
-    let screen = sae.screen().is_none() && cost.screen_bytes > 0;
-    if args.prepare && (cost.needed || screen) {
+    if args.prepare {
         sae = while_waiting("preparing", || sae.prepare())?;
     }
     let file = RowsFile::open(&args.rows, sae.d_in())?;

@@ -2,15 +2,19 @@
 
 use crate::failure::Failure;
 use crate::model::ModelArgs;
+use crate::progress::while_waiting;
+use crate::rows::RowsFile;
 use crate::style::{Style, bytes, count, fit, wrap};
 use sae::Description;
-use sae::model::{MatrixInfo, PackInfo, ScreenInfo, SourceFile};
+use sae::model::{MatrixInfo, PackInfo, SourceFile};
 use std::io::Write;
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
   sae inspect gemma-scope/layer_12/width_16k/average_l0_82/params.npz
   sae inspect CHECKPOINT --check full
+  sae inspect CHECKPOINT --rows ROWS.npy      (which screen is chosen, measured on these rows)
   sae inspect CHECKPOINT --json | jq .d_sae";
 
 /// Show what a checkpoint holds, and what opening and preparing it cost.
@@ -24,13 +28,30 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
+    /// Prepare the weights first, to see which screen is chosen, and why
+    #[arg(long)]
+    prepare: bool,
+
+    /// Rows to choose the screen by (.npy); prepares too
+    #[arg(long, value_name = "ROWS")]
+    rows: Option<PathBuf>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
-    let sae = args.model.open()?;
+    let mut sae = args.model.open()?;
+    match &args.rows {
+        Some(path) => {
+            let file = RowsFile::open(path, sae.d_in())?;
+            let rows = file.rows()?;
+            sae = while_waiting("preparing", || sae.prepare_with(rows))?;
+        }
+        None if args.prepare => sae = while_waiting("preparing", || sae.prepare())?,
+        None => {}
+    }
     let description = sae.description();
     if args.json {
         writeln!(out, "{:#}", description.to_json())?;
@@ -200,52 +221,70 @@ fn cost(it: &Description) -> Vec<Line> {
     let prepare = it.prepare;
     let state = match prepare.needed {
         true => format!("{}; rows per feature only after preparing", it.state.name()),
-        false => format!("{}, rows per feature: nothing to copy", it.state.name()),
+        false => format!("{}, rows per feature: nothing to prepare", it.state.name()),
     };
     let mut lines = vec![
         ("state", state),
         ("level", it.level.name().into()),
         ("opening", format!("reads {}", bytes(it.bytes_read_at_open))),
     ];
-    let screen = it.screen.as_ref().map(ScreenInfo::describe);
-    let screen = screen.unwrap_or_else(|| "none, encoding reads every weight".into());
-    lines.push(("screen", screen));
     if prepare.needed {
-        let screen = match prepare.screen_bytes {
-            0 => String::new(),
-            screen => format!(" and a screen of {}", bytes(screen)),
-        };
         let held = format!(
-            "holds {} in memory{screen}; the copy takes {}",
+            "holds {} in memory, {}",
             bytes(prepare.bytes),
             prepare.time_class()
         );
         lines.push(("preparing", held));
-    } else if it.screen.is_none() && prepare.screen_bytes > 0 {
-        let held = format!("holds a screen of {}", bytes(prepare.screen_bytes));
-        lines.push(("preparing", held));
     }
+    lines.push(("screen", screen(it)));
     lines.push((
         "packing",
-        match screened(it) {
+        match it.prepare.screen_bytes {
             0 => format!("a file of about {}", bytes(it.pack_bytes)),
             screen => format!(
-                "a file of about {}, {} of it a screen",
-                bytes(it.pack_bytes + screen),
-                bytes(screen)
+                "a file of about {}, with a screen {}",
+                bytes(it.pack_bytes),
+                bytes(it.pack_bytes + screen)
             ),
         },
     ));
     lines
 }
 
-/// Bytes of the screen that packing adds.
-fn screened(it: &Description) -> u64 {
-    let most = it.d_sae as u64 * it.d_in as u64 * 4 * sae::pack::MAX_SCREEN_PERCENT / 100;
-    match it.prepare.screen_bytes {
-        screen if screen <= most => screen,
-        _ => 0,
+/// What is read instead of the encoder, or what would be.
+fn screen(it: &Description) -> String {
+    let screen = &it.screen;
+    let would = it.prepare.screen_bytes;
+    if screen.bits == 0 {
+        return match screen.why.as_str() {
+            "not prepared" if would > 0 => {
+                format!("none: not prepared; preparing would hold {}", bytes(would))
+            }
+            "not prepared" => "none: not prepared; preparing would build none".into(),
+            why => format!("none: {why}"),
+        };
     }
+    let more = match screen.more_bits {
+        0 => String::new(),
+        more => format!(" and {more} more for survivors"),
+    };
+    let dither = match screen.delta_exponent {
+        0 => String::new(),
+        delta => format!(", seed {:016x}, delta 2^-{delta}", screen.seed),
+    };
+    let basis = if screen.whitened {
+        ", in the basis of its Gram matrix"
+    } else {
+        ""
+    };
+    format!(
+        "{}, {} bits{more}{basis}{dither}; holds {}, reads {} a row; {}",
+        screen.kind,
+        screen.bits,
+        bytes(screen.bytes_held),
+        bytes(screen.bytes_read),
+        screen.why
+    )
 }
 
 fn remarks(it: &Description) -> Vec<Line> {

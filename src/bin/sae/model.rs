@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::progress::while_waiting;
 use sae::container::Check;
+use sae::model::ScreenKind;
 use sae::{Level, OpenOptions, Sae};
 use std::path::PathBuf;
 
@@ -26,6 +27,34 @@ pub(crate) struct ModelArgs {
 
     #[command(flatten)]
     level: LevelArg,
+
+    #[command(flatten)]
+    screen: ScreenArgs,
+}
+
+/// Which screen preparing builds.
+#[derive(clap::Args)]
+pub(crate) struct ScreenArgs {
+    /// Screen of a prepared model: `auto` (a proven one, if it pays), `proven`, `dithered` (bounds
+    /// that hold for inputs chosen without knowledge of the seed) or `none`
+    #[arg(long, value_name = "KIND", value_parser = screen, default_value = "auto")]
+    screen: ScreenKind,
+
+    /// Seed of a dithered screen [default: from the weights]
+    #[arg(long, value_name = "NUMBER")]
+    screen_seed: Option<u64>,
+
+    /// A dithered screen decides wrongly with probability at most two to the minus this
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    screen_delta: u32,
+
+    /// Compare every encode with the dense scan
+    #[arg(long)]
+    screen_check: bool,
+}
+
+fn screen(text: &str) -> Result<ScreenKind, String> {
+    ScreenKind::from_name(text).ok_or_else(|| "expected auto, proven, dithered or none".into())
 }
 
 #[derive(clap::Args)]
@@ -54,6 +83,10 @@ impl ModelArgs {
         options.strict = self.strict;
         options.level = self.level.level;
         options.set.clone_from(&self.set);
+        options.screen.kind = self.screen.screen;
+        options.screen.seed = self.screen.screen_seed;
+        options.screen.delta_exponent = self.screen.screen_delta;
+        options.screen.check = self.screen.screen_check;
         options.set.extend_from_slice(more);
         options
     }

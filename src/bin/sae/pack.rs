@@ -8,7 +8,7 @@ use crate::rows::RowsFile;
 use crate::style::{bytes, count};
 use sae::kernels::WeightType;
 use sae::model::SourceFile;
-use sae::pack::{self, Narrowed, PackModel, PackOptions, PackReport, PackScreen};
+use sae::pack::{self, Narrowed, PackModel, PackOptions, PackReport};
 use sae::{Dtype, Error, Sae};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -47,11 +47,6 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "FORMAT")]
     decoder: Option<Format>,
 
-    /// Bounds of the screen, with which encoding reads a fraction of the weights: `proven` for every
-    /// input, `dithered` with a tiny probability of failing, or `none` for a smaller file
-    #[arg(long, value_enum, value_name = "BOUNDS", default_value_t = ScreenArg::Proven)]
-    screen: ScreenArg,
-
     /// Rows for the self-test, the first 8 of a file: real activations test more than the rows
     /// that are made up without it
     #[arg(long, value_name = "ROWS.npy")]
@@ -67,13 +62,6 @@ enum Format {
     F32,
     F16,
     Bf16,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum ScreenArg {
-    Proven,
-    Dithered,
-    None,
 }
 
 impl Format {
@@ -225,11 +213,6 @@ fn write(args: &Args, path: &Path, models: &[Opened], out: &mut impl Write) -> R
     let mut options = PackOptions::default();
     options.encoder = args.encoder.map(Format::weight_type);
     options.decoder = args.decoder.map(Format::weight_type);
-    options.screen = match args.screen {
-        ScreenArg::Proven => PackScreen::Proven,
-        ScreenArg::Dithered => PackScreen::Dithered,
-        ScreenArg::None => PackScreen::None,
-    };
     if let (Some(rows), Some(first)) = (&args.rows, models.first()) {
         options.self_test_rows = first_rows(rows, first.sae.d_in())?;
     }
@@ -286,6 +269,9 @@ fn summary(
         report.self_test_rows,
         report.self_test_features,
     )?;
+    for (name, why) in &report.screen_why {
+        writeln!(out, "screen of {name}: {why}")?;
+    }
     for narrowed in &report.narrowed {
         writeln!(out, "{}", lossy(narrowed))?;
     }

@@ -45,6 +45,11 @@ fn screen<const FORMAT: u8, const BLOCK: usize>(
 
 /// Panels that share each broadcast of the input.
 const GROUP: usize = 4;
+/// How far codes are fetched ahead, in each of the panels: four streams that change their pages
+/// every few thousand bytes are too much for the prefetcher of the hardware.
+const AHEAD: usize = 2048;
+/// Panels of fewer bytes stay in a cache, where fetching ahead costs more than it brings.
+const FAR: usize = 8 << 20;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline]
@@ -55,19 +60,26 @@ fn screen_all<const FORMAT: u8, const BLOCK: usize, const TWO: bool, const DITHE
     output: &mut ScreenOutput<'_>,
 ) {
     let bytes = CodeFormat::ALL[FORMAT as usize].panel_bytes(blocks);
+    let far = panels.len() >= FAR;
     let mut groups = panels.chunks_exact(GROUP * bytes);
     let mut first = 0;
     for group in &mut groups {
-        screen_group::<FORMAT, BLOCK, TWO, DITHERED, GROUP>(group, first, blocks, input, output);
+        screen_group::<FORMAT, BLOCK, TWO, DITHERED, GROUP>(
+            (group, far),
+            first,
+            blocks,
+            input,
+            output,
+        );
         first += GROUP;
     }
     for panel in groups.remainder().chunks_exact(bytes) {
-        screen_group::<FORMAT, BLOCK, TWO, DITHERED, 1>(panel, first, blocks, input, output);
+        screen_group::<FORMAT, BLOCK, TWO, DITHERED, 1>((panel, far), first, blocks, input, output);
         first += 1;
     }
 }
 
-/// The panels `first ..`, side by side.
+/// The panels `first ..`, side by side; `far` if they come from memory.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline]
 fn screen_group<
@@ -77,7 +89,7 @@ fn screen_group<
     const DITHERED: bool,
     const PANELS: usize,
 >(
-    group: &[u8],
+    (group, far): (&[u8], bool),
     first: usize,
     blocks: usize,
     input: &ScreenInput<'_>,
@@ -106,6 +118,11 @@ fn screen_group<
     };
     let planes = lows.iter().zip(highs).zip(input.corrections).enumerate();
     for (b, ((low, high), &correction)) in planes {
+        // Behind the end of a panel comes the same one of the next group.
+        let jump = match (b + 1) * BLOCK + AHEAD > blocks * BLOCK {
+            true => (PANELS - 1) * format.panel_bytes(blocks),
+            false => 0,
+        };
         let mut sums = [_mm512_set1_epi32(correction); PANELS];
         let mut high_sums = [zero; PANELS];
         for quarter in 0..4 {
@@ -121,6 +138,9 @@ fn screen_group<
                 let Some(block) = codes[p].get(b) else {
                     return;
                 };
+                if far {
+                    prefetch::<BLOCK>(block, quarter, AHEAD + jump);
+                }
                 let codes = quarter_codes::<FORMAT, BLOCK>(block, quarter);
                 for i in 0..4 {
                     sums[p] = _mm512_dpbusd_epi32(sums[p], codes[i], low_z[i]);
@@ -196,6 +216,18 @@ fn dot_bytes(codes: &[u8], high: &[i32], low: &[i32], out: &mut [i64; PANEL_ROWS
     if let (Some(first), Some(second)) = (first.first_chunk_mut(), second.first_chunk_mut()) {
         store64(first, join(low_half, high_half));
         store64(second, join(low_other, high_other));
+    }
+}
+
+/// Asks for the lines that lie `ahead` bytes behind those of a quarter of a block.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn prefetch<const BLOCK: usize>(block: &[u8; BLOCK], quarter: usize, ahead: usize) {
+    let lines = BLOCK / 64;
+    for line in quarter * lines / 4..(quarter + 1) * lines / 4 {
+        let at = block.as_ptr().wrapping_add(line * 64 + ahead);
+        // A prefetch faults at no address.
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
     }
 }
 
