@@ -7,13 +7,17 @@ import re
 import sys
 
 LAYERS = [  # (pattern of the test binary's source, layer)
+    (r"tests/reference_agrees", "reference"),
     (r"tests/levels", "kernels, every level"),
-    (r"tests/(golden|conventions|architectures)", "publishers' golden outputs"),
+    (r"tests/(golden|conventions|architectures|forms|traps|coverage)", "publishers' golden outputs"),
     (r"tests/digest", "digests"),
-    (r"tests/(properties|screen)", "properties"),
-    (r"tests/(hostile|containers|fuzz)", "hostile files"),
+    (r"tests/(properties|screen|batch)", "properties"),
+    (r"tests/(hostile|containers|gguf|corpus|rejection|fuzz)", "hostile files"),
     (r"tests/c_", "C and C++ programs"),
-    (r"tests/tool", "the tool"),
+    (r"tests/(steer|recipes|monitor)\b(?!_tool)", "steering and monitoring"),
+    (r"tests/\w*tool", "the tool"),
+    (r"tests/readme", "the README's programs"),
+    (r"tests/(no_alloc|layering)", "allocations and layering"),
     (r"Doc-tests", "examples in the documentation"),
     (r"unittests", "unit tests"),
 ]

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::Bench;
 use common::model::{L0, Model, Random, SHAPES};
+use common::{Bench, bandwidth};
 use sae::kernels::WeightType;
 use sae::{Features, RowStatus, Scratch};
 
@@ -19,8 +19,8 @@ fn main() {
 }
 
 fn decode(bench: &mut Bench, model: &Model) {
-    let copies = vec![model.bytes.clone(); common::copies(model.matrix_bytes())];
-    let copies: Vec<_> = copies.iter().map(|bytes| model.open(bytes)).collect();
+    let files = vec![model.bytes.clone(); common::copies(model.matrix_bytes())];
+    let copies: Vec<_> = files.iter().map(|bytes| model.open(bytes)).collect();
     let bytes = L0 * model.d_in * model.weight_type.size();
     let mut random = Random(7);
     // As many sets of features as make up the spread.
@@ -56,5 +56,19 @@ fn decode(bench: &mut Bench, model: &Model) {
         assert!(same, "decode {}: another answer", model.name());
     }
     let name = format!("decode {L0} of {}", model.name());
-    bench.figure(&name, bytes, Some(0.7), |number| call(number, &mut decoded));
+    let same_rows = || {
+        let (file, row) = (|number| &files[number % files.len()], bytes / L0);
+        Some(bandwidth::of_rows(
+            L0,
+            row,
+            common::reader_time(),
+            |number, i| {
+                let (features, _) = &sets[number % sets.len()];
+                model.decoder_row_bytes(file(number), features.indices()[i])
+            },
+        ))
+    };
+    bench.figure_of_rows(&name, bytes, Some(0.7), same_rows, |number| {
+        call(number, &mut decoded)
+    });
 }

@@ -21,22 +21,18 @@ fn main() {
                 "{} fire",
                 expected.len()
             );
-            let copies = vec![model.bytes.clone(); common::copies(model.matrix_bytes())];
-            let open = || copies.iter().map(|bytes| model.open(bytes));
+            let copies = common::copies(model.matrix_bytes());
             let f32_goal = |goal| (weight_type == WeightType::F32).then_some(goal);
 
-            let columns: Vec<_> = open().collect();
-            encode(
-                &mut bench,
-                "columns",
-                &model,
-                &columns,
-                &expected,
-                f32_goal(0.7),
-            );
-            drop(columns);
-            let rows: Vec<_> = open().map(|sae| sae.prepare().expect("memory")).collect();
-            encode(&mut bench, "rows", &model, &rows, &expected, f32_goal(0.9));
+            for (layout, goal) in [("columns", 0.7), ("rows", 0.9)] {
+                let (file, open): (_, for<'f> fn(&Model, &'f [u8]) -> Sae<'f>) = match layout {
+                    "rows" => (model.rows_file(), Model::open_rows),
+                    _ => (model.bytes.clone(), Model::open),
+                };
+                let files = vec![file; copies];
+                let saes: Vec<_> = files.iter().map(|file| open(&model, file)).collect();
+                encode(&mut bench, layout, &model, &saes, &expected, f32_goal(goal));
+            }
         }
     }
     bench.finish();

@@ -7,7 +7,7 @@
 use crate::encode::{RowSource, check_width};
 use crate::error::Error;
 use crate::features::RowStatus;
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, fetch};
 use crate::model::{Activation, Layout, Matrix, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
@@ -35,6 +35,15 @@ struct Gathered {
 }
 
 impl Gathered {
+    /// Has the beginnings of the runs that the kernels read side by side come from memory while
+    /// the input is prepared.
+    fn fetch(&self) {
+        let bytes = self.matrix.bytes();
+        for run in bytes.chunks((bytes.len() / 4).max(1)).take(4) {
+            fetch(run.get(..512).unwrap_or(run));
+        }
+    }
+
     fn new(matrix: &Matrix<'_>, features: &[u32]) -> Result<Self, Error> {
         let inputs = |&feature: &u32| match matrix.place(feature as usize) {
             Some((matrix, _, start)) => start..start + matrix.width(),
@@ -171,6 +180,9 @@ impl Sae<'_> {
                 .get_mut(row * set.len()..(row + 1) * set.len())
                 .unwrap_or(&mut []);
             values.fill(0.0);
+            if let Some(encoder) = &set.encoder {
+                encoder.fetch();
+            }
             *status = match self.prepare_row(rows, row, &mut work) {
                 None => RowStatus::NonFinite,
                 Some(_) => match &set.encoder {

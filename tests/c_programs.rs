@@ -207,6 +207,21 @@ fn float_modes_change_nothing_and_are_restored() {
 }
 
 #[test]
+fn float_modes_of_a_cpp_host_change_nothing() {
+    let flags = ["-std=c++17", "-O1", "-frounding-math"];
+    let source = "tests/c/float_modes.cpp";
+    let Some(modes) = program(source, "float_modes-cpp", Profile::Release, &flags) else {
+        return;
+    };
+    // Rounding everywhere; flushing where the program knows how to ask for it.
+    let x86 = cfg!(any(target_arch = "x86", target_arch = "x86_64"));
+    for case in cases() {
+        let text = run(Command::new(&modes).args(arguments(&case.file, &case)));
+        assert_eq!(text, if x86 { "6 modes\n" } else { "3 modes\n" });
+    }
+}
+
+#[test]
 fn wrong_calls_get_a_status() {
     for name in PROGRAMS {
         let source = format!("tests/c/{name}.c");

@@ -31,7 +31,7 @@ pub(crate) fn copies(bytes: usize) -> usize {
 }
 
 /// Whether criterion will call everything once and time nothing.
-fn only_checked() -> bool {
+pub(crate) fn only_checked() -> bool {
     let arguments: Vec<String> = std::env::args().collect();
     let has = |name| arguments.iter().any(|argument| argument == name);
     has("--test") || !has("--bench")
@@ -44,8 +44,10 @@ struct Figure {
     bytes: usize,
     fastest: f64,
     median: f64,
-    /// The better one of two measurements, just before and just after, in bytes per second.
-    bandwidth: f64,
+    /// Plain reads of as many bytes: the better one of two measurements, before and after.
+    reads: f64,
+    /// Plain reads of the very same rows, where they lie all over a matrix.
+    same_rows: Option<f64>,
     /// The ratio to reach, where the project has set one.
     goal: Option<f64>,
 }
@@ -56,6 +58,8 @@ pub(crate) struct Bench {
     /// Memory to measure the read bandwidth with.
     buffer: Vec<u8>,
     figures: Vec<Figure>,
+    /// Of the whole buffer, in bytes per second.
+    stream: f64,
 }
 
 impl Bench {
@@ -71,6 +75,7 @@ impl Bench {
                 .map(|i| i as u8 | 1)
                 .collect(),
             figures: Vec::new(),
+            stream: 0.0,
         }
     }
 
@@ -83,9 +88,22 @@ impl Bench {
         name: &str,
         bytes: usize,
         goal: Option<f64>,
+        call: impl FnMut(usize),
+    ) {
+        self.figure_of_rows(name, bytes, goal, || None, call);
+    }
+
+    /// [`Bench::figure`] for rows all over a matrix; `same_rows` reads them plainly.
+    pub(crate) fn figure_of_rows(
+        &mut self,
+        name: &str,
+        bytes: usize,
+        goal: Option<f64>,
+        same_rows: impl Fn() -> Option<f64>,
         mut call: impl FnMut(usize),
     ) {
-        let before = self.bandwidth();
+        self.stream = self.stream.max(bandwidth::measure(&self.buffer, 1));
+        let reads = bandwidth::of_size(&self.buffer, bytes, reader_time());
         let mut samples: Vec<f64> = Vec::with_capacity(1 << 20);
         let mut number = 0;
         let (group, entry) = name.split_once(' ').unwrap_or(("bench", name));
@@ -114,7 +132,8 @@ impl Bench {
             });
         });
         group.finish();
-        let bandwidth = before.max(self.bandwidth());
+        let reads = reads.max(bandwidth::of_size(&self.buffer, bytes, reader_time()));
+        let same_rows = same_rows();
         samples.sort_by(f64::total_cmp);
         if let (Some(&fastest), Some(&median)) = (samples.first(), samples.get(samples.len() / 2)) {
             self.figures.push(Figure {
@@ -122,14 +141,11 @@ impl Bench {
                 bytes,
                 fastest,
                 median,
-                bandwidth,
+                reads,
+                same_rows,
                 goal,
             });
         }
-    }
-
-    fn bandwidth(&self) -> f64 {
-        bandwidth::measure(&self.buffer, 1)
     }
 
     /// Prints the table.
@@ -139,30 +155,38 @@ impl Bench {
             println!("{} answers are right", self.figures.len());
             return;
         }
-        let best = self.figures.iter().map(|figure| figure.bandwidth);
-        let best = best.fold(0.0, f64::max);
         println!(
             "\nread bandwidth, one thread, best of the run: {:.2} GB/s",
-            best / 1e9
+            self.stream / 1e9
         );
         println!(
-            "ratio: of the fastest call to the bandwidth beside the entry / the best of the run"
+            "ratios: the median call to the best reader's median for as many bytes, all over memory; \
+             to the bandwidth above"
         );
         for figure in &self.figures {
-            let speed = figure.bytes as f64 / figure.fastest;
+            let median = figure.bytes as f64 / figure.median;
             let goal = figure
                 .goal
                 .map_or(String::new(), |goal| format!("  goal {goal:.1}"));
+            let same_rows = figure.same_rows.map_or(String::new(), |reads| {
+                format!("  of reading these rows {:.2}", median / reads)
+            });
             println!(
-                "{:<36} {:>8.1} us (median {:>8.1}) {:>8.3} MB {:>6.2} GB/s  {:.2} / {:.2}{goal}",
+                "{:<32} {:>8.1} us (fastest {:>8.1}) {:>8.3} MB {:>6.2} GB/s  \
+                 {:.2} {:.2}{goal}{same_rows}",
                 figure.name,
-                figure.fastest * 1e6,
                 figure.median * 1e6,
+                figure.fastest * 1e6,
                 figure.bytes as f64 / 1e6,
-                speed / 1e9,
-                speed / figure.bandwidth,
-                speed / best,
+                median / 1e9,
+                median / figure.reads,
+                median / self.stream,
             );
         }
     }
+}
+
+/// How long each plain reader may run for one figure.
+pub(crate) fn reader_time() -> Duration {
+    Duration::from_millis(if only_checked() { 0 } else { 15 })
 }

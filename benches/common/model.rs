@@ -63,13 +63,17 @@ impl Model {
 
     fn file(&self) -> Vec<u8> {
         let (d_in, d_sae) = (self.d_in, self.d_sae);
-        let tensors: [(&str, Vec<usize>, &[f32]); 5] = [
+        self.pack(&[
             ("W_dec", vec![d_sae, d_in], &self.w_dec),
             ("W_enc", vec![d_in, d_sae], &self.w_enc),
             ("b_dec", vec![d_in], &self.b_dec),
             ("b_enc", vec![d_sae], &self.b_enc),
             ("threshold", vec![d_sae], &self.threshold),
-        ];
+        ])
+    }
+
+    /// A safetensors file.
+    fn pack(&self, tensors: &[(&str, Vec<usize>, &[f32])]) -> Vec<u8> {
         let name = match self.weight_type {
             WeightType::F32 => "F32",
             WeightType::F16 => "F16",
@@ -77,7 +81,7 @@ impl Model {
         };
         let mut header = serde_json::Map::new();
         let mut start = 0;
-        for (tensor, shape, values) in &tensors {
+        for (tensor, shape, values) in tensors {
             let end = start + values.len() * self.weight_type.size();
             header.insert(
                 (*tensor).into(),
@@ -89,7 +93,7 @@ impl Model {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(header.as_bytes());
         bytes.reserve_exact(start);
-        for (_, _, values) in &tensors {
+        for (_, _, values) in tensors {
             match self.weight_type {
                 WeightType::F32 => bytes.extend_from_slice(bytemuck::cast_slice(values)),
                 WeightType::F16 => {
@@ -103,6 +107,53 @@ impl Model {
             }
         }
         bytes
+    }
+
+    /// The same encoder in Llama Scope's form, which stores it in rows.
+    pub(crate) fn rows_file(&self) -> Vec<u8> {
+        let (d_in, d_sae) = (self.d_in, self.d_sae);
+        let mut encoder = vec![0.0; d_in * d_sae];
+        for columns in (0..d_sae).step_by(64) {
+            for (j, row) in self.w_enc.chunks_exact(d_sae).enumerate() {
+                for feature in columns..(columns + 64).min(d_sae) {
+                    encoder[feature * d_in + j] = row[feature];
+                }
+            }
+        }
+        self.pack(&[
+            ("encoder.weight", vec![d_sae, d_in], &encoder),
+            // of the right shape, and not looked at by an encode
+            ("decoder.weight", vec![d_in, d_sae], &self.w_dec),
+            ("decoder.bias", vec![d_in], &self.b_dec),
+            ("encoder.bias", vec![d_sae], &self.b_enc),
+        ])
+    }
+
+    /// Opens a copy of [`Model::rows_file`].
+    pub(crate) fn open_rows<'b>(&self, bytes: &'b [u8]) -> Sae<'b> {
+        let config = serde_json::json!({
+            "act_fn": "jumprelu",
+            "jump_relu_threshold": self.threshold[0],
+            "d_model": self.d_in,
+            "d_sae": self.d_sae,
+            "apply_decoder_bias_to_pre_encoder": true,
+            "norm_activation": "none",
+        });
+        let options = OpenOptions::default();
+        Sae::from_bytes(
+            "final.safetensors",
+            bytes,
+            Some(&config.to_string()),
+            &options,
+        )
+        .expect("a model of the benches opens")
+    }
+
+    /// The bytes of the decoder's row of a feature in a copy of [`Model::bytes`].
+    pub(crate) fn decoder_row_bytes<'b>(&self, file: &'b [u8], feature: u32) -> &'b [u8] {
+        let header = u64::from_le_bytes(*file.first_chunk().expect("a header")) as usize;
+        let row = self.d_in * self.weight_type.size();
+        &file[8 + header + feature as usize * row..][..row]
     }
 
     /// Opens a copy of the file's bytes.

@@ -7,8 +7,8 @@ use core::arch::x86_64::*;
 
 use super::walk::{self, PASS_ROWS, Pass};
 use super::{
-    BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, at_or_next, block, block_mut, canonical,
-    padded, row_bytes, scalar,
+    BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, at_or_next, block, block_mut, blocks_of,
+    canonical, padded, row_bytes, scalar, starts_line,
 };
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -37,8 +37,14 @@ pub(super) static KERNELS: Kernels = Kernels {
 const DOT_RUNS: usize = 2;
 /// Rows that [`add_scaled_rows`] reads side by side, while that many are left.
 const SCALED_ROWS: usize = 16;
-/// Bytes that are being fetched ahead of those being read, over all rows read side by side.
-const IN_FLIGHT: usize = 8192;
+/// How far ahead of what is being read a row is fetched, in bytes. The hardware follows long runs
+/// by itself; requests that are further ahead only keep it from the lines that are needed first
+/// (`benches/NOTES.md`).
+const DOT_AHEAD: usize = 256;
+/// The same for the rows of a pass over columns, of which there are more side by side.
+const COLUMN_AHEAD: usize = 256;
+/// The same for rows from all over a matrix.
+const SCALED_AHEAD: usize = 256;
 
 // In what follows `EIGHT` is the size in bytes of eight weights, and a block is 16 weights.
 
@@ -71,17 +77,16 @@ fn dot_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FETCH:
     x: &[f32],
 ) -> [f64; ROWS] {
     let x_blocks = x.as_chunks::<8>().0.as_chunks::<2>().0;
-    let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
+    let (blocks, count) = blocks_of::<EIGHT, ROWS>(rows, x_blocks.len());
 
     let mut sums = [[splat(0.0); 2]; ROWS];
-    for (i, [x_low, x_high]) in x_blocks.iter().enumerate() {
+    for (i, [x_low, x_high]) in x_blocks.iter().take(count).enumerate() {
         let (x_low, x_high) = (load_input(x_low), load_input(x_high));
         for (sums, blocks) in sums.iter_mut().zip(&blocks) {
-            let Some([low, high]) = blocks.get(i) else {
-                break;
-            };
-            if FETCH {
-                prefetch(low.as_ptr().wrapping_add(IN_FLIGHT / ROWS));
+            // SAFETY: `i` is below `count`, and every row has that many blocks.
+            let [low, high] = unsafe { blocks.get_unchecked(i) };
+            if FETCH && starts_line::<EIGHT>(i) {
+                prefetch(low.as_ptr().wrapping_add(DOT_AHEAD));
             }
             sums[0] = multiply_add(load_weights::<TYPE, EIGHT>(low), x_low, sums[0]);
             sums[1] = multiply_add(load_weights::<TYPE, EIGHT>(high), x_high, sums[1]);
@@ -126,6 +131,7 @@ fn dot_columns<const TYPE: u8, const EIGHT: usize>(
         let next = passes.peek().map_or(pass.first, |next| next.first);
         match pass.rows {
             PASS_ROWS => add_columns::<TYPE, EIGHT, PASS_ROWS>(&mut columns, pass, next),
+            4 => add_columns::<TYPE, EIGHT, 4>(&mut columns, pass, next),
             1 => add_columns::<TYPE, EIGHT, 1>(&mut columns, pass, next),
             _ => add_columns::<TYPE, EIGHT, 0>(&mut columns, pass, next),
         }
@@ -170,7 +176,7 @@ fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
             .as_ptr()
             .wrapping_add((next + r * LANES).wrapping_mul(stride))
     });
-    let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
+    let (blocks, count) = blocks_of::<EIGHT, ROWS>(rows, width / LANES);
     let mut x_all = [splat(0.0); ROWS];
     for (x_all, x) in x_all.iter_mut().zip(x) {
         *x_all = splat(x);
@@ -178,7 +184,7 @@ fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
 
     let at = pass.slot * width;
     let to = (pass.slot - pass.folds) * width;
-    for i in 0..width / LANES {
+    for i in 0..count {
         let mut low_sums = splat(0.0);
         let mut high_sums = splat(0.0);
         if !pass.fresh
@@ -187,14 +193,12 @@ fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
             (low_sums, high_sums) = (load(low), load(high));
         }
         for r in 0..ROWS {
-            let Some([low, high]) = blocks[r].get(i) else {
-                break;
-            };
-            prefetch(at_or_next(
-                rows[r],
-                next_rows[r],
-                i * 2 * EIGHT + IN_FLIGHT / ROWS,
-            ));
+            // SAFETY: `i` is below `count`, and every row has that many blocks.
+            let [low, high] = unsafe { blocks[r].get_unchecked(i) };
+            if starts_line::<EIGHT>(i) {
+                let at = i * 2 * EIGHT + COLUMN_AHEAD;
+                prefetch(at_or_next(rows[r], next_rows[r], at));
+            }
             low_sums = multiply_add(load_weights::<TYPE, EIGHT>(low), x_all[r], low_sums);
             high_sums = multiply_add(load_weights::<TYPE, EIGHT>(high), x_all[r], high_sums);
         }
@@ -236,7 +240,7 @@ fn add_scaled_rows<const TYPE: u8, const EIGHT: usize>(
     let bytes = sums.len() * (EIGHT / 8);
     for &index in indices.iter().take(SCALED_ROWS) {
         let row = row_bytes(matrix, index as usize, stride, bytes);
-        for line in row.chunks(64).take(IN_FLIGHT / SCALED_ROWS / 64) {
+        for line in row.chunks(64).take(SCALED_AHEAD / 64) {
             prefetch(line.as_ptr());
         }
     }
@@ -246,9 +250,14 @@ fn add_scaled_rows<const TYPE: u8, const EIGHT: usize>(
         indices,
         scales,
     };
-    let rows = add_groups::<TYPE, EIGHT, SCALED_ROWS>(rows, sums);
-    let rows = add_groups::<TYPE, EIGHT, 4>(rows, sums);
-    add_groups::<TYPE, EIGHT, 1>(rows, sums);
+    // a factor that fits an f32 makes every product exact, and then fusing changes nothing
+    let exact = scales.iter().all(|&scale| f64::from(scale as f32) == scale);
+    let rows = match exact {
+        true => add_groups::<TYPE, EIGHT, SCALED_ROWS, true>(rows, sums),
+        false => add_groups::<TYPE, EIGHT, SCALED_ROWS, false>(rows, sums),
+    };
+    let rows = add_groups::<TYPE, EIGHT, 4, false>(rows, sums);
+    add_groups::<TYPE, EIGHT, 1, false>(rows, sums);
 }
 
 /// The rows that are still to be added.
@@ -261,10 +270,11 @@ struct ScaledRows<'a> {
 }
 
 /// `sums[c] += scale[r] * row[r][c]` for each column `c`, and for each `r` in order, in groups of
-/// `ROWS` rows. Returns the rows that are too few for a group.
+/// `ROWS` rows; `FUSED` only if every product is exact. Returns the rows that are too few for a
+/// group.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn add_groups<'a, const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
+fn add_groups<'a, const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FUSED: bool>(
     left: ScaledRows<'a>,
     sums: &mut [f64],
 ) -> ScaledRows<'a> {
@@ -287,7 +297,7 @@ fn add_groups<'a, const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
                 .map_or(rows[r], |&index| row(index))
                 .as_ptr()
         });
-        add_group::<TYPE, EIGHT, ROWS>(rows, next_rows, factors, sums);
+        add_group::<TYPE, EIGHT, ROWS, FUSED>(rows, next_rows, factors, sums);
     }
     ScaledRows {
         indices: other_indices,
@@ -298,38 +308,41 @@ fn add_groups<'a, const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn add_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
+fn add_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FUSED: bool>(
     rows: [&[u8]; ROWS],
     next_rows: [*const u8; ROWS],
     scales: [f64; ROWS],
     sums: &mut [f64],
 ) {
-    let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
+    let (blocks, count) = blocks_of::<EIGHT, ROWS>(rows, sums.len() / LANES);
     let mut scale_all = [splat(0.0); ROWS];
     for (scale_all, scale) in scale_all.iter_mut().zip(scales) {
         *scale_all = splat(scale);
     }
     let (sum_blocks, _) = sums.as_chunks_mut::<8>().0.as_chunks_mut::<2>();
-    for (i, [sums_low, sums_high]) in sum_blocks.iter_mut().enumerate() {
+    for (i, [sums_low, sums_high]) in sum_blocks.iter_mut().take(count).enumerate() {
         let (mut low_sums, mut high_sums) = (load(sums_low), load(sums_high));
         for r in 0..ROWS {
-            let Some([low, high]) = blocks[r].get(i) else {
-                break;
-            };
-            prefetch(at_or_next(
-                rows[r],
-                next_rows[r],
-                i * 2 * EIGHT + IN_FLIGHT / ROWS,
-            ));
-            let low_products = multiply(load_weights::<TYPE, EIGHT>(low), scale_all[r]);
-            let high_products = multiply(load_weights::<TYPE, EIGHT>(high), scale_all[r]);
-            low_sums = add(low_sums, low_products);
-            high_sums = add(high_sums, high_products);
+            // SAFETY: `i` is below `count`, and every row has that many blocks.
+            let [low, high] = unsafe { blocks[r].get_unchecked(i) };
+            if starts_line::<EIGHT>(i) {
+                let at = i * 2 * EIGHT + SCALED_AHEAD;
+                prefetch(at_or_next(rows[r], next_rows[r], at));
+            }
+            let low = load_weights::<TYPE, EIGHT>(low);
+            let high = load_weights::<TYPE, EIGHT>(high);
+            if FUSED {
+                low_sums = multiply_add(low, scale_all[r], low_sums);
+                high_sums = multiply_add(high, scale_all[r], high_sums);
+            } else {
+                low_sums = add(low_sums, multiply(low, scale_all[r]));
+                high_sums = add(high_sums, multiply(high, scale_all[r]));
+            }
         }
         store(sums_low, canonical_all(low_sums));
         store(sums_high, canonical_all(high_sums));
     }
-    let done = sum_blocks.len() * 2 * EIGHT;
+    let done = count * 2 * EIGHT;
     let (_, sum_tail) = sums.as_chunks_mut::<LANES>();
     for (row, scale) in rows.iter().zip(scales) {
         let tail = row.get(done..).unwrap_or(&[]);

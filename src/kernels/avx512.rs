@@ -7,8 +7,8 @@ use core::arch::x86_64::*;
 
 use super::walk::{self, PASS_ROWS, Pass};
 use super::{
-    BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, at_or_next, block, block_mut, canonical,
-    padded, row_bytes, scalar,
+    BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, at_or_next, block, block_mut, blocks_of,
+    canonical, padded, row_bytes, scalar, starts_line,
 };
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -37,8 +37,14 @@ pub(super) static KERNELS: Kernels = Kernels {
 const DOT_RUNS: usize = 4;
 /// Rows that [`add_scaled_rows`] reads side by side, while that many are left.
 const SCALED_ROWS: usize = 16;
-/// Bytes that are being fetched ahead of those being read, over all rows read side by side.
-const IN_FLIGHT: usize = 8192;
+/// How far ahead of what is being read a row is fetched, in bytes. The hardware follows long runs
+/// by itself; requests that are further ahead only keep it from the lines that are needed first
+/// (`benches/NOTES.md`).
+const DOT_AHEAD: usize = 256;
+/// The same for the rows of a pass over columns, of which there are more side by side.
+const COLUMN_AHEAD: usize = 256;
+/// The same for rows from all over a matrix.
+const SCALED_AHEAD: usize = 256;
 
 // In what follows `EIGHT` is the size in bytes of eight weights, and a block is 16 weights.
 
@@ -71,37 +77,37 @@ fn dot_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FETCH:
     x: &[f32],
 ) -> [f64; ROWS] {
     let x_blocks = x.as_chunks::<8>().0.as_chunks::<2>().0;
-    let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
+    let (blocks, count) = blocks_of::<EIGHT, ROWS>(rows, x_blocks.len());
 
     let mut sums = [[_mm512_setzero_pd(); 2]; ROWS];
-    for (i, [x_low, x_high]) in x_blocks.iter().enumerate() {
-        let (x_low, x_high) = (load_input(x_low), load_input(x_high));
+    for (i, [x_low, x_high]) in x_blocks.iter().take(count).enumerate() {
+        let x = to_order::<TYPE>([load_input(x_low), load_input(x_high)]);
         for (sums, blocks) in sums.iter_mut().zip(&blocks) {
-            let Some([low, high]) = blocks.get(i) else {
-                break;
-            };
-            if FETCH {
-                prefetch(low.as_ptr().wrapping_add(IN_FLIGHT / ROWS));
+            // SAFETY: `i` is below `count`, and every row has that many blocks.
+            let block = unsafe { blocks.get_unchecked(i) };
+            if FETCH && starts_line::<EIGHT>(i) {
+                prefetch(block.as_ptr().cast::<u8>().wrapping_add(DOT_AHEAD));
             }
-            sums[0] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(low), x_low, sums[0]);
-            sums[1] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(high), x_high, sums[1]);
+            let [first, second] = load_block::<TYPE, EIGHT>(block);
+            sums[0] = _mm512_fmadd_pd(first, x[0], sums[0]);
+            sums[1] = _mm512_fmadd_pd(second, x[1], sums[1]);
         }
     }
     let x_tail = x.as_chunks::<LANES>().1;
     if !x_tail.is_empty() {
         // padded with zeros: 0 * 0 added to a lane changes nothing
         let [x_low, x_high] = padded::<f32, 8>(x_tail);
-        let (x_low, x_high) = (load_input(&x_low), load_input(&x_high));
+        let x = to_order::<TYPE>([load_input(&x_low), load_input(&x_high)]);
         for (sums, row) in sums.iter_mut().zip(rows) {
             let tail = row.get(x_blocks.len() * 2 * EIGHT..).unwrap_or(&[]);
-            let [low, high] = padded::<u8, EIGHT>(tail);
-            sums[0] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(&low), x_low, sums[0]);
-            sums[1] = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(&high), x_high, sums[1]);
+            let [first, second] = load_block::<TYPE, EIGHT>(&padded::<u8, EIGHT>(tail));
+            sums[0] = _mm512_fmadd_pd(first, x[0], sums[0]);
+            sums[1] = _mm512_fmadd_pd(second, x[1], sums[1]);
         }
     }
     let mut out = [0.0; ROWS];
     for (out, sums) in out.iter_mut().zip(sums) {
-        *out = reduce(sums);
+        *out = reduce(from_order::<TYPE>(sums));
     }
     out
 }
@@ -126,6 +132,7 @@ fn dot_columns<const TYPE: u8, const EIGHT: usize>(
         let next = passes.peek().map_or(pass.first, |next| next.first);
         match pass.rows {
             PASS_ROWS => add_columns::<TYPE, EIGHT, PASS_ROWS>(&mut columns, pass, next),
+            4 => add_columns::<TYPE, EIGHT, 4>(&mut columns, pass, next),
             1 => add_columns::<TYPE, EIGHT, 1>(&mut columns, pass, next),
             _ => add_columns::<TYPE, EIGHT, 0>(&mut columns, pass, next),
         }
@@ -170,7 +177,7 @@ fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
             .as_ptr()
             .wrapping_add((next + r * LANES).wrapping_mul(stride))
     });
-    let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
+    let (blocks, count) = blocks_of::<EIGHT, ROWS>(rows, width / LANES);
     let mut x_all = [_mm512_setzero_pd(); ROWS];
     for (x_all, x) in x_all.iter_mut().zip(x) {
         *x_all = _mm512_set1_pd(x);
@@ -178,26 +185,25 @@ fn add_columns<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
 
     let at = pass.slot * width;
     let to = (pass.slot - pass.folds) * width;
-    for i in 0..width / LANES {
-        let mut low_sums = _mm512_setzero_pd();
-        let mut high_sums = _mm512_setzero_pd();
+    for i in 0..count {
+        let mut sums = [_mm512_setzero_pd(); 2];
         if !pass.fresh
             && let Some([low, high]) = block(lanes, at + i * LANES)
         {
-            (low_sums, high_sums) = (load(low), load(high));
+            sums = to_order::<TYPE>([load(low), load(high)]);
         }
         for r in 0..ROWS {
-            let Some([low, high]) = blocks[r].get(i) else {
-                break;
-            };
-            prefetch(at_or_next(
-                rows[r],
-                next_rows[r],
-                i * 2 * EIGHT + IN_FLIGHT / ROWS,
-            ));
-            low_sums = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(low), x_all[r], low_sums);
-            high_sums = _mm512_fmadd_pd(load_weights::<TYPE, EIGHT>(high), x_all[r], high_sums);
+            // SAFETY: `i` is below `count`, and every row has that many blocks.
+            let block = unsafe { blocks[r].get_unchecked(i) };
+            if starts_line::<EIGHT>(i) {
+                let at = i * 2 * EIGHT + COLUMN_AHEAD;
+                prefetch(at_or_next(rows[r], next_rows[r], at));
+            }
+            let [first, second] = load_block::<TYPE, EIGHT>(block);
+            sums[0] = _mm512_fmadd_pd(first, x_all[r], sums[0]);
+            sums[1] = _mm512_fmadd_pd(second, x_all[r], sums[1]);
         }
+        let [mut low_sums, mut high_sums] = from_order::<TYPE>(sums);
         for fold in 1..=pass.folds {
             let Some([low, high]) = block(lanes, at - fold * width + i * LANES) else {
                 break;
@@ -239,7 +245,7 @@ fn add_scaled_rows<const TYPE: u8, const EIGHT: usize>(
     let bytes = sums.len() * (EIGHT / 8);
     for &index in indices.iter().take(SCALED_ROWS) {
         let row = row_bytes(matrix, index as usize, stride, bytes);
-        for line in row.chunks(64).take(IN_FLIGHT / SCALED_ROWS / 64) {
+        for line in row.chunks(64).take(SCALED_AHEAD / 64) {
             prefetch(line.as_ptr());
         }
     }
@@ -249,9 +255,14 @@ fn add_scaled_rows<const TYPE: u8, const EIGHT: usize>(
         indices,
         scales,
     };
-    let rows = add_groups::<TYPE, EIGHT, SCALED_ROWS>(rows, sums);
-    let rows = add_groups::<TYPE, EIGHT, 4>(rows, sums);
-    add_groups::<TYPE, EIGHT, 1>(rows, sums);
+    // a factor that fits an f32 makes every product exact, and then fusing changes nothing
+    let exact = scales.iter().all(|&scale| f64::from(scale as f32) == scale);
+    let rows = match exact {
+        true => add_groups::<TYPE, EIGHT, SCALED_ROWS, true>(rows, sums),
+        false => add_groups::<TYPE, EIGHT, SCALED_ROWS, false>(rows, sums),
+    };
+    let rows = add_groups::<TYPE, EIGHT, 4, false>(rows, sums);
+    add_groups::<TYPE, EIGHT, 1, false>(rows, sums);
 }
 
 /// The rows that are still to be added.
@@ -264,10 +275,11 @@ struct ScaledRows<'a> {
 }
 
 /// `sums[c] += scale[r] * row[r][c]` for each column `c`, and for each `r` in order, in groups of
-/// `ROWS` rows. Returns the rows that are too few for a group.
+/// `ROWS` rows; `FUSED` only if every product is exact. Returns the rows that are too few for a
+/// group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
-fn add_groups<'a, const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
+fn add_groups<'a, const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FUSED: bool>(
     left: ScaledRows<'a>,
     sums: &mut [f64],
 ) -> ScaledRows<'a> {
@@ -290,7 +302,7 @@ fn add_groups<'a, const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
                 .map_or(rows[r], |&index| row(index))
                 .as_ptr()
         });
-        add_group::<TYPE, EIGHT, ROWS>(rows, next_rows, factors, sums);
+        add_group::<TYPE, EIGHT, ROWS, FUSED>(rows, next_rows, factors, sums);
     }
     ScaledRows {
         indices: other_indices,
@@ -301,38 +313,39 @@ fn add_groups<'a, const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
-fn add_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize>(
+fn add_group<const TYPE: u8, const EIGHT: usize, const ROWS: usize, const FUSED: bool>(
     rows: [&[u8]; ROWS],
     next_rows: [*const u8; ROWS],
     scales: [f64; ROWS],
     sums: &mut [f64],
 ) {
-    let blocks = rows.map(|row| row.as_chunks::<EIGHT>().0.as_chunks::<2>().0);
+    let (blocks, count) = blocks_of::<EIGHT, ROWS>(rows, sums.len() / LANES);
     let mut scale_all = [_mm512_setzero_pd(); ROWS];
     for (scale_all, scale) in scale_all.iter_mut().zip(scales) {
         *scale_all = _mm512_set1_pd(scale);
     }
     let (sum_blocks, _) = sums.as_chunks_mut::<8>().0.as_chunks_mut::<2>();
-    for (i, [sums_low, sums_high]) in sum_blocks.iter_mut().enumerate() {
-        let (mut low_sums, mut high_sums) = (load(sums_low), load(sums_high));
+    for (i, [sums_low, sums_high]) in sum_blocks.iter_mut().take(count).enumerate() {
+        let mut sums = to_order::<TYPE>([load(sums_low), load(sums_high)]);
         for r in 0..ROWS {
-            let Some([low, high]) = blocks[r].get(i) else {
-                break;
-            };
-            prefetch(at_or_next(
-                rows[r],
-                next_rows[r],
-                i * 2 * EIGHT + IN_FLIGHT / ROWS,
-            ));
-            let low_products = _mm512_mul_pd(load_weights::<TYPE, EIGHT>(low), scale_all[r]);
-            let high_products = _mm512_mul_pd(load_weights::<TYPE, EIGHT>(high), scale_all[r]);
-            low_sums = _mm512_add_pd(low_sums, low_products);
-            high_sums = _mm512_add_pd(high_sums, high_products);
+            // SAFETY: `i` is below `count`, and every row has that many blocks.
+            let block = unsafe { blocks[r].get_unchecked(i) };
+            if starts_line::<EIGHT>(i) {
+                let at = i * 2 * EIGHT + SCALED_AHEAD;
+                prefetch(at_or_next(rows[r], next_rows[r], at));
+            }
+            for (sums, weights) in sums.iter_mut().zip(load_block::<TYPE, EIGHT>(block)) {
+                *sums = match FUSED {
+                    true => _mm512_fmadd_pd(weights, scale_all[r], *sums),
+                    false => _mm512_add_pd(*sums, _mm512_mul_pd(weights, scale_all[r])),
+                };
+            }
         }
-        store(sums_low, canonical_all(low_sums));
-        store(sums_high, canonical_all(high_sums));
+        let [low, high] = from_order::<TYPE>(sums);
+        store(sums_low, canonical_all(low));
+        store(sums_high, canonical_all(high));
     }
-    let done = sum_blocks.len() * 2 * EIGHT;
+    let done = count * 2 * EIGHT;
     let (_, sum_tail) = sums.as_chunks_mut::<LANES>();
     for (row, scale) in rows.iter().zip(scales) {
         let tail = row.get(done..).unwrap_or(&[]);
@@ -440,6 +453,58 @@ fn load_weights<const TYPE: u8, const EIGHT: usize>(bytes: &[u8; EIGHT]) -> __m5
         }
     };
     _mm512_cvtps_pd(single)
+}
+
+/// Sixteen weights, widened exactly, in the order of [`to_order`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+#[inline]
+fn load_block<const TYPE: u8, const EIGHT: usize>(block: &[[u8; EIGHT]; 2]) -> [__m512d; 2] {
+    if TYPE != BF16 {
+        return [
+            load_weights::<TYPE, EIGHT>(&block[0]),
+            load_weights::<TYPE, EIGHT>(&block[1]),
+        ];
+    }
+    const { assert!(TYPE != BF16 || EIGHT == 16) };
+    // SAFETY: the block has 32 bytes (asserted above); the load needs no alignment.
+    let stored = unsafe { _mm256_loadu_si256(block.as_ptr().cast()) };
+    // a BF16 is the upper half of an f32: the odd ones are in place, without a shuffle
+    let even = _mm256_slli_epi32::<16>(stored);
+    let odd = _mm256_and_si256(stored, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+    [
+        _mm512_cvtps_pd(_mm256_castsi256_ps(even)),
+        _mm512_cvtps_pd(_mm256_castsi256_ps(odd)),
+    ]
+}
+
+/// Sixteen values as [`load_block`] gives weights: BF16 ones as the even and the odd ones.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+#[inline]
+fn to_order<const TYPE: u8>([low, high]: [__m512d; 2]) -> [__m512d; 2] {
+    if TYPE != BF16 {
+        return [low, high];
+    }
+    let even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    let odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+    [
+        _mm512_permutex2var_pd(low, even, high),
+        _mm512_permutex2var_pd(low, odd, high),
+    ]
+}
+
+/// The inverse of [`to_order`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+#[inline]
+fn from_order<const TYPE: u8>([first, second]: [__m512d; 2]) -> [__m512d; 2] {
+    if TYPE != BF16 {
+        return [first, second];
+    }
+    let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    let high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    [
+        _mm512_permutex2var_pd(first, low, second),
+        _mm512_permutex2var_pd(first, high, second),
+    ]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]

@@ -422,6 +422,18 @@ fn row_bytes(matrix: &[u8], row: usize, row_stride_bytes: usize, bytes: usize) -
         .unwrap_or(&[])
 }
 
+/// Asks for the lines of memory that hold `bytes`, a few dozen at most, and does not wait for them.
+pub(crate) fn fetch(bytes: &[u8]) {
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]
+    for line in bytes.chunks(64) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address is that of a byte of a slice, and a prefetch changes no state.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse")))]
+    let _ = bytes;
+}
+
 // -- what the vector levels share ----------------------------------------------------------------
 
 /// The address `at` bytes after the start of `row`; past its end, that much after the start of
@@ -434,6 +446,30 @@ fn at_or_next(row: &[u8], next_row: *const u8, at: usize) -> *const u8 {
     } else {
         next_row.wrapping_add(at - row.len())
     }
+}
+
+/// The rows in blocks of 16 weights, and how many of them, at most `most`, every row has.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[inline(always)] // a call in each vector loop, which closures of `map` would be
+fn blocks_of<const EIGHT: usize, const ROWS: usize>(
+    rows: [&[u8]; ROWS],
+    most: usize,
+) -> ([&[[[u8; EIGHT]; 2]]; ROWS], usize) {
+    let mut blocks: [&[[[u8; EIGHT]; 2]]; ROWS] = [&[]; ROWS];
+    let mut count = most;
+    for (blocks, row) in blocks.iter_mut().zip(rows) {
+        *blocks = row.as_chunks::<EIGHT>().0.as_chunks::<2>().0;
+        count = count.min(blocks.len());
+    }
+    (blocks, count)
+}
+
+/// Whether block `i` is the first to reach into a line of memory, so that one fetch per line is
+/// asked for.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[inline]
+fn starts_line<const EIGHT: usize>(i: usize) -> bool {
+    2 * EIGHT >= 64 || i.is_multiple_of(64 / (2 * EIGHT))
 }
 
 /// The 16 values from `at` on.

@@ -128,6 +128,7 @@ pub(super) fn dot_columns<V: Two, const TYPE: u8, const EIGHT: usize>(
     for pass in walk::passes(x.len()) {
         match pass.rows {
             PASS_ROWS => add_columns::<V, TYPE, EIGHT, PASS_ROWS>(&mut columns, pass),
+            4 => add_columns::<V, TYPE, EIGHT, 4>(&mut columns, pass),
             1 => add_columns::<V, TYPE, EIGHT, 1>(&mut columns, pass),
             _ => add_columns::<V, TYPE, EIGHT, 0>(&mut columns, pass),
         }

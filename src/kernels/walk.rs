@@ -11,14 +11,14 @@
 use super::LANES;
 
 /// Inputs of one lane that a wide pass adds: enough runs side by side for the memory, each long.
-pub(super) const PASS_ROWS: usize = 4;
+pub(super) const PASS_ROWS: usize = 8;
 
 /// One pass over one lane.
 #[derive(Clone, Copy)]
 pub(super) struct Pass {
     /// The first input; the others follow [`LANES`] apart.
     pub(super) first: usize,
-    /// Inputs in this pass: [`PASS_ROWS`], 1, or 0 for a lane that has none.
+    /// Inputs in this pass: [`PASS_ROWS`], 4, 1, or 0 for a lane that has none.
     pub(super) rows: usize,
     /// Which of the five vectors holds the lane.
     pub(super) slot: usize,
@@ -39,10 +39,10 @@ pub(super) fn passes(inputs: usize) -> impl Iterator<Item = Pass> {
             return None;
         }
         let left = inputs.saturating_sub(first).div_ceil(LANES);
-        let rows = if left >= PASS_ROWS {
-            PASS_ROWS
-        } else {
-            left.min(1)
+        let rows = match left {
+            PASS_ROWS.. => PASS_ROWS,
+            4.. => 4,
+            _ => left.min(1),
         };
         let last = left == rows;
         let pass = Pass {
