@@ -21,6 +21,8 @@ enum Storage<'a> {
 pub struct Bytes<'a> {
     storage: Storage<'a>,
     range: Range<usize>,
+    /// Whether they were made in memory from what a file holds.
+    copied: bool,
 }
 
 impl<'a> Bytes<'a> {
@@ -29,6 +31,7 @@ impl<'a> Bytes<'a> {
         Bytes {
             range: 0..bytes.len(),
             storage: Storage::Borrowed(bytes),
+            copied: false,
         }
     }
 
@@ -37,12 +40,22 @@ impl<'a> Bytes<'a> {
         Bytes {
             range: 0..(*owner).as_ref().len(),
             storage: Storage::Shared(owner),
+            copied: false,
         }
     }
 
-    /// Bytes in memory of their own.
+    /// Bytes in memory of their own, such as inflated ones.
     pub fn owned(bytes: Vec<u8>) -> Self {
-        Self::shared(Arc::new(bytes))
+        Bytes {
+            copied: true,
+            ..Self::shared(Arc::new(bytes))
+        }
+    }
+
+    /// Whether they are in memory of their own ([`Bytes::owned`]) and not in a file or at the
+    /// caller's.
+    pub fn is_owned(&self) -> bool {
+        self.copied
     }
 
     /// The bytes. Empty if the owner shrank since (an owner must not, but nothing is read outside).
@@ -73,6 +86,7 @@ impl<'a> Bytes<'a> {
         Some(Bytes {
             storage: self.storage.clone(),
             range: start..start + range.len(),
+            copied: self.copied,
         })
     }
 }

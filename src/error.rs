@@ -62,6 +62,17 @@ pub enum Error {
         /// Checksum of the bytes.
         found: u32,
     },
+    /// A pack's self-test does not give what it gave when the pack was written: weights were
+    /// damaged, or this machine or build computes wrongly.
+    #[error("self-test: row {row}: expected {expected}, found {found}")]
+    SelfTest {
+        /// The row of the self-test.
+        row: u64,
+        /// What the pack says.
+        expected: String,
+        /// What was computed.
+        found: String,
+    },
     /// A size goes beyond one of the library's named limits.
     #[error("{what} is {found}, the limit is {limit}")]
     Limit {
@@ -252,7 +263,7 @@ pub enum Code {
     Malformed = 4,
     /// The file ends early.
     Truncated = 5,
-    /// A checksum does not match.
+    /// A checksum or a self-test does not match.
     Corrupt = 6,
     /// A size goes beyond a limit.
     Limit = 7,
@@ -293,7 +304,9 @@ impl Error {
             Error::NotACheckpoint { .. } | Error::UnknownConvention { .. } => Code::NotACheckpoint,
             Error::Malformed { .. } | Error::TensorSize { .. } => Code::Malformed,
             Error::Truncated { .. } => Code::Truncated,
-            Error::Checksum { .. } | Error::ScreenMismatch { .. } => Code::Corrupt,
+            Error::Checksum { .. } | Error::SelfTest { .. } | Error::ScreenMismatch { .. } => {
+                Code::Corrupt
+            }
             Error::Limit { .. } => Code::Limit,
             Error::UnsupportedContainer { .. }
             | Error::UnsupportedDtype { .. }

@@ -39,6 +39,7 @@
 //! |---|---|
 //! | `std` (default) | paths, memory maps, npz |
 //! | `torch`, `gzip`, `yaml` | torch files; gzipped files; YAML side-cars |
+//! | `pack` | writing packs; reading them needs no feature |
 //! | `cli` | the `sae` tool, with all of the above |
 //!
 //! Without `std` the crate is `no_std` + `alloc` and models come from bytes. A feature adds API;
@@ -77,6 +78,8 @@ pub mod model;
 mod molt;
 pub mod monitor;
 mod open;
+#[cfg(feature = "pack")]
+pub mod pack;
 mod part;
 mod pursuit;
 mod readout;
@@ -86,9 +89,11 @@ mod scratch;
 pub mod screen;
 mod screened;
 mod select;
+mod self_test;
 mod sites;
 pub mod steer;
 pub mod tensor;
+pub mod verify;
 
 pub use batch::{BatchRule, BatchSpace};
 pub use cross_layer::LayerStream;

@@ -11,6 +11,7 @@ use crate::kernels::Level;
 use crate::lorsa::Lorsa;
 use crate::model::{Parts, Sae, ScreenOptions};
 use crate::molt::Molt;
+use crate::screen::Screen;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde_json::Value;
@@ -32,6 +33,9 @@ pub struct OpenOptions {
     /// `normalize_activations`, `class`. An error asks for what is missing by its key; a key that
     /// the checkpoint has no use for is an error too.
     pub set: Vec<(String, String)>,
+    /// Whether the self-test of a pack is run ([`Sae::self_test`]). A checkpoint without one does
+    /// not open then.
+    pub self_test: bool,
     /// Which screen [`Sae::prepare`] builds, and whether every encode is checked against the dense
     /// scan.
     pub screen: ScreenOptions,
@@ -56,6 +60,13 @@ impl OpenOptions {
     #[must_use]
     pub fn level(mut self, level: Level) -> Self {
         self.level = Some(level);
+        self
+    }
+
+    /// Options that run the self-test of a pack.
+    #[must_use]
+    pub fn self_test(mut self, self_test: bool) -> Self {
+        self.self_test = self_test;
         self
     }
 
@@ -99,6 +110,7 @@ impl<'a> Sae<'a> {
         options: &OpenOptions,
         check_weights: bool,
     ) -> Result<Self, Error> {
+        let packed = convention::pack::packed(checkpoint, &options.set);
         let mut parts = parts_of(checkpoint, options)?;
         if check_weights {
             let matrices = [
@@ -113,12 +125,25 @@ impl<'a> Sae<'a> {
             parts.about.bytes_read += bytes.sum::<usize>() as u64;
         }
         let mut sae = Sae::from_parts(parts)?;
+        sae.packed = packed?;
+        // Vectors were read already.
+        sae.check_checksums(check_weights)?;
         if check_weights {
             sae.check_weights()?;
         }
         sae.set_screen_options(options.screen);
         if let Some(level) = options.level {
             sae = sae.with_level(level)?;
+        }
+        if let Some(stored) = sae.packed.screen.take() {
+            let screen = Screen::from_stored(stored.header.as_slice(), stored.sections)?;
+            sae = sae.with_screen(screen)?;
+            if check_weights && let Some(screen) = sae.screen() {
+                screen.check_rows(&sae.parts().encoder)?;
+            }
+        }
+        if options.self_test {
+            sae.self_test()?;
         }
         Ok(sae)
     }
@@ -286,7 +311,7 @@ mod from_path {
         "atoms.pt",
     ];
     /// Endings of files that hold tensors.
-    const WEIGHTS: &[&str] = &["safetensors", "npz", "pt", "pth"];
+    const WEIGHTS: &[&str] = &["safetensors", "npz", "pt", "pth", "gguf"];
     /// Files that publishers write beside the weights: statistics, states of training, copies.
     const BESIDE: &[&str] = &[
         "sparsity.safetensors",
@@ -347,6 +372,60 @@ mod from_path {
         }
     }
 
+    impl Sae<'_> {
+        /// The files that [`Sae::open`] reads for a path: those with weights, then the side-cars.
+        ///
+        /// # Errors
+        /// [`Error::InFile`] if the path is a folder without a checkpoint, or with several.
+        pub fn files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
+            let path = path.as_ref();
+            let found = weights_of(path).map(|mut files| {
+                let first = files.first().map_or(path, PathBuf::as_path);
+                let configs = configs_paths(first).into_iter().map(|(_, path)| path);
+                let configs: Vec<PathBuf> = configs.collect();
+                files.extend(configs);
+                files
+            });
+            found.map_err(|error| error.in_file(path.display().to_string()))
+        }
+
+        /// The checkpoints in a folder, at any depth, in order of name: paths that [`Sae::open`]
+        /// opens as one model each. A file, or a folder that opens as one model, is itself the
+        /// only one.
+        ///
+        /// # Errors
+        /// [`Error::InFile`] if the folder cannot be listed or holds no checkpoint.
+        pub fn checkpoints(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
+            let path = path.as_ref();
+            let all = || -> Result<Vec<PathBuf>, Error> {
+                if !path.is_dir() {
+                    return Ok(Vec::from([path.to_path_buf()]));
+                }
+                let mut found = candidates(path)?;
+                match found.len() {
+                    0 => the_one(path, found).map(|_| Vec::new()),
+                    1 => Ok(Vec::from([path.to_path_buf()])),
+                    _ => {
+                        found.sort();
+                        let first = found
+                            .into_iter()
+                            .filter_map(|files| files.into_iter().next());
+                        Ok(first.collect())
+                    }
+                }
+            };
+            all().map_err(|error| error.in_file(path.display().to_string()))
+        }
+    }
+
+    /// The weights files of the one checkpoint at a path.
+    fn weights_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
+        match path.is_dir() {
+            true => the_one(path, candidates(path)?),
+            false => Ok(with_companion(path)),
+        }
+    }
+
     fn open_path(path: &Path, options: &OpenOptions) -> Result<Sae<'static>, Error> {
         let (checkpoint, file, covered) = read(path, options)?;
         let explain = |error| match (error, unread_beside(Path::new(&file))) {
@@ -374,10 +453,7 @@ mod from_path {
         path: &Path,
         options: &OpenOptions,
     ) -> Result<(Checkpoint<'static>, String, bool), Error> {
-        let files = match path.is_dir() {
-            true => weights_in(path)?,
-            false => with_companion(path),
-        };
+        let files = weights_of(path)?;
         let file = files.first().map_or(path, PathBuf::as_path);
         let shown = file.display().to_string();
         let mut covered = true;
@@ -417,21 +493,29 @@ mod from_path {
         files
     }
 
-    /// The files of the one checkpoint in or below a folder.
-    fn weights_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-        // An npz file under a name of its own can be anything: rows, statistics.
-        let found = checkpoints_below(folder, &|path| KNOWN.contains(&name_of(path).as_str()))?;
-        let found = match found.is_empty() {
-            true => checkpoints_below(folder, &|_| true)?,
-            false => found,
+    /// The checkpoints in or below a folder, each with its files.
+    fn candidates(folder: &Path) -> Result<Vec<Vec<PathBuf>>, Error> {
+        // An npz file under a name of its own can be anything: rows, statistics. A GGUF file
+        // beside other weights is most often another model.
+        let is = |path: &Path, ending: &str| path.extension().is_some_and(|found| found == ending);
+        let known = |path: &Path| {
+            KNOWN.contains(&name_of(path).as_str()) || !is(path, "npz") && !is(path, "gguf")
         };
-        the_one(folder, found)
+        let not_gguf = |path: &Path| !is(path, "gguf");
+        let choices: [&dyn Fn(&Path) -> bool; 3] = [&known, &not_gguf, &|_| true];
+        for choice in choices {
+            let found = checkpoints_below(folder, choice)?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// The checkpoints in a folder, or in the folders below it, each with its files.
     fn checkpoints_below(
         folder: &Path,
-        is_npz: &dyn Fn(&Path) -> bool,
+        wanted: &dyn Fn(&Path) -> bool,
     ) -> Result<Vec<Vec<PathBuf>>, Error> {
         let mut found: Vec<Vec<PathBuf>> = Vec::new();
         let mut level = Vec::from([folder.to_path_buf()]);
@@ -447,7 +531,7 @@ mod from_path {
                         found: visited as u64,
                     });
                 }
-                let (here, folders) = checkpoints_in(&folder, is_npz)?;
+                let (here, folders) = checkpoints_in(&folder, wanted)?;
                 // What lies below a checkpoint belongs to it.
                 if here.is_empty() {
                     below.extend(folders);
@@ -496,7 +580,7 @@ mod from_path {
     /// The checkpoints right in a folder, each with its files, and the folders in it.
     fn checkpoints_in(
         folder: &Path,
-        is_npz: &dyn Fn(&Path) -> bool,
+        wanted: &dyn Fn(&Path) -> bool,
     ) -> Result<(Vec<Vec<PathBuf>>, Vec<PathBuf>), Error> {
         let (mut weights, mut folders) = (Vec::new(), Vec::new());
         for path in list(folder)? {
@@ -505,7 +589,7 @@ mod from_path {
                 folders.push(path);
             } else if ending.is_some_and(|ending| WEIGHTS.contains(&ending))
                 && !BESIDE.contains(&name_of(&path).as_str())
-                && (ending != Some("npz") || is_npz(&path))
+                && wanted(&path)
             {
                 weights.push(path);
             }
@@ -528,9 +612,19 @@ mod from_path {
         Ok((checkpoints, folders))
     }
 
-    /// The side-cars of a weights file: those with known names in its folder, or above a folder
-    /// `checkpoints`.
+    /// The side-cars of a weights file.
     fn configs_beside(file: &Path) -> Result<Vec<(String, serde_json::Value)>, Error> {
+        let read = |(name, path): (String, PathBuf)| {
+            let value = read_config(&path, &name);
+            let value = value.map_err(|error| error.in_file(path.display().to_string()))?;
+            Ok((name, value))
+        };
+        configs_paths(file).into_iter().map(read).collect()
+    }
+
+    /// Names and paths of the side-cars of a weights file: those with known names in its folder,
+    /// or above a folder `checkpoints`. A pack has none.
+    fn configs_paths(file: &Path) -> Vec<(String, PathBuf)> {
         let own = file
             .file_stem()
             .map(|stem| alloc::format!("{}_cfg.json", stem.display()));
@@ -539,19 +633,19 @@ mod from_path {
             Some(name) if name == "checkpoints" => folder.parent(),
             _ => None,
         };
-        let mut configs: Vec<(String, serde_json::Value)> = Vec::new();
+        let mut configs: Vec<(String, PathBuf)> = Vec::new();
+        if file.extension().is_some_and(|ending| ending == "gguf") {
+            return configs;
+        }
         for folder in [Some(folder), above].into_iter().flatten() {
             for name in CONFIGS.iter().copied().chain(own.as_deref()) {
                 let path = folder.join(name);
-                if !path.is_file() || configs.iter().any(|(known, _)| known == name) {
-                    continue;
+                if path.is_file() && !configs.iter().any(|(known, _)| known == name) {
+                    configs.push((name.into(), path));
                 }
-                let value = read_config(&path, name);
-                let value = value.map_err(|error| error.in_file(path.display().to_string()))?;
-                configs.push((name.into(), value));
             }
         }
-        Ok(configs)
+        configs
     }
 
     fn read_config(path: &Path, name: &str) -> Result<serde_json::Value, Error> {

@@ -208,6 +208,16 @@ impl<'a> Tensor<'a> {
         if fits { Ok(values) } else { Err(unsupported()) }
     }
 
+    /// One element of a two-dimensional tensor of a floating-point format, widened; 0 outside.
+    pub(crate) fn element(&self, first: usize, second: usize) -> f64 {
+        match self.strides.as_slice() {
+            &[by_first, by_second] => {
+                self.float_at((first * by_first + second * by_second) * self.dtype.size())
+            }
+            _ => 0.0,
+        }
+    }
+
     fn for_each_offset(&self, mut visit: impl FnMut(usize)) {
         if self.is_empty() {
             return;

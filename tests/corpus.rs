@@ -24,6 +24,7 @@ fn the_corpora_pass() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let mut hostile = Vec::new();
     files(&tests.join("data/hostile"), &mut hostile);
+    files(&tests.join("data/pack"), &mut hostile);
     for target in exercise::TARGETS {
         let mut corpus = Vec::new();
         let folder = tests.join("fuzz/corpus").join(target);

@@ -33,7 +33,15 @@ const TABLE: &[(&[&str], &[&str])] = &[
     // Named tensors to the model.
     (
         &["convention"],
-        &["container", "dtype", "error", "kernels", "model", "tensor"],
+        &[
+            "container",
+            "dtype",
+            "error",
+            "kernels",
+            "model",
+            "screen",
+            "tensor",
+        ],
     ),
     // What is done with rows and features.
     (
@@ -84,6 +92,13 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "rows", "scratch", "select",
         ],
     ),
+    // Whether a packed model gives what it gave when it was written.
+    (
+        &["self_test"],
+        &[
+            "decode", "encode", "error", "features", "model", "rows", "scratch", "tensor",
+        ],
+    ),
     // From a path or bytes to the model: the one place that knows both ends.
     (
         &["open"],
@@ -97,6 +112,39 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "mmap",
             "model",
             "molt",
+            "screen",
+            "self_test",
+        ],
+    ),
+    // Whether a model is whole, and reads these rows.
+    (
+        &["verify"],
+        &[
+            "decode",
+            "encode",
+            "error",
+            "features",
+            "model",
+            "rows",
+            "scratch",
+            "self_test",
+        ],
+    ),
+    // And back: from a model to a file.
+    (
+        &["pack"],
+        &[
+            "container",
+            "convention",
+            "dtype",
+            "error",
+            "kernels",
+            "mmap",
+            "model",
+            "open",
+            "rows",
+            "screen",
+            "self_test",
         ],
     ),
 ];

@@ -1,5 +1,8 @@
 //! Writing GGUF version 3: keys and tensors are declared first, then the data is streamed in that
 //! order, so a file larger than memory can be written. Tensors start at multiples of 64 bytes.
+//!
+//! All numbers of a GGUF header have a fixed width. So a header can be written once more when the
+//! data is there: with shapes that were not known before, and with a checksum of each tensor.
 
 use super::ggml::GgmlType;
 use super::gguf::MAGIC;
@@ -9,8 +12,9 @@ use crate::error::Error;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
+use crc32fast::Hasher;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where tensors start: a multiple of this.
 pub const ALIGNMENT: u64 = 64;
@@ -150,10 +154,53 @@ fn array<T, const N: usize>(out: &mut Vec<u8>, kind: u32, values: &[T], bytes: f
 pub struct GgufHeader {
     keys: Vec<u8>,
     key_names: BTreeSet<String>,
-    tensors: Vec<u8>,
+    /// The key under which the checksums are.
+    checksums: Option<String>,
+    tensors: Vec<Declared>,
     tensor_names: BTreeSet<String>,
-    /// Offset and size of each tensor's data.
-    parts: Vec<(u64, u64)>,
+}
+
+/// A tensor as the header lists it.
+#[derive(Clone, Debug)]
+struct Declared {
+    name: String,
+    dtype: Dtype,
+    number: u32,
+    shape: Vec<usize>,
+    /// Whether the shape is still to be told.
+    late: bool,
+    offset: u64,
+    checksum: u32,
+}
+
+impl Declared {
+    fn size(&self) -> u64 {
+        // The product was checked when the shape was told.
+        let elements = self.shape.iter().map(|&n| n as u64).product::<u64>();
+        elements * self.dtype.size() as u64
+    }
+}
+
+fn invalid(what: &'static str, expected: &str, found: String) -> Error {
+    Error::InvalidArgument {
+        what,
+        expected: expected.into(),
+        found,
+    }
+}
+
+fn check_shape(dtype: Dtype, shape: &[usize]) -> Result<(), Error> {
+    let size = shape
+        .iter()
+        .try_fold(dtype.size() as u64, |size, &n| size.checked_mul(n as u64));
+    match (shape.len(), size) {
+        (1..=4, Some(_)) => Ok(()),
+        _ => Err(invalid(
+            "tensor shape",
+            "1 to 4 dimensions",
+            alloc::format!("{shape:?}"),
+        )),
+    }
 }
 
 impl GgufHeader {
@@ -175,15 +222,28 @@ impl GgufHeader {
     /// # Errors
     /// [`Error::InvalidArgument`] if it was added before.
     pub fn key(&mut self, key: &str, value: &GgufValue) -> Result<(), Error> {
-        if self.key_names.contains(key) {
-            return Err(Error::InvalidArgument {
-                what: "key",
-                expected: "one that was not added before".into(),
-                found: key.into(),
-            });
-        }
+        self.check_new(key)?;
         self.put(key, value);
         Ok(())
+    }
+
+    /// Adds a key whose value is an array of `u32`: the CRC-32 (IEEE) of the data of each tensor,
+    /// in the order of the tensors.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the key was added before.
+    pub fn checksums(&mut self, key: &str) -> Result<(), Error> {
+        self.check_new(key)?;
+        self.key_names.insert(key.into());
+        self.checksums = Some(key.into());
+        Ok(())
+    }
+
+    fn check_new(&self, key: &str) -> Result<(), Error> {
+        match self.key_names.contains(key) {
+            false => Ok(()),
+            true => Err(invalid("key", "one that was not added before", key.into())),
+        }
     }
 
     /// Adds a tensor, whose data will follow that of the tensors before. The shape is outermost
@@ -193,61 +253,101 @@ impl GgufHeader {
     /// [`Error::UnsupportedDtype`] for unsigned integers and bool, [`Error::InvalidArgument`] for
     /// a name that is too long or was used, or for a shape without 1 to 4 dimensions.
     pub fn tensor(&mut self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<(), Error> {
+        self.declare(name, dtype, shape, false)
+    }
+
+    /// Adds a tensor whose shape has so many dimensions and is told by [`GgufFile::shape`] when
+    /// the data of the tensors before it is written.
+    ///
+    /// # Errors
+    /// As for [`tensor`](GgufHeader::tensor).
+    pub fn late_tensor(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        dimensions: usize,
+    ) -> Result<(), Error> {
+        self.declare(name, dtype, &alloc::vec![0; dimensions], true)
+    }
+
+    fn declare(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        late: bool,
+    ) -> Result<(), Error> {
         let number = GgmlType::number(dtype).ok_or_else(|| Error::UnsupportedDtype {
             tensor: name.into(),
             found: dtype.name().into(),
         })?;
-        let invalid = |what, expected: &str, found: String| Error::InvalidArgument {
-            what,
-            expected: expected.into(),
-            found,
-        };
         if name.len() > MAX_NAME || self.tensor_names.contains(name) {
             let expected = "a new one of at most 63 bytes";
             return Err(invalid("tensor name", expected, name.into()));
         }
-        let size = shape
-            .iter()
-            .try_fold(dtype.size(), |size, &n| size.checked_mul(n));
-        let (1..=4, Some(size)) = (shape.len(), size) else {
-            let found = alloc::format!("{shape:?}");
-            return Err(invalid("tensor shape", "1 to 4 dimensions", found));
-        };
+        check_shape(dtype, shape)?;
         self.tensor_names.insert(name.into());
-        let end = self.parts.last().map_or(0, |(offset, size)| offset + size);
-        let offset = end.next_multiple_of(ALIGNMENT);
-        let out = &mut self.tensors;
-        text(out, name);
-        out.extend_from_slice(&(shape.len() as u32).to_le_bytes());
-        for extent in shape.iter().rev() {
-            out.extend_from_slice(&(*extent as u64).to_le_bytes());
-        }
-        out.extend_from_slice(&number.to_le_bytes());
-        out.extend_from_slice(&offset.to_le_bytes());
-        self.parts.push((offset, size as u64));
+        self.tensors.push(Declared {
+            name: name.into(),
+            dtype,
+            number,
+            shape: shape.to_vec(),
+            late,
+            offset: 0,
+            checksum: 0,
+        });
         Ok(())
+    }
+
+    /// Places the tensors one after the other.
+    fn place(&mut self) {
+        let mut end = 0u64;
+        for tensor in &mut self.tensors {
+            tensor.offset = end.next_multiple_of(ALIGNMENT);
+            end = tensor.offset.saturating_add(tensor.size());
+        }
+    }
+
+    /// The bytes in front of the data; always as many.
+    fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&3u32.to_le_bytes());
+        out.extend_from_slice(&(self.tensors.len() as u64).to_le_bytes());
+        out.extend_from_slice(&(self.key_names.len() as u64).to_le_bytes());
+        out.extend_from_slice(&self.keys);
+        if let Some(key) = &self.checksums {
+            text(&mut out, key);
+            let checksums = self.tensors.iter().map(|tensor| tensor.checksum);
+            GgufValue::U32s(checksums.collect()).write(&mut out);
+        }
+        for tensor in &self.tensors {
+            text(&mut out, &tensor.name);
+            out.extend_from_slice(&(tensor.shape.len() as u32).to_le_bytes());
+            for extent in tensor.shape.iter().rev() {
+                out.extend_from_slice(&(*extent as u64).to_le_bytes());
+            }
+            out.extend_from_slice(&tensor.number.to_le_bytes());
+            out.extend_from_slice(&tensor.offset.to_le_bytes());
+        }
+        out.resize(out.len().next_multiple_of(ALIGNMENT as usize), 0);
+        out
     }
 
     /// Starts the file that is to be at `path` and writes the header.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(self, path: &Path) -> Result<GgufFile, Error> {
-        let mut header = Vec::new();
-        header.extend_from_slice(MAGIC);
-        header.extend_from_slice(&3u32.to_le_bytes());
-        header.extend_from_slice(&(self.tensor_names.len() as u64).to_le_bytes());
-        header.extend_from_slice(&(self.key_names.len() as u64).to_le_bytes());
-        header.extend_from_slice(&self.keys);
-        header.extend_from_slice(&self.tensors);
-        header.resize(header.len().next_multiple_of(ALIGNMENT as usize), 0);
+    pub fn create(mut self, path: &Path) -> Result<GgufFile, Error> {
+        self.place();
         let mut file = NewFile::create(path)?;
-        file.write_all(&header).map_err(write_error)?;
+        file.write_all(&self.bytes()).map_err(write_error)?;
         Ok(GgufFile {
             file,
-            parts: self.parts,
+            header: self,
             part: 0,
             at: 0,
+            checksum: Hasher::new(),
         })
     }
 }
@@ -257,11 +357,13 @@ impl GgufHeader {
 #[derive(Debug)]
 pub struct GgufFile {
     file: NewFile,
-    parts: Vec<(u64, u64)>,
+    header: GgufHeader,
     /// The tensor that is being written.
     part: usize,
     /// Bytes of data written.
     at: u64,
+    /// Of the tensor that is being written.
+    checksum: Hasher,
 }
 
 impl GgufFile {
@@ -272,7 +374,8 @@ impl GgufFile {
     /// [`Error::Length`] for more bytes than the tensor has left, [`Error::Io`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.skip_finished()?;
-        let end = self.parts.get(self.part).map_or(self.at, |(o, s)| o + s);
+        let tensor = self.header.tensors.get(self.part);
+        let end = tensor.map_or(self.at, |tensor| tensor.offset + tensor.size());
         let left = end - self.at;
         if bytes.len() as u64 > left {
             return Err(Error::Length {
@@ -282,24 +385,71 @@ impl GgufFile {
             });
         }
         self.file.write_all(bytes).map_err(write_error)?;
+        self.checksum.update(bytes);
         self.at += bytes.len() as u64;
         Ok(())
     }
 
-    /// Moves to the next tensor that has bytes left.
+    /// Tells the shape of a tensor that was declared without one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is no such tensor, if its turn is over, or if the
+    /// shape has another number of dimensions.
+    pub fn shape(&mut self, name: &str, shape: &[usize]) -> Result<(), Error> {
+        self.skip_finished()?;
+        let mut tensors = self.header.tensors.iter_mut().skip(self.part);
+        let tensor = tensors.find(|tensor| tensor.name == name && tensor.late);
+        let fits = tensor.filter(|tensor| tensor.shape.len() == shape.len());
+        let tensor = fits.ok_or_else(|| {
+            let expected = "a tensor that still waits for a shape of so many dimensions";
+            invalid("tensor", expected, name.into())
+        })?;
+        check_shape(tensor.dtype, shape)?;
+        tensor.shape = shape.to_vec();
+        tensor.late = false;
+        self.header.place();
+        Ok(())
+    }
+
+    /// Makes what was written so far readable under a temporary name, which is returned. Tensors
+    /// without a shape are empty there, and checksums of what is not written are 0.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn flush(&mut self) -> Result<PathBuf, Error> {
+        self.skip_finished()?;
+        self.pad(self.at.next_multiple_of(ALIGNMENT))?;
+        let header = self.header.bytes();
+        self.file.rewrite_start(&header)?;
+        Ok(self.file.temporary().to_path_buf())
+    }
+
+    /// Writes zeros up to this place in the data.
+    fn pad(&mut self, to: u64) -> Result<(), Error> {
+        let padding = usize::try_from(to.saturating_sub(self.at)).unwrap_or(0);
+        let zeros = [0; ALIGNMENT as usize];
+        let zeros = zeros.get(..padding).unwrap_or(&zeros);
+        self.file.write_all(zeros).map_err(write_error)?;
+        self.at = self.at.max(to);
+        Ok(())
+    }
+
+    /// Moves to the next tensor that has bytes left, or that waits for a shape.
     fn skip_finished(&mut self) -> Result<(), Error> {
-        while let Some(&(offset, size)) = self.parts.get(self.part) {
-            if self.at < offset {
-                let padding = usize::try_from(offset - self.at).unwrap_or(0);
-                let zeros = [0; ALIGNMENT as usize];
-                let zeros = zeros.get(..padding).unwrap_or(&zeros);
-                self.file.write_all(zeros).map_err(write_error)?;
-                self.at = offset;
-            }
-            if self.at < offset + size {
+        while let Some(tensor) = self.header.tensors.get_mut(self.part) {
+            if tensor.late {
                 break;
             }
-            self.part += 1;
+            let (offset, end) = (tensor.offset, tensor.offset + tensor.size());
+            if self.at >= end && self.at >= offset {
+                tensor.checksum = core::mem::take(&mut self.checksum).finalize();
+                self.part += 1;
+                continue;
+            }
+            self.pad(offset)?;
+            if offset < end {
+                break;
+            }
         }
         Ok(())
     }
@@ -307,16 +457,25 @@ impl GgufFile {
     /// Syncs the file and gives it its name.
     ///
     /// # Errors
-    /// [`Error::Length`] if data is missing, [`Error::Io`].
+    /// [`Error::Length`] if data is missing, [`Error::InvalidArgument`] if a shape is,
+    /// [`Error::Io`].
     pub fn finish(mut self) -> Result<(), Error> {
         self.skip_finished()?;
-        if let Some((offset, size)) = self.parts.get(self.part) {
-            return Err(Error::Length {
-                what: "bytes of the tensor",
-                expected: *size,
-                found: self.at - offset,
-            });
+        match self.header.tensors.get(self.part) {
+            None => {}
+            Some(tensor) if tensor.late => {
+                return Err(invalid("tensor", "a shape", tensor.name.clone()));
+            }
+            Some(tensor) => {
+                return Err(Error::Length {
+                    what: "bytes of the tensor",
+                    expected: tensor.size(),
+                    found: self.at.saturating_sub(tensor.offset),
+                });
+            }
         }
+        let header = self.header.bytes();
+        self.file.rewrite_start(&header)?;
         self.file.commit()
     }
 }

@@ -10,7 +10,8 @@
 
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
-use crate::model::{About, Activation, FeatureAxis, Parts, Site, Thresholds};
+use crate::model::{About, Activation, FeatureAxis, Parts, Thresholds};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -95,13 +96,18 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, _: &Settings<'_>) -> Result<Parts<'a>, 
             publisher: "Gemma Scope 1".into(),
             convention: "gemma_scope_1".into(),
             architecture: if jump { "jumprelu" } else { "standard" }.into(),
-            site: Site::default(),
-            ignored_keys: Vec::new(),
             ignored_tensors: tensors.ignored()?,
             notes,
             bytes_read: tensors.bytes_read(),
-            files: Vec::new(),
+            l0: l0(&checkpoint.folders),
+            ..About::default()
         },
         ..Parts::new(encoder, activation, decoder)
     })
+}
+
+/// The folder `average_l0_82` that a file was published in.
+fn l0(folders: &[String]) -> Option<f64> {
+    let number = folders.last()?.strip_prefix("average_l0_")?;
+    number.parse().ok().filter(|l0: &f64| l0.is_finite())
 }

@@ -128,6 +128,8 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         &[&config],
         settings,
     )?;
+    // Some files say it as a number, others as a word.
+    parts.about.l0 = config.value("l0").and_then(serde_json::Value::as_f64);
     parts.about.site = site;
     parts.about.notes = notes;
     Ok(parts)

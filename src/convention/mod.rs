@@ -28,6 +28,7 @@ mod openmoss_lorsa;
 mod openmoss_molt;
 mod openmoss_stacked;
 mod overcomplete;
+pub(crate) mod pack;
 mod patchsae;
 mod prisma;
 mod qwen_scope;
@@ -201,6 +202,8 @@ struct Convention {
 
 /// In the order in which they are asked; the first that recognises a checkpoint opens it.
 const CONVENTIONS: &[Convention] = &[
+    // Ours: says what it is.
+    pack::CONVENTION,
     // Recognised by tensors that no one else has.
     gemma_scope_1::CONVENTION,
     gemma_scope_2::CONVENTION,
@@ -244,7 +247,10 @@ pub fn open<'a>(
     strict: bool,
 ) -> Result<Parts<'a>, Error> {
     let settings = Settings::new(set, strict);
-    let unwrapped = unwrap(checkpoint);
+    let unwrapped = match (pack::CONVENTION.detect)(checkpoint) {
+        true => None,
+        false => unwrap(checkpoint),
+    };
     let checkpoint = unwrapped.as_ref().unwrap_or(checkpoint);
     let parts = (choose(checkpoint, &settings)?.open)(checkpoint, &settings)?;
     settings.finish()?;

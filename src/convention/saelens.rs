@@ -175,6 +175,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     let b_dec = tensors.vector("b_dec", d_out)?;
 
     let mut notes = Vec::new();
+    let mut l0 = None;
     let bias = match architecture.rule {
         Rule::Gated => "b_mag",
         _ => "b_enc",
@@ -211,8 +212,8 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             };
         }
         Rule::BatchTopK => {
-            // k served in training only.
-            let _ = config.count("k")?;
+            // k served in training only; it is what L0 should be.
+            l0 = config.number("k")?;
             config.informational(&["matryoshka_widths"]);
             let threshold = tensors.scalar("topk_threshold")?;
             let threshold = threshold.ok_or_else(|| tensors.missing("topk_threshold"))?;
@@ -280,6 +281,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         &[&config],
         settings,
     )?;
+    parts.about.l0 = l0;
     parts.about.site = site;
     parts.about.notes = notes;
     Ok(parts)

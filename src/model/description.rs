@@ -1,7 +1,10 @@
 //! What `inspect` tells about a model.
 
-use super::screening;
-use super::{Activation, Hook, HookPoint, Matrix, Parts, ScreenInfo, ScreenOptions};
+use super::matrix::Held;
+use super::{
+    Activation, Hook, HookPoint, Matrix, PackInfo, Parts, ScreenInfo, ScreenOptions, canonical,
+    screening,
+};
 use crate::kernels::Level;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -72,15 +75,19 @@ impl Site {
 pub enum State {
     /// Everything is read from the file's bytes.
     Mapped,
-    /// At least one matrix is a copy in memory.
+    /// At least one matrix had to be decoded into memory at open, since the file holds it deflated,
+    /// quantised, in another number format or as a product; none was copied besides.
+    Decoded,
+    /// At least one matrix is a copy with one row per feature.
     Prepared,
 }
 
 impl State {
-    /// `mapped` or `prepared`.
+    /// `mapped`, `decoded` or `prepared`.
     pub const fn name(self) -> &'static str {
         match self {
             State::Mapped => "mapped",
+            State::Decoded => "decoded",
             State::Prepared => "prepared",
         }
     }
@@ -198,10 +205,12 @@ pub struct Description {
     pub prepare: PrepareCost,
     /// The screen that encoding reads, or why there is none.
     pub screen: ScreenInfo,
-    /// Bytes of a pack with the same dtypes, without screen.
+    /// Bytes of the tensors of a pack with the same dtypes, without screen and self-test.
     pub pack_bytes: u64,
     /// The files it came from.
     pub files: Vec<String>,
+    /// Of a model from a pack: where the pack comes from, and whether weights were narrowed.
+    pub pack: Option<PackInfo>,
     /// Config keys that nobody reads at inference.
     pub ignored_keys: Vec<String>,
     /// Integer and bool tensors that nobody reads.
@@ -223,18 +232,7 @@ impl Description {
         let skip = parts.skip.as_ref();
         let gate = parts.glu.as_ref().map(|glu| &glu.matrix);
         let matrices = [Some(&parts.encoder), Some(&parts.decoder), skip, gate];
-        let mapped = matrices.iter().flatten().all(|matrix| matrix.is_mapped());
-        let all: u64 = matrices
-            .iter()
-            .flatten()
-            .map(|m| m.size_bytes() as u64)
-            .sum();
-        let tied = match parts.activation {
-            Activation::Pursuit(_) => parts.encoder.size_bytes() as u64,
-            _ => 0,
-        };
-        let weights = all - tied;
-        let vectors = parts.encoder.features() * 3 + parts.decoder.width() + parts.encoder.width();
+        let held = |wanted: Held| matrices.iter().flatten().any(|m| m.held() == wanted);
         Description {
             publisher: about.publisher.clone(),
             convention: about.convention.clone(),
@@ -249,16 +247,17 @@ impl Description {
             decoder: MatrixInfo::new(&parts.decoder),
             skip: skip.map(MatrixInfo::new),
             site: about.site.clone(),
-            state: if mapped {
-                State::Mapped
-            } else {
-                State::Prepared
+            state: match (held(Held::Copied), held(Held::Decoded)) {
+                (true, _) => State::Prepared,
+                (false, true) => State::Decoded,
+                (false, false) => State::Mapped,
             },
             bytes_read_at_open: about.bytes_read,
             prepare: PrepareCost::new(parts, options),
             screen,
-            pack_bytes: weights + vectors as u64 * 4,
+            pack_bytes: canonical::pack_bytes(parts),
             files: about.files.clone(),
+            pack: about.pack.clone(),
             ignored_keys: about.ignored_keys.clone(),
             ignored_tensors: about.ignored_tensors.clone(),
             notes: about.notes.clone(),
@@ -337,6 +336,7 @@ impl Description {
         for file in &self.files {
             lines.push(("file", file.clone()));
         }
+        lines.extend(self.pack.iter().flat_map(PackInfo::lines));
         for (label, list) in [
             ("ignored keys", &self.ignored_keys),
             ("ignored tensors", &self.ignored_tensors),
@@ -381,6 +381,7 @@ impl Description {
                         "screen_bytes": self.prepare.screen_bytes,
                         "time_class": self.prepare.time_class()},
             "pack_bytes": self.pack_bytes, "files": self.files,
+            "pack": self.pack.as_ref().map(PackInfo::to_json),
             "ignored_keys": self.ignored_keys, "ignored_tensors": self.ignored_tensors,
             "notes": self.notes, "level": self.level.name().to_string(),
         })

@@ -43,9 +43,20 @@ pub struct Matrix<'a> {
     features: usize,
     width: usize,
     stride_bytes: usize,
-    mapped: bool,
+    held: Held,
     /// With [`Layout::Blocks`]: what it is made of, by first feature, then first column.
     blocks: Vec<Block<'a>>,
+}
+
+/// Where weights are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// In the bytes of the file, or of the caller.
+    Mapped,
+    /// In memory: what the file holds had to be inflated, dequantised, narrowed or computed with.
+    Decoded,
+    /// In memory: a copy with one row per feature.
+    Copied,
 }
 
 /// Where the vectors of features are in a two-dimensional tensor.
@@ -119,54 +130,64 @@ impl<'a> Matrix<'a> {
             features,
             width,
             stride_bytes: stride * ty.size(),
-            mapped: true,
+            held: match tensor.bytes().is_owned() {
+                true => Held::Decoded,
+                false => Held::Mapped,
+            },
             blocks: Vec::new(),
         })
     }
 
-    /// Rows of f32 in memory, from a tensor whose elements cannot be used in place.
+    /// Rows of f32 in memory, from a tensor whose elements cannot be used in place: one pass, with
+    /// no memory beyond the result.
     fn gathered(
         tensor: &Tensor<'a>,
         axis: FeatureAxis,
         features: usize,
         width: usize,
     ) -> Result<Self, Error> {
-        let values = tensor.to_f64()?;
-        let bytes = values.len().saturating_mul(4);
-        let mut rows: Vec<u8> = Vec::new();
-        rows.try_reserve_exact(bytes)
-            .map_err(|_| Error::OutOfMemory {
-                what: "narrowed weights",
-                bytes: bytes as u64,
-            })?;
-        for feature in 0..features {
+        // So many rows are filled together: reading along columns, a line of the file serves all.
+        const ROWS: usize = 64;
+        if !tensor.dtype().is_float() {
+            return Err(Error::UnsupportedDtype {
+                tensor: tensor.name().into(),
+                found: tensor.dtype().name().into(),
+            });
+        }
+        let bytes = features.saturating_mul(width).saturating_mul(4);
+        let mut rows = zero_bytes(bytes, "narrowed weights")?;
+        let stride = width * 4;
+        for (block, rows) in rows.chunks_mut((ROWS * stride).max(1)).enumerate() {
             for column in 0..width {
-                let at = match axis {
-                    FeatureAxis::First => feature * width + column,
-                    FeatureAxis::Second => column * features + feature,
-                };
-                let value = values.get(at).copied().unwrap_or(0.0);
-                let narrow = value as f32;
-                if value.is_finite() && !narrow.is_finite() {
-                    return Err(Error::BadValue {
-                        tensor: tensor.name().into(),
-                        index: at as u64,
-                        found: value,
-                    });
+                for (i, row) in rows.chunks_exact_mut(stride).enumerate() {
+                    let feature = block * ROWS + i;
+                    let (value, at) = match axis {
+                        FeatureAxis::First => {
+                            (tensor.element(feature, column), feature * width + column)
+                        }
+                        FeatureAxis::Second => {
+                            (tensor.element(column, feature), column * features + feature)
+                        }
+                    };
+                    let narrow = value as f32;
+                    if value.is_finite() && !narrow.is_finite() {
+                        return Err(Error::BadValue {
+                            tensor: tensor.name().into(),
+                            index: at as u64,
+                            found: value,
+                        });
+                    }
+                    if let Some(to) = row.get_mut(column * 4..column * 4 + 4) {
+                        to.copy_from_slice(&narrow.to_le_bytes());
+                    }
                 }
-                rows.extend_from_slice(&narrow.to_le_bytes());
             }
         }
-        Ok(Self::from_rows(
-            tensor.name(),
-            rows,
-            WeightType::F32,
-            features,
-            width,
-        ))
+        let ty = WeightType::F32;
+        Ok(Self::from_rows(tensor.name(), rows, ty, features, width))
     }
 
-    /// Rows in memory of their own.
+    /// Rows in memory of their own, made from what a file holds.
     pub(crate) fn from_rows(
         tensor: &str,
         rows: Vec<u8>,
@@ -182,7 +203,7 @@ impl<'a> Matrix<'a> {
             features,
             width,
             stride_bytes: width * ty.size(),
-            mapped: false,
+            held: Held::Decoded,
             blocks: Vec::new(),
         }
     }
@@ -201,18 +222,16 @@ impl<'a> Matrix<'a> {
     pub(crate) fn gather_rows(&self, features: &[u32]) -> Result<Matrix<'static>, Error> {
         let stride = self.width * self.ty.size();
         let bytes = features.len().saturating_mul(stride);
-        let mut rows: Vec<u8> = Vec::new();
-        rows.try_reserve_exact(bytes)
-            .map_err(|_| Error::OutOfMemory {
-                what: "rows of features",
-                bytes: bytes as u64,
-            })?;
-        rows.resize(bytes, 0);
+        let mut rows = zero_bytes(bytes, "rows of features")?;
         for (row, &feature) in rows.chunks_exact_mut(stride).zip(features) {
             self.gather(feature as usize, row);
         }
         let (ty, count, width) = (self.ty, features.len(), self.width);
-        Ok(Matrix::from_rows(&self.tensor, rows, ty, count, width))
+        let copied = Matrix::from_rows(&self.tensor, rows, ty, count, width);
+        Ok(Matrix {
+            held: Held::Copied,
+            ..copied
+        })
     }
 
     /// Vectors of zeros that are neither stored nor read.
@@ -251,7 +270,11 @@ impl<'a> Matrix<'a> {
             features,
             width,
             stride_bytes: 0,
-            mapped: blocks.iter().all(|block| block.matrix.mapped),
+            held: {
+                let held = blocks.iter().map(|block| block.matrix.held);
+                let most = held.max_by_key(|held| *held as u8);
+                most.unwrap_or(Held::Mapped)
+            },
             blocks,
         }
     }
@@ -293,7 +316,12 @@ impl<'a> Matrix<'a> {
 
     /// Whether the weights are read from the file's bytes rather than from a copy.
     pub fn is_mapped(&self) -> bool {
-        self.mapped
+        self.held == Held::Mapped
+    }
+
+    /// Where the weights are; with blocks, of those furthest from the file.
+    pub(super) fn held(&self) -> Held {
+        self.held
     }
 
     /// Bytes of all weights.
@@ -418,49 +446,43 @@ impl<'a> Matrix<'a> {
                 blocks,
             ));
         }
-        let bytes = self.size_bytes();
-        let mut rows: Vec<u8> = Vec::new();
-        rows.try_reserve_exact(bytes)
-            .map_err(|_| Error::OutOfMemory {
-                what: "rows per feature",
-                bytes: bytes as u64,
-            })?;
-        rows.resize(bytes, 0);
+        let mut rows = zero_bytes(self.size_bytes(), "rows per feature")?;
+        self.copy_rows(0, &mut rows);
+        let (ty, features, width) = (self.ty, self.features, self.width);
+        let copied = Matrix::from_rows(&self.tensor, rows, ty, features, width);
+        Ok(Matrix {
+            held: Held::Copied,
+            ..copied
+        })
+    }
+
+    /// Writes the vectors of the features from `first` on, one row after the other: as many as
+    /// `rows` has room for. One pass over their weights.
+    pub(crate) fn copy_rows(&self, first: usize, rows: &mut [u8]) {
+        // Square tiles, so that both sides stay in cache.
+        const TILE: usize = 64;
         let size = self.ty.size();
-        match self.layout {
-            Layout::Rows | Layout::Blocks => {
-                for (feature, row) in rows.chunks_exact_mut(self.width * size).enumerate() {
-                    self.gather(feature, row);
-                }
+        let stride = (self.width * size).max(1);
+        if self.layout != Layout::Columns {
+            for (i, row) in rows.chunks_exact_mut(stride).enumerate() {
+                self.gather(first + i, row);
             }
-            Layout::Columns => {
-                // Square tiles, so that both sides stay in cache.
-                const TILE: usize = 64;
-                let stride = self.width * size;
-                for first_column in (0..self.width).step_by(TILE) {
-                    for first in (0..self.features).step_by(TILE) {
-                        for column in first_column..self.width.min(first_column + TILE) {
-                            let from = self.bytes_from(first).get(column * self.stride_bytes..);
-                            let from = from.unwrap_or(&[]);
-                            let count = TILE.min(self.features - first);
-                            for (i, weight) in from.chunks_exact(size).take(count).enumerate() {
-                                let at = (first + i) * stride + column * size;
-                                if let Some(to) = rows.get_mut(at..at + size) {
-                                    to.copy_from_slice(weight);
-                                }
-                            }
+            return;
+        }
+        for first_column in (0..self.width).step_by(TILE) {
+            for (tile, rows) in rows.chunks_mut(TILE * stride).enumerate() {
+                let first = first + tile * TILE;
+                for column in first_column..self.width.min(first_column + TILE) {
+                    let from = self.bytes_from(first).get(column * self.stride_bytes..);
+                    let from = from.unwrap_or(&[]).chunks_exact(size);
+                    for (row, weight) in rows.chunks_exact_mut(stride).zip(from) {
+                        if let Some(to) = row.get_mut(column * size..(column + 1) * size) {
+                            to.copy_from_slice(weight);
                         }
                     }
                 }
             }
         }
-        Ok(Matrix::from_rows(
-            &self.tensor,
-            rows,
-            self.ty,
-            self.features,
-            self.width,
-        ))
     }
 
     /// The norm of every vector: the square root of its sum of squares, in f64, in the lanes and
@@ -540,6 +562,19 @@ impl<'a> Matrix<'a> {
         }
         Ok(())
     }
+}
+
+/// So many zero bytes, or an error that says what for.
+fn zero_bytes(length: usize, what: &'static str) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(length)
+        .map_err(|_| Error::OutOfMemory {
+            what,
+            bytes: length as u64,
+        })?;
+    bytes.resize(length, 0);
+    Ok(bytes)
 }
 
 /// So many zeros, or an error that says what for.

@@ -14,6 +14,7 @@
 mod activation;
 mod attention;
 mod blocks;
+pub(crate) mod canonical;
 mod check;
 mod description;
 mod distance;
@@ -21,6 +22,7 @@ mod ensemble;
 mod hook;
 mod knobs;
 mod matrix;
+mod packed;
 mod screening;
 mod transforms;
 
@@ -32,6 +34,8 @@ pub use ensemble::{Ensemble, Router};
 pub use hook::{Hook, HookPoint};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 pub(crate) use screening::{Asked, asked};
+pub(crate) use packed::{Checksum, Packed, SelfTest, StoredScreen};
+pub use packed::{PackInfo, SourceFile};
 pub use screening::{ScreenInfo, ScreenKind, ScreenOptions};
 pub use transforms::{Transform, Transforms};
 
@@ -169,6 +173,8 @@ pub struct About {
     pub architecture: String,
     /// Where the rows come from and what a host must do to them.
     pub site: Site,
+    /// Mean number of features that fire on a row, as its publisher states it.
+    pub l0: Option<f64>,
     /// Config keys that no publisher's code reads at inference.
     pub ignored_keys: Vec<String>,
     /// Integer and bool tensors that nobody reads.
@@ -179,6 +185,8 @@ pub struct About {
     pub bytes_read: u64,
     /// The files it came from.
     pub files: Vec<String>,
+    /// Of a model from a pack: where the pack comes from.
+    pub pack: Option<PackInfo>,
 }
 
 /// A sparse autoencoder (or transcoder), ready to encode, decode and read out. Immutable, shared
@@ -198,6 +206,8 @@ pub struct Sae<'a> {
     screen_info: ScreenInfo,
     /// Of an ensemble.
     pub(crate) members: Vec<Sae<'a>>,
+    /// Of a model from a pack.
+    pub(crate) packed: Packed<'a>,
     /// Of a routed ensemble.
     pub(crate) router: Option<Router<'a>>,
     description: Description,
@@ -302,6 +312,7 @@ impl<'a> Sae<'a> {
             ),
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             members: Vec::new(),
+            packed: Packed::default(),
             router: None,
             parts,
             kernels,

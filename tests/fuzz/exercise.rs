@@ -34,6 +34,10 @@ pub(crate) fn run(target: &str, data: &[u8]) {
             }
         }
         "torch" => archive(&torch_zip(data)),
+        "gguf" => {
+            archive(data);
+            pack(data);
+        }
         "yaml" => drop(container::yaml::read(data)),
         "open" => open(data),
         "labels" => labels(data),
@@ -63,6 +67,27 @@ fn values(tensor: &sae::tensor::Tensor<'_>) {
         let floats = tensor.to_f64().map_or(0, |values| values.len());
         let integers = tensor.to_i64().map_or(0, |values| values.len());
         assert!(floats + integers == tensor.len() || tensor.dtype() == sae::Dtype::U64);
+    }
+}
+
+/// A pack, to the end: opened without checksums, which no mutation would get past, then verified
+/// and tested on its own rows.
+fn pack(data: &[u8]) {
+    let options = OpenOptions::default().check(Check::Vectors);
+    let Ok(model) = Sae::from_bytes("model.gguf", data, None, &options) else {
+        return;
+    };
+    assert!(!model.description().to_string().is_empty());
+    // A pursuit takes as many steps as it says.
+    let text = &model.description().activation;
+    let steps = text
+        .split("at most ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let long = steps.is_some_and(|steps| steps.parse().is_ok_and(|steps: u64| steps > 100));
+    if !long && (model.d_in() + model.d_out()) as u64 * 8 <= LOADED {
+        let found = model.verify(&Default::default(), &mut |_, _| {});
+        assert!(found.is_ok_and(|found| !found.findings.is_empty()));
     }
 }
 

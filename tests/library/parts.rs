@@ -24,7 +24,9 @@ pub(crate) fn tensor(
         .into_iter()
         .flat_map(|value| (value as f32).to_le_bytes())
         .collect();
-    Tensor::new(name, Dtype::F32, shape, Bytes::owned(bytes)).unwrap()
+    // As a caller has them: these bytes are not a copy of the library's.
+    let bytes = Bytes::shared(std::sync::Arc::new(bytes));
+    Tensor::new(name, Dtype::F32, shape, bytes).unwrap()
 }
 
 /// A matrix with one vector per feature.

@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     Output(io::Error),
     /// Whoever read standard output has enough (`sae demo | head`): not a failure.
     ReaderGone,
+    /// What was verified is wrong; the findings are on stdout.
+    Verdict,
 }
 
 impl fmt::Display for Failure {
@@ -20,6 +22,7 @@ impl fmt::Display for Failure {
             Failure::Sae(error) => error.fmt(f),
             Failure::Output(error) => write!(f, "cannot write to stdout: {error}"),
             Failure::ReaderGone => f.write_str("stdout was closed"),
+            Failure::Verdict => f.write_str("something is wrong"),
         }
     }
 }

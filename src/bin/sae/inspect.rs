@@ -7,7 +7,7 @@ use crate::progress::while_waiting;
 use crate::rows::RowsFile;
 use crate::style::{Style, bytes, count, fit, wrap};
 use sae::Description;
-use sae::model::MatrixInfo;
+use sae::model::{MatrixInfo, PackInfo, SourceFile};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -21,8 +21,9 @@ Examples:
 
 /// Show what a checkpoint holds, and what opening and preparing it cost.
 ///
-/// In the state `mapped` the weights are run from the file, without a copy. `prepared` weights
-/// have one row per feature: where the file has columns, preparing makes that copy.
+/// In the state `mapped` the weights are run from the file, without a copy; `decoded` ones had to
+/// be inflated, dequantised or narrowed into memory. `prepared` weights have one row per feature:
+/// where the file has columns, preparing makes that copy, and `sae pack` writes it into a file.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -160,6 +161,31 @@ fn checkpoint(it: &Description) -> Vec<Line> {
         lines.push(("BOS", text.into()));
     }
     lines.extend(it.files.iter().map(|file| ("file", file.clone())));
+    if let Some(pack) = &it.pack {
+        lines.extend(packed(pack));
+    }
+    lines
+}
+
+fn packed(it: &PackInfo) -> Vec<Line> {
+    let from = format!(
+        "version {}, by {}, read as {}",
+        it.version, it.writer, it.convention
+    );
+    let mut lines = vec![("pack", from)];
+    lines.extend(it.models.iter().map(|name| ("models", name.clone())));
+    let source = |file: &SourceFile| ("source", format!("{}, sha256 {}", file.name, file.sha256));
+    lines.extend(it.sources.iter().map(source));
+    lines.extend(it.settings.iter().map(|pair| ("given", pair.clone())));
+    match it.lossy.is_empty() {
+        true => lines.push(("lossy", "no, the source's bits".into())),
+        false => lines.extend(it.lossy.iter().map(|line| ("lossy", line.clone()))),
+    }
+    let rows = match it.self_test_rows {
+        0 => "none".into(),
+        rows => format!("{rows} rows, see `sae verify`"),
+    };
+    lines.push(("self-test", rows));
     lines
 }
 
@@ -227,7 +253,14 @@ fn cost(it: &Description) -> Vec<Line> {
     lines.push(("screen", screen(it)));
     lines.push((
         "packing",
-        format!("a file of about {}", bytes(it.pack_bytes)),
+        match it.prepare.screen_bytes {
+            0 => format!("a file of about {}", bytes(it.pack_bytes)),
+            screen => format!(
+                "a file of about {}, with a screen {}",
+                bytes(it.pack_bytes),
+                bytes(it.pack_bytes + screen)
+            ),
+        },
     ));
     lines
 }

@@ -2,7 +2,8 @@
 //!
 //! One file per subcommand. Nothing depends on this, and the tool uses only the library's public
 //! API. Results go to stdout or to the file that was named, everything else to stderr. Exit codes:
-//! 0 success, 1 failure (one line on stderr, beginning with `error: `), 2 wrong usage.
+//! 0 success, 1 failure (one line on stderr, beginning with `error: `), 2 wrong usage, 3 what
+//! `verify` looked at is wrong.
 
 mod demo;
 mod encode;
@@ -14,12 +15,14 @@ mod levels;
 mod model;
 mod monitor;
 mod output;
+mod pack;
 mod progress;
 mod readout;
 mod report;
 mod rows;
 mod steer;
 mod style;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -33,9 +36,12 @@ Examples:
   sae inspect gemma-scope/layer_12/params.npz     what a checkpoint is and what it costs
   sae encode CHECKPOINT rows.npy -o features.npz  the features of every row
   sae readout CHECKPOINT rows.npy --features 3,17,900
+  sae pack CHECKPOINT -o model.gguf               one file that maps with one row per feature
+  sae verify CHECKPOINT rows.npy                  is it whole, and are these the rows it reads?
 
 CHECKPOINT is a file as it was downloaded, or its folder.
-Exit codes: 0 success, 1 failure (the reason is on stderr), 2 wrong usage.";
+Exit codes: 0 success, 1 failure (the reason is on stderr), 2 wrong usage, 3 what `verify` looked at
+is wrong.";
 
 /// Sparse-autoencoder inference: published checkpoints, opened as they are, run exactly.
 #[derive(Parser)]
@@ -54,11 +60,16 @@ enum Command {
     Encode(encode::Args),
     Readout(readout::Args),
     Steer(steer::Args),
+    Pack(pack::Args),
+    Verify(verify::Args),
     Monitor(monitor::Args),
     Report(html_report::Args),
     Levels(levels::Args),
     Demo(demo::Args),
 }
+
+/// The exit code of `verify` when something is wrong.
+const WRONG: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -69,6 +80,8 @@ fn main() -> ExitCode {
         Command::Encode(args) => encode::run(args, style, out),
         Command::Readout(args) => readout::run(args, style, out),
         Command::Steer(args) => steer::run(args, style, out),
+        Command::Pack(args) => pack::run(args, out),
+        Command::Verify(args) => verify::run(args, style, out),
         Command::Monitor(args) => monitor::run(args, style, out),
         Command::Report(args) => html_report::run(args, out),
         Command::Levels(args) => levels::run(args, style, out),
@@ -76,6 +89,10 @@ fn main() -> ExitCode {
     };
     match result.and_then(|()| Ok(out.flush()?)) {
         Ok(()) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Err(Failure::Verdict) => match out.flush() {
+            Ok(()) => ExitCode::from(WRONG),
+            Err(_) => ExitCode::FAILURE,
+        },
         Err(failure) => {
             let style = Style::of_stderr(cli.color);
             let _ = writeln!(io::stderr(), "{} {failure}", style.error("error:"));

@@ -73,7 +73,8 @@ enum CheckArg {
 }
 
 impl ModelArgs {
-    pub(crate) fn open(&self) -> Result<Sae<'static>, Failure> {
+    /// How to open, with more settings than were given.
+    pub(crate) fn options(&self, more: &[(String, String)]) -> OpenOptions {
         let mut options = OpenOptions::default();
         options.check = match self.check {
             CheckArg::Quick => Check::Quick,
@@ -86,6 +87,22 @@ impl ModelArgs {
         options.screen.seed = self.screen.screen_seed;
         options.screen.delta_exponent = self.screen.screen_delta;
         options.screen.check = self.screen.screen_check;
+        options.set.extend_from_slice(more);
+        options
+    }
+
+    pub(crate) fn open(&self) -> Result<Sae<'static>, Failure> {
+        let options = self.options(&[]);
+        let open = || Sae::open(&self.path, &options);
+        Ok(while_waiting("opening the checkpoint", open)?)
+    }
+}
+
+impl ModelArgs {
+    /// Opens without comparing checksums that [`Sae::verify`] compares.
+    pub(crate) fn open_unchecked(&self) -> Result<Sae<'static>, Failure> {
+        let mut options = self.options(&[]);
+        options.check = Check::Vectors;
         let open = || Sae::open(&self.path, &options);
         Ok(while_waiting("opening the checkpoint", open)?)
     }

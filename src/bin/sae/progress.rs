@@ -17,9 +17,20 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(what: &'static str, rows: usize) -> Self {
+        Self::of(what, rows, "rows")
+    }
+
+    /// Over steps of other kinds.
+    pub(crate) fn steps(what: &'static str, steps: usize) -> Self {
+        Self::of(what, steps, "steps")
+    }
+
+    fn of(what: &'static str, rows: usize, unit: &str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(rows as u64), ProgressDrawTarget::hidden());
-        let template = "{msg} {bar:32.green/dim} {human_pos}/{human_len} rows, {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        let template = format!(
+            "{{msg}} {{bar:32.green/dim}} {{human_pos}}/{{human_len}} {unit}, {{eta}} left"
+        );
+        if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         bar.set_message(what);
@@ -41,6 +52,51 @@ impl Progress {
 }
 
 impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A bar over bytes, for the work of a pack: one for each thing that is done.
+pub(crate) struct BytesProgress {
+    bar: ProgressBar,
+    what: &'static str,
+    began: Instant,
+    shown: bool,
+}
+
+impl BytesProgress {
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let template = "{msg} {bar:32.green/dim} {bytes}/{total_bytes}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        }
+        BytesProgress {
+            bar,
+            what: "",
+            began: Instant::now(),
+            shown: false,
+        }
+    }
+
+    pub(crate) fn show(&mut self, progress: sae::pack::Progress) {
+        if progress.what != self.what {
+            self.what = progress.what;
+            self.bar.reset_eta();
+            self.bar.set_message(progress.what);
+        }
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.done);
+        if !self.shown && self.began.elapsed() > PATIENCE {
+            self.shown = true;
+            // Draws nothing unless stderr is a terminal.
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+}
+
+impl Drop for BytesProgress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
