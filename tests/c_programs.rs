@@ -503,6 +503,43 @@ fn the_monitoring_example_prints_alerts() {
     assert!(text.contains("# TYPE sae_rows counter") && text.ends_with("# EOF\n"));
 }
 
+/// The watch list prints, of the features that encoding finds, those that are watched.
+#[test]
+fn the_watch_example_prints_what_is_watched() {
+    let example = "ffi/examples/watch.c";
+    let Some(watch) = program(example, "watch", Profile::Release, &[]) else {
+        return;
+    };
+    for case in cases() {
+        let expected = expected(&case);
+        let fired: Vec<[&str; 2]> = expected
+            .lines()
+            .filter_map(|line| line.strip_prefix("feature "))
+            .map(|rest| {
+                let mut words = rest.split(' ');
+                [words.next().unwrap(), words.next().unwrap()]
+            })
+            .collect();
+        let [_, wanted] = fired[0];
+        let mut command = Command::new(&watch);
+        let text = run(command.args(arguments(&case.folder, &case)).arg(wanted));
+        let rows = fired.iter().filter(|[_, feature]| *feature == wanted);
+        let starts: Vec<_> = rows
+            .map(|[row, feature]| format!("row {row}, feature {feature}: "))
+            .collect();
+        assert_eq!(text.lines().count(), starts.len(), "{}", case.name);
+        for (line, start) in text.lines().zip(&starts) {
+            assert!(line.starts_with(start), "{line}");
+        }
+    }
+    let mut wrong = Command::new(&watch);
+    let output = wrong
+        .args(arguments(&cases()[0].folder, &cases()[0]))
+        .arg("x")
+        .output();
+    assert_eq!(output.unwrap().status.code(), Some(2));
+}
+
 /// A library without std, with the host's memory and panic functions.
 #[test]
 fn a_library_without_std_takes_memory_from_its_host() {
