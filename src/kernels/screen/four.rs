@@ -5,7 +5,7 @@
 //! A product of signed bytes is at most 128 x 128, two of them fit an i16 pair sum in 32 bits.
 
 use super::{
-    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenOutput, U4, U6, U8, scalar, split_panel,
+    CodeFormat, Matrix, PANEL_ROWS, ScreenInput, ScreenOutput, U3, U4, U6, U8, scalar, split_panel,
 };
 
 /// What an instruction set provides.
@@ -183,6 +183,32 @@ fn quarter_codes<F: Four, const FORMAT: u8>(
     // vectors of codes, four to a line of 64 bytes
     let lines = codes.as_chunks::<16>().0.as_chunks::<VECTORS>().0;
     match FORMAT {
+        U3 => {
+            let Some(lines) = lines.as_chunks::<3>().0.get(quarter / 2) else {
+                return [F::ints(0); 4];
+            };
+            let [a, b, c] = lines.each_ref().map(|line| F::load_bytes(&line[v]));
+            let three = |codes| F::and(codes, F::bytes(7));
+            let last = |low, high| {
+                let high = F::and(high, F::bytes(4));
+                F::or(F::shift_right::<6>(low), high)
+            };
+            if quarter.is_multiple_of(2) {
+                [
+                    three(a),
+                    three(F::shift_right::<3>(a)),
+                    three(b),
+                    three(F::shift_right::<3>(b)),
+                ]
+            } else {
+                [
+                    three(c),
+                    three(F::shift_right::<3>(c)),
+                    last(a, F::shift_right::<4>(c)),
+                    last(b, F::shift_right::<5>(c)),
+                ]
+            }
+        }
         U4 => {
             let Some([a, b]) = lines.as_chunks::<2>().0.get(quarter) else {
                 return [F::ints(0); 4];
@@ -256,38 +282,32 @@ pub(super) fn dot_bytes<F: Four>(
     }
 }
 
-/// A lane grows by at most 4 x 4 x 3 x 128 x 255 for a block, and i32 holds 1,370 of those.
+/// Scales multiply each block's lanes, at most 4 x 4 x 3 x 128 x 255 in magnitude, and i32 holds
+/// 1,370 of those.
 #[inline]
-pub(super) fn refine<F: Four>(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
+pub(super) fn refine_row<F: Four>(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
     let mut sums = [F::ints(0); 2];
     let mask = F::bytes(3);
-    let rows = codes.as_chunks::<64>().0.iter();
-    let rows = rows.zip(scales.as_chunks::<4>().0);
-    for (at, (codes, scales)) in rows.enumerate() {
-        let mut parts = [[F::ints(0); 4]; 2];
-        for (v, codes) in codes.as_chunks::<16>().0.iter().enumerate() {
-            let codes = F::load_bytes(codes);
-            let codes = [
-                F::and(codes, mask),
-                F::and(F::shift_right::<2>(codes), mask),
-                F::and(F::shift_right::<4>(codes), mask),
-                F::shift_right::<6>(codes),
-            ];
-            for (parts, plane) in parts.iter_mut().zip([low, high]) {
-                let plane = plane.as_chunks::<16>().0;
-                for (b, codes) in codes.into_iter().enumerate() {
-                    let Some(z) = plane.get(at * 16 + b * 4 + v) else {
-                        continue;
-                    };
-                    let z = F::load_bytes(&z.map(|z| z as u8));
-                    parts[b] = F::dot(parts[b], codes, z);
-                }
+    let planes = [low, high].map(|plane| plane.as_chunks::<16>().0.as_chunks::<4>().0);
+    let rows = codes.as_chunks::<16>().0.iter().zip(scales);
+    for (block, (codes, &scale)) in rows.enumerate() {
+        let codes = F::load_bytes(codes);
+        let codes = [
+            F::and(codes, mask),
+            F::and(F::shift_right::<2>(codes), mask),
+            F::and(F::shift_right::<4>(codes), mask),
+            F::shift_right::<6>(codes),
+        ];
+        let scale = F::ints(i32::from(scale));
+        for (sum, plane) in sums.iter_mut().zip(planes) {
+            let Some(plane) = plane.get(block) else {
+                continue;
+            };
+            let mut part = F::ints(0);
+            for (codes, z) in codes.into_iter().zip(plane) {
+                part = F::dot(part, codes, F::load_bytes(&z.map(|z| z as u8)));
             }
-        }
-        for (sum, parts) in sums.iter_mut().zip(parts) {
-            for (part, &scale) in parts.into_iter().zip(scales) {
-                *sum = F::add(*sum, F::multiply(part, F::ints(i32::from(scale))));
-            }
+            *sum = F::add(*sum, F::multiply(part, scale));
         }
     }
     let [low, high] = sums.map(|sum| {

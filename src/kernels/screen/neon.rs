@@ -4,7 +4,7 @@
 use core::arch::aarch64::*;
 
 use super::four::{self, Four};
-use super::{ScreenKernels, U4, U6, U8, input};
+use super::{ScreenKernels, U3, U4, U6, U8, input};
 use crate::kernels::Level;
 
 /// With `sdot`.
@@ -16,12 +16,13 @@ const fn table<const SDOT: bool>() -> ScreenKernels {
     ScreenKernels {
         level: Level::Neon,
         screen: [
+            four::screen::<Neon<SDOT>, U3>,
             four::screen::<Neon<SDOT>, U4>,
             four::screen::<Neon<SDOT>, U6>,
             four::screen::<Neon<SDOT>, U8>,
         ],
         dot_bytes: four::dot_bytes::<Neon<SDOT>>,
-        refine: four::refine::<Neon<SDOT>>,
+        refine_row: four::refine_row::<Neon<SDOT>>,
         centre: input::centre,
         measure: input::measure,
         quantise: input::quantise,

@@ -3,18 +3,19 @@
 use core::arch::wasm32::*;
 
 use super::four::{self, Four};
-use super::{ScreenKernels, U4, U6, U8, input};
+use super::{ScreenKernels, U3, U4, U6, U8, input};
 use crate::kernels::Level;
 
 pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     level: Level::Simd128,
     screen: [
+        four::screen::<Simd128, U3>,
         four::screen::<Simd128, U4>,
         four::screen::<Simd128, U6>,
         four::screen::<Simd128, U8>,
     ],
     dot_bytes: four::dot_bytes::<Simd128>,
-    refine: four::refine::<Simd128>,
+    refine_row: four::refine_row::<Simd128>,
     centre: input::centre,
     measure: input::measure,
     quantise: input::quantise,
