@@ -49,6 +49,7 @@ pub mod features;
 pub mod lorsa;
 pub mod model;
 pub mod open;
+pub mod plan_builder;
 pub mod readout;
 pub mod scratch;
 pub mod sites;
