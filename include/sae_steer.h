@@ -8,7 +8,7 @@
  * the normalisation of the input, v_k directions. The reconstruction error stays in the row
  * unless a plan drops it. All edits read the row as it was.
  *
- * A plan is JSON text: see docs/plans. It is compiled once against a model and then steers rows at
+ * A plan is JSON text (see docs/plans), by hand or from `sae_plan_builder_create`. It is compiled once against a model and then steers rows at
  * the cost of the weight rows of the features that it names, unless a rule needs all features
  * (`sae_model_plan_cost` tells). The rules of sae.h hold here too: order of arguments, errors,
  * threads, memory. A `sae_plan` is immutable and shared by threads; a `sae_steer_scratch` belongs
@@ -95,6 +95,153 @@ SAE_API sae_status sae_model_plan_cost(const sae_model *model, const char *text,
  * Any thread. */
 SAE_API sae_status sae_model_plan_vector(const sae_model *model, const sae_plan *plan,
                                          float *values, size_t n_values, sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Building plans without JSON                                                                 */
+/* ------------------------------------------------------------------------------------------ */
+
+/* A plan in the making. Belongs to one call at a time. */
+typedef struct sae_plan_builder sae_plan_builder;
+
+/* How the value f of a feature becomes f', with the strength c. */
+typedef int32_t sae_rule;
+
+enum {
+    /* f' = c */
+    SAE_RULE_SET = 0,
+    /* f' = f + c; reads nothing */
+    SAE_RULE_ADD = 1,
+    /* f' = c f */
+    SAE_RULE_SCALE = 2,
+    /* f' = max(f, c) */
+    SAE_RULE_MAX_CLAMP = 3,
+    /* f' = min(f, c) */
+    SAE_RULE_MIN_CAP = 4,
+    /* f' = 0 */
+    SAE_RULE_ZERO = 5,
+    /* f' = -c where f > 0, else f */
+    SAE_RULE_NEGATIVE_WHEN_ACTIVE = 6,
+    /* f' = f - max(f, 0) + c */
+    SAE_RULE_REPLACE_POSITIVE = 7,
+    /* f' = f - max(min(f, c), 0): takes away at most c */
+    SAE_RULE_REMOVE = 8,
+    /* f' is the value in the source row */
+    SAE_RULE_FROM_SOURCE = 9
+};
+
+/* What a strength is a multiple of. */
+typedef int32_t sae_scale;
+
+enum {
+    /* 1: the units of `sae_model_encode`; for a direction, multiples of it. */
+    SAE_SCALE_ABSOLUTE = 0,
+    /* The feature's largest value over a corpus (`sae_plan_builder_statistics`). */
+    SAE_SCALE_CORPUS_MAX = 1,
+    /* The feature's mean value over a corpus. */
+    SAE_SCALE_CORPUS_MEAN = 2,
+    /* The largest value of any feature in the row. */
+    SAE_SCALE_CURRENT_MAX = 3,
+    /* The length of the output row. */
+    SAE_SCALE_ROW_NORM = 4
+};
+
+/* Which value of a feature an edit reads. */
+typedef int32_t sae_reads;
+
+enum {
+    /* The one that `sae_model_encode` reports, 0 if the feature does not fire. */
+    SAE_READS_FEATURE = 0,
+    /* The pre-activation, whether or not the feature fires. */
+    SAE_READS_PRE_ACTIVATION = 1
+};
+
+/* One rule, for features or for a direction. Start with SAE_EDIT_INIT. */
+typedef struct sae_edit {
+    /* sizeof(sae_edit). */
+    uint32_t struct_size;
+    /* What is done. */
+    sae_rule rule;
+    /* What `strength` is a multiple of. */
+    sae_scale of;
+    /* Which value is read. */
+    sae_reads reads;
+    /* The number c of the rule; not used by SAE_RULE_ZERO and SAE_RULE_FROM_SOURCE. */
+    double strength;
+    /* So many standard deviations of the feature are added to it. */
+    double deviations;
+    /* Acts only where the value is above this, in absolute units; NAN: no limit. */
+    double over;
+    /* Acts only where the value is below this; NAN: no limit. */
+    double under;
+    /* The features that are edited; NULL if a direction is. */
+    const uint32_t *features;
+    /* How many. */
+    size_t n_features;
+    /* The name of a direction of the plan (`sae_plan_builder_direction`); NULL if features are. */
+    const char *direction;
+    /* One strength for each phase (step of a diffusion), in the place of `strength`; NULL if there
+     * are none. */
+    const double *phases;
+    /* How many. */
+    size_t n_phases;
+    /* NULL. */
+    const void *reserved;
+} sae_edit;
+
+/* No limits, no target: to initialise a variable with. Needs NAN of <math.h>. */
+#define SAE_EDIT_INIT \
+    {(uint32_t)sizeof(sae_edit), 0, 0, 0, 0.0, 0.0, NAN, NAN, NULL, 0, NULL, NULL, 0, NULL}
+
+/* Starts a plan.
+ *   name     what it is called in audits; NULL for no name.
+ *   builder  receives the handle; release it with `sae_plan_builder_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_plan_builder_create(const char *name, sae_plan_builder **builder,
+                                           sae_error *error);
+
+/* Destroys a plan in the making; NULL does nothing. */
+SAE_API void sae_plan_builder_destroy(sae_plan_builder *builder);
+
+/* Adds an edit. Whether it fits a model is found when the plan is compiled.
+ *   edit     what is copied.
+ *   error    may be NULL. */
+SAE_API sae_status sae_plan_builder_edit(sae_plan_builder *builder, const sae_edit *edit,
+                                         sae_error *error);
+
+/* Adds a direction for edits to name: a vector in the space of the output row.
+ *   name      its name.
+ *   values, n_values  the vector, of d_out values.
+ *   normalize 1: divide it by its length. Else 0.
+ *   error     may be NULL. */
+SAE_API sae_status sae_plan_builder_direction(sae_plan_builder *builder, const char *name,
+                                              const float *values, size_t n_values,
+                                              uint32_t normalize, sae_error *error);
+
+/* Gives the statistics of a feature, to which relative strengths refer; NAN for what is not known.
+ *   feature   which.
+ *   max, mean, deviation  over a corpus.
+ *   error     may be NULL. */
+SAE_API sae_status sae_plan_builder_statistics(sae_plan_builder *builder, uint32_t feature,
+                                               double max, double mean, double deviation,
+                                               sae_error *error);
+
+/* Sets one of the plan's other keys, with the value that it has in JSON (docs/plans has them all):
+ * "when", "rows", "budget", "error", "keep_only", "drop", "scores", "scope", "conflicts", "d_sae".
+ * For example "rows" and "{\"skip_first\": 1}".
+ *   key, value  texts.
+ *   error     may be NULL. Its message names the place in the plan. */
+SAE_API sae_status sae_plan_builder_set(sae_plan_builder *builder, const char *key,
+                                        const char *value, sae_error *error);
+
+/* The plan as JSON text, for `sae_plan_compile`, or to be kept.
+ *   buffer, buffer_size  receives the text with a zero byte at the end; NULL and 0 to ask for the
+ *                        size only.
+ *   size     receives the bytes needed, with the zero byte; may be NULL.
+ *   error    may be NULL.
+ * SAE_STATUS_LENGTH if the buffer is too small: then nothing is written to it. */
+SAE_API sae_status sae_plan_builder_write(const sae_plan_builder *builder, char *buffer,
+                                          size_t buffer_size, size_t *size, sae_error *error);
 
 /* ------------------------------------------------------------------------------------------ */
 /* Rows                                                                                        */

@@ -19,6 +19,7 @@ const PROGRAMS: &[&str] = &[
     "rows",
     "steer",
     "labels",
+    "plan_builder",
     "architectures",
     "monitor",
     "two_threads",
@@ -538,6 +539,44 @@ fn the_watch_example_prints_what_is_watched() {
         .arg("x")
         .output();
     assert_eq!(output.unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn the_example_steers_and_reports() {
+    let example = "ffi/examples/steer.cpp";
+    let Some(steer) = program(example, "steer-example", Profile::Release, &["-std=c++17"]) else {
+        return;
+    };
+    let case = support::case("saelens_jumprelu", "sae_weights.safetensors");
+    let out = folder("rows").join("steered.f32");
+    let [file, rows] = arguments(&case.file, &case);
+    let mut command = Command::new(&steer);
+    let text = run(command.args([file, rows, "3".as_ref(), "2.5".as_ref(), out.as_os_str()]));
+    assert!(
+        text.contains("cost: 1 encoder rows, 1 decoder rows\n"),
+        "{text}"
+    );
+    let (given, steered) = (fs::read(&case.rows).unwrap(), fs::read(&out).unwrap());
+    assert_eq!(given.len(), steered.len());
+    assert_ne!(given, steered);
+    let sae = Sae::open(&case.file, &OpenOptions::default()).unwrap();
+    let count = given.len() / 4 / sae.d_in();
+    assert!(text.contains(&format!("edited {count} rows")), "{text}");
+    // What Rust makes of the same plan.
+    let edit = sae::steer::Edit::set(3, 2.5);
+    let plan = sae
+        .compile_plan(&sae::steer::Plan::new("example").edit(edit))
+        .unwrap();
+    let mut expected = case.values.clone();
+    let batch = sae::steer::Batch::new(sae::RowsMut::from_f32(&mut expected, sae.d_in()).unwrap());
+    let mut scratch = sae::steer::SteerScratch::new(&sae, &plan).unwrap();
+    let mut report = sae::steer::Report::new(&plan);
+    sae.steer(&plan, batch, &mut scratch, &mut report).unwrap();
+    let expected: Vec<u8> = expected
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    assert_eq!(steered, expected);
 }
 
 /// A library without std, with the host's memory and panic functions.

@@ -55,6 +55,7 @@ pub mod monitor;
 pub mod monitor_events;
 pub mod open;
 pub mod part;
+pub mod plan_builder;
 pub mod readout;
 pub mod rows;
 pub mod scratch;

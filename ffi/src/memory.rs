@@ -2,6 +2,8 @@
 
 use crate::failure::{Failure, Found};
 use crate::types::{SAE_DTYPE_BF16, SAE_DTYPE_F16, SAE_DTYPE_F32, sae_rows, sae_rows_mut};
+use alloc::ffi::CString;
+use alloc::string::String;
 use core::ffi::{CStr, c_char, c_void};
 use core::ops::Range;
 
@@ -87,6 +89,46 @@ pub(crate) fn apart(
 pub(crate) fn addresses<T>(pointer: *const T, count: usize) -> Range<usize> {
     let start = pointer.addr();
     start..start.saturating_add(count.saturating_mul(size_of::<T>()))
+}
+
+/// Stores a text with a zero byte at the end, and the bytes that it needs; the latter alone without
+/// a buffer.
+///
+/// # Safety
+/// `buffer` is an output of `buffer_size` bytes, `size` an output or NULL, see the crate's notes.
+pub(crate) unsafe fn store_text(
+    text: String,
+    buffer: *mut c_char,
+    buffer_size: usize,
+    size: *mut usize,
+) -> Result<(), Failure> {
+    if buffer.is_null() && buffer_size != 0 {
+        return Err(Failure::Null { argument: "buffer" });
+    }
+    // JSON escapes zero bytes, so none ends the text early.
+    let text = CString::new(text).unwrap_or_default();
+    let bytes = text.as_bytes_with_nul();
+    if !size.is_null() {
+        // SAFETY: not NULL; the caller guarantees that it is an output.
+        unsafe { store("size", size, bytes.len()) }?;
+    }
+    if buffer_size == 0 {
+        return Ok(());
+    }
+    if buffer_size < bytes.len() {
+        return Err(Failure::Length {
+            argument: "buffer_size",
+            expected: bytes.len(),
+            found: buffer_size,
+        });
+    }
+    // SAFETY: `buffer` is an output of at least so many bytes, which nobody else reads.
+    unsafe {
+        buffer
+            .cast::<u8>()
+            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+    };
+    Ok(())
 }
 
 /// A string, or `None` for NULL.

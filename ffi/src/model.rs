@@ -4,7 +4,7 @@ use crate::boundary::{call, value};
 use crate::failure::Failure;
 use crate::fit::hook_to_c;
 use crate::handle::{Handle, Kind};
-use crate::memory::{rows as read_rows, store, store_sized};
+use crate::memory::{rows as read_rows, store, store_sized, store_text};
 use crate::status::level_text;
 use crate::types::*;
 use alloc::ffi::CString;
@@ -152,34 +152,9 @@ pub unsafe extern "C" fn sae_model_describe(
     let body = || {
         // SAFETY: the caller guarantees that `model` is a handle.
         let model = unsafe { Handle::borrow("model", model) }?;
-        if buffer.is_null() && buffer_size != 0 {
-            return Err(Failure::Null { argument: "buffer" });
-        }
         let text = model.sae.description().to_json().to_string();
-        let needed = text.len() + 1;
-        if !size.is_null() {
-            // SAFETY: the caller guarantees that `size` is an output.
-            unsafe { store("size", size, needed) }?;
-        }
-        if buffer_size == 0 {
-            return Ok(());
-        }
-        if buffer_size < needed {
-            return Err(Failure::Length {
-                argument: "buffer_size",
-                expected: needed,
-                found: buffer_size,
-            });
-        }
-        let text = CString::new(text).unwrap_or_default();
-        let bytes = text.as_bytes_with_nul();
-        // SAFETY: `buffer` is an output of at least `needed` bytes, which nobody else reads.
-        unsafe {
-            buffer
-                .cast::<u8>()
-                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
-        };
-        Ok(())
+        // SAFETY: the caller guarantees that `buffer` and `size` are outputs.
+        unsafe { store_text(text, buffer, buffer_size, size) }
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }

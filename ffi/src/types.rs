@@ -14,6 +14,9 @@ pub(crate) type sae_dtype = i32;
 pub(crate) type sae_row_status = u8;
 pub(crate) type sae_conflicts = i32;
 pub(crate) type sae_stage = i32;
+pub(crate) type sae_rule = i32;
+pub(crate) type sae_scale = i32;
+pub(crate) type sae_reads = i32;
 pub(crate) type sae_outcome = u8;
 pub(crate) type sae_unseen = i32;
 pub(crate) type sae_collect = i32;
@@ -77,6 +80,26 @@ pub(crate) const SAE_CONFLICTS_FIRST: sae_conflicts = 1;
 pub(crate) const SAE_CONFLICTS_LAST: sae_conflicts = 2;
 pub(crate) const SAE_CONFLICTS_SUM: sae_conflicts = 3;
 pub(crate) const SAE_CONFLICTS_ONE_PER_ROW: sae_conflicts = 4;
+
+pub(crate) const SAE_RULE_SET: sae_rule = 0;
+pub(crate) const SAE_RULE_ADD: sae_rule = 1;
+pub(crate) const SAE_RULE_SCALE: sae_rule = 2;
+pub(crate) const SAE_RULE_MAX_CLAMP: sae_rule = 3;
+pub(crate) const SAE_RULE_MIN_CAP: sae_rule = 4;
+pub(crate) const SAE_RULE_ZERO: sae_rule = 5;
+pub(crate) const SAE_RULE_NEGATIVE_WHEN_ACTIVE: sae_rule = 6;
+pub(crate) const SAE_RULE_REPLACE_POSITIVE: sae_rule = 7;
+pub(crate) const SAE_RULE_REMOVE: sae_rule = 8;
+pub(crate) const SAE_RULE_FROM_SOURCE: sae_rule = 9;
+
+pub(crate) const SAE_SCALE_ABSOLUTE: sae_scale = 0;
+pub(crate) const SAE_SCALE_CORPUS_MAX: sae_scale = 1;
+pub(crate) const SAE_SCALE_CORPUS_MEAN: sae_scale = 2;
+pub(crate) const SAE_SCALE_CURRENT_MAX: sae_scale = 3;
+pub(crate) const SAE_SCALE_ROW_NORM: sae_scale = 4;
+
+pub(crate) const SAE_READS_FEATURE: sae_reads = 0;
+pub(crate) const SAE_READS_PRE_ACTIVATION: sae_reads = 1;
 
 pub(crate) const SAE_STAGE_UNKNOWN: sae_stage = 0;
 pub(crate) const SAE_STAGE_PROMPT: sae_stage = 1;
@@ -342,6 +365,25 @@ pub struct sae_plan_cost {
 
 #[derive(Clone, Copy)]
 #[repr(C)]
+pub struct sae_edit {
+    pub struct_size: u32,
+    pub rule: sae_rule,
+    pub of: sae_scale,
+    pub reads: sae_reads,
+    pub strength: f64,
+    pub deviations: f64,
+    pub over: f64,
+    pub under: f64,
+    pub features: *const u32,
+    pub n_features: usize,
+    pub direction: *const c_char,
+    pub phases: *const f64,
+    pub n_phases: usize,
+    pub reserved: *const c_void,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
 pub struct sae_audit {
     pub struct_size: u32,
     pub reserved: u32,
@@ -454,6 +496,7 @@ pub(crate) const AUDIT_SIZE_1: usize = 40;
 pub(crate) const MONITOR_OPTIONS_SIZE_1: usize = 16 + 6 * P;
 pub(crate) const MONITOR_COUNTS_SIZE_1: usize = 72;
 pub(crate) const FEATURE_SUMMARY_SIZE_1: usize = 64;
+pub(crate) const EDIT_SIZE_1: usize = 48 + 6 * P;
 pub(crate) const PURSUIT_SIZE_1: usize = 48;
 
 const _: () = {
@@ -569,6 +612,22 @@ const _: () = {
     assert!(offset_of!(sae_plan_cost, decoder_rows) == 16);
     assert!(offset_of!(sae_plan_cost, bytes_per_row) == 24);
     assert!(offset_of!(sae_plan_cost, bytes_held) == 32);
+
+    assert!(size_of::<sae_edit>() == 48 + 6 * P);
+    assert!(offset_of!(sae_edit, struct_size) == 0);
+    assert!(offset_of!(sae_edit, rule) == 4);
+    assert!(offset_of!(sae_edit, of) == 8);
+    assert!(offset_of!(sae_edit, reads) == 12);
+    assert!(offset_of!(sae_edit, strength) == 16);
+    assert!(offset_of!(sae_edit, deviations) == 24);
+    assert!(offset_of!(sae_edit, over) == 32);
+    assert!(offset_of!(sae_edit, under) == 40);
+    assert!(offset_of!(sae_edit, features) == 48);
+    assert!(offset_of!(sae_edit, n_features) == 48 + P);
+    assert!(offset_of!(sae_edit, direction) == 48 + 2 * P);
+    assert!(offset_of!(sae_edit, phases) == 48 + 3 * P);
+    assert!(offset_of!(sae_edit, n_phases) == 48 + 4 * P);
+    assert!(offset_of!(sae_edit, reserved) == 48 + 5 * P);
 
     assert!(size_of::<sae_audit>() == 40);
     assert!(offset_of!(sae_audit, struct_size) == 0);

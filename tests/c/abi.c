@@ -258,6 +258,41 @@ static_assert(offsetof(sae_feature_summary, max) == 40, "sae_feature_summary");
 static_assert(offsetof(sae_feature_summary, min) == 44, "sae_feature_summary");
 static_assert(offsetof(sae_feature_summary, max_stream) == 48, "sae_feature_summary");
 static_assert(offsetof(sae_feature_summary, max_position) == 56, "sae_feature_summary");
+static_assert(sizeof(sae_edit) == 48 + 6 * sizeof(void *), "sae_edit");
+static_assert(offsetof(sae_edit, struct_size) == 0, "sae_edit");
+static_assert(offsetof(sae_edit, rule) == 4, "sae_edit");
+static_assert(offsetof(sae_edit, of) == 8, "sae_edit");
+static_assert(offsetof(sae_edit, reads) == 12, "sae_edit");
+static_assert(offsetof(sae_edit, strength) == 16, "sae_edit");
+static_assert(offsetof(sae_edit, deviations) == 24, "sae_edit");
+static_assert(offsetof(sae_edit, over) == 32, "sae_edit");
+static_assert(offsetof(sae_edit, under) == 40, "sae_edit");
+static_assert(offsetof(sae_edit, features) == 48, "sae_edit");
+static_assert(offsetof(sae_edit, n_features) == 48 + sizeof(void *), "sae_edit");
+static_assert(offsetof(sae_edit, direction) == 48 + 2 * sizeof(void *), "sae_edit");
+static_assert(offsetof(sae_edit, phases) == 48 + 3 * sizeof(void *), "sae_edit");
+static_assert(offsetof(sae_edit, n_phases) == 48 + 4 * sizeof(void *), "sae_edit");
+static_assert(offsetof(sae_edit, reserved) == 48 + 5 * sizeof(void *), "sae_edit");
+
+static_assert(SAE_RULE_SET == 0, "SAE_RULE_SET");
+static_assert(SAE_RULE_ADD == 1, "SAE_RULE_ADD");
+static_assert(SAE_RULE_SCALE == 2, "SAE_RULE_SCALE");
+static_assert(SAE_RULE_MAX_CLAMP == 3, "SAE_RULE_MAX_CLAMP");
+static_assert(SAE_RULE_MIN_CAP == 4, "SAE_RULE_MIN_CAP");
+static_assert(SAE_RULE_ZERO == 5, "SAE_RULE_ZERO");
+static_assert(SAE_RULE_NEGATIVE_WHEN_ACTIVE == 6, "SAE_RULE_NEGATIVE_WHEN_ACTIVE");
+static_assert(SAE_RULE_REPLACE_POSITIVE == 7, "SAE_RULE_REPLACE_POSITIVE");
+static_assert(SAE_RULE_REMOVE == 8, "SAE_RULE_REMOVE");
+static_assert(SAE_RULE_FROM_SOURCE == 9, "SAE_RULE_FROM_SOURCE");
+
+static_assert(SAE_SCALE_ABSOLUTE == 0, "SAE_SCALE_ABSOLUTE");
+static_assert(SAE_SCALE_CORPUS_MAX == 1, "SAE_SCALE_CORPUS_MAX");
+static_assert(SAE_SCALE_CORPUS_MEAN == 2, "SAE_SCALE_CORPUS_MEAN");
+static_assert(SAE_SCALE_CURRENT_MAX == 3, "SAE_SCALE_CURRENT_MAX");
+static_assert(SAE_SCALE_ROW_NORM == 4, "SAE_SCALE_ROW_NORM");
+
+static_assert(SAE_READS_FEATURE == 0, "SAE_READS_FEATURE");
+static_assert(SAE_READS_PRE_ACTIVATION == 1, "SAE_READS_PRE_ACTIVATION");
 
 static_assert(SAE_CONFLICTS_REFUSE == 0, "SAE_CONFLICTS_REFUSE");
 static_assert(SAE_CONFLICTS_FIRST == 1, "SAE_CONFLICTS_FIRST");
