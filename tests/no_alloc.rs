@@ -6,9 +6,13 @@ mod allocations;
 mod library;
 mod reference;
 
+use library::parts::{Stored, matrix};
 use library::rows;
-use sae::model::ScreenKind;
-use sae::{Features, Level, Part, RowStatus, Sae, Scratch};
+use sae::model::{
+    Activation, Attention, Ensemble, Matrix, Pairs, Parts, Pursuit, Rank, Rotary, Router,
+    ScreenKind, Transform, Transforms,
+};
+use sae::{Features, Level, Lorsa, LorsaCache, Molt, Part, RowStatus, Sae, Scratch};
 
 /// Runs `call` and returns how often this thread asked for memory in it.
 fn count<T>(call: impl FnOnce() -> T) -> (u64, T) {
@@ -162,4 +166,146 @@ fn features_value(features: &Features, row: usize, feature: u32) -> f32 {
     let row = features.row(row).unwrap();
     let position = row.indices.iter().position(|&index| index == feature);
     position.map_or(0.0, |position| row.values[position])
+}
+
+/// Vectors of numbers that differ.
+fn vectors(count: usize, width: usize) -> Vec<Vec<f64>> {
+    let number = |i: usize, j: usize| ((i * 7 + j * 13) % 11) as f64 / 8.0 - 0.5;
+    let vector = |i| (0..width).map(|j| number(i, j)).collect();
+    (0..count).map(vector).collect()
+}
+
+fn weights(count: usize, width: usize) -> Matrix<'static> {
+    matrix("weights", &vectors(count, width), Stored::Rows)
+}
+
+const WIDTH: usize = 12;
+const MEMBER: usize = 30;
+
+fn member(rule: Activation) -> Sae<'static> {
+    let parts = Parts::new(weights(MEMBER, WIDTH), rule, weights(MEMBER, WIDTH));
+    Sae::from_parts(parts).unwrap()
+}
+
+fn top_k() -> Activation {
+    Activation::TopK {
+        k: 5,
+        rank: Rank::Value,
+        relu: true,
+    }
+}
+
+/// Ensembles of every kind, pursuits and rows of several sites.
+#[test]
+fn composed_models_allocate_nothing() {
+    let two = || vec![member(Activation::Relu), member(top_k())];
+    let router = Router {
+        matrix: weights(2, WIDTH),
+        center: None,
+        weighs: true,
+    };
+    let mut sites = member(top_k()).parts().clone();
+    (sites.input_sites, sites.output_sites) = (2, 2);
+    let models = [
+        ("bag", Sae::ensemble(two(), Ensemble::Bag).unwrap()),
+        ("chain", Sae::ensemble(two(), Ensemble::Chain).unwrap()),
+        ("routed", Sae::routed(two(), router).unwrap()),
+        (
+            "pursuit",
+            member(top_k())
+                .with_pursuit(Pursuit::orthogonal(4, false))
+                .unwrap(),
+        ),
+        ("sites", Sae::from_parts(sites).unwrap()),
+    ];
+    let values: Vec<f32> = vectors(3, WIDTH)
+        .concat()
+        .iter()
+        .map(|&x| x as f32)
+        .collect();
+    for (name, sae) in models {
+        let rows = rows(&values, WIDTH);
+        let mut scratch = Scratch::new(&sae).unwrap();
+        let mut features = Features::with_capacity(3, 3 * sae.d_sae()).unwrap();
+        let (allocations, done) = count(|| sae.encode(rows, &mut scratch, &mut features));
+        done.unwrap();
+        assert_eq!(allocations, 0, "{name}: encode");
+        let mut decoded = vec![0.0; 3 * sae.d_out()];
+        let (allocations, done) = count(|| sae.decode(&features, None, &mut scratch, &mut decoded));
+        done.unwrap();
+        assert_eq!(allocations, 0, "{name}: decode");
+        if sae.input_sites() == 2 {
+            let half: Vec<f32> = values[..3 * WIDTH / 2].to_vec();
+            let apart = [library::rows(&half, WIDTH / 2); 2];
+            let (allocations, done) =
+                count(|| sae.encode_sites(&apart, &mut scratch, &mut features));
+            done.unwrap();
+            assert_eq!(allocations, 0, "{name}: encode_sites");
+        }
+    }
+}
+
+/// Sequences and transforms.
+#[test]
+fn attention_and_transforms_allocate_nothing() {
+    for rule in [Activation::Relu, top_k()] {
+        let parts = Parts {
+            attention: Some(Attention {
+                heads: 2,
+                query: weights(8, WIDTH),
+                query_bias: None,
+                key: weights(8, WIDTH),
+                key_bias: None,
+                input_scale: 1.0,
+                score_scale: 2.0,
+                norm: None,
+                rotary: Some(Rotary::new(4, 10_000.0, Pairs::Adjacent)),
+            }),
+            ..member(rule.clone()).parts().clone()
+        };
+        let lorsa = Lorsa::from_parts(parts).unwrap();
+        let values: Vec<f32> = vectors(6, WIDTH)
+            .concat()
+            .iter()
+            .map(|&x| x as f32)
+            .collect();
+        let all = rows(&values, WIDTH);
+        let mut cache = LorsaCache::new(&lorsa, 6).unwrap();
+        let mut scratch = lorsa.scratch().unwrap();
+        let mut features = Features::with_capacity(6, 6 * MEMBER).unwrap();
+        let (mut read, mut status) = (vec![0.0; 2 * 3], [RowStatus::Ok; 3]);
+        let (allocations, done) = count(|| {
+            lorsa.encode(all.part(0, 3), &mut cache, &mut scratch, &mut features)?;
+            let rest = all.part(3, 3);
+            lorsa.readout(
+                &[0, 29],
+                rest,
+                &mut cache,
+                &mut scratch,
+                &mut read,
+                &mut status,
+            )
+        });
+        done.unwrap();
+        assert_eq!(allocations, 0, "attention");
+
+        let transforms = (0..MEMBER).map(|i| Transform {
+            reads: weights(i % 3 + 1, WIDTH),
+            writes: weights(i % 3 + 1, WIDTH),
+        });
+        let molt = Molt::from_parts(Parts {
+            transforms: Some(Transforms {
+                each: transforms.collect(),
+            }),
+            ..member(rule).parts().clone()
+        });
+        let molt = molt.unwrap();
+        let (mut scratch, mut out) = (molt.scratch().unwrap(), vec![0.0; 6 * WIDTH]);
+        let (allocations, done) = count(|| {
+            molt.encode(all, &mut scratch, &mut features)?;
+            molt.decode(&features, Some(all), &mut scratch, &mut out)
+        });
+        done.unwrap();
+        assert_eq!(allocations, 0, "transforms");
+    }
 }

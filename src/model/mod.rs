@@ -33,9 +33,9 @@ pub use description::{Description, MatrixInfo, PrepareCost, Site, State};
 pub use ensemble::{Ensemble, Router};
 pub use hook::{Hook, HookPoint};
 pub use matrix::{FeatureAxis, Layout, Matrix};
-pub(crate) use screening::{Asked, asked};
 pub(crate) use packed::{Checksum, Packed, SelfTest, StoredScreen};
 pub use packed::{PackInfo, SourceFile};
+pub(crate) use screening::{Asked, asked};
 pub use screening::{ScreenInfo, ScreenKind, ScreenOptions};
 pub use transforms::{Transform, Transforms};
 
