@@ -1,10 +1,9 @@
 //! Open models: what they are, and preparing them.
 
 use crate::boundary::{call, value};
-use crate::failure::Failure;
 use crate::fit::hook_to_c;
 use crate::handle::{Handle, Kind};
-use crate::memory::{rows as read_rows, store, store_sized, store_text};
+use crate::memory::{rows as read_rows, store_sized, store_text};
 use crate::status::level_text;
 use crate::types::*;
 use alloc::ffi::CString;
