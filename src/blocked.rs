@@ -176,10 +176,11 @@ impl Sae<'_> {
         Ok(done)
     }
 
-    /// Rows from which a batch is faster than one row at a time.
+    /// Rows from which a batch is faster than one row at a time: quantising the weights takes as
+    /// long as about ten rows do without a screen.
     fn least_rows(&self) -> usize {
         match self.screen {
-            None => 3,
+            None => 12,
             Some(_) => 24,
         }
     }
