@@ -8,11 +8,11 @@
  * the normalisation of the input, v_k directions. The reconstruction error stays in the row
  * unless a plan drops it. All edits read the row as it was.
  *
- * A plan is JSON text (see docs/plans), by hand or from `sae_plan_builder_create`. It is compiled once against a model and then steers rows at
- * the cost of the weight rows of the features that it names, unless a rule needs all features
- * (`sae_model_plan_cost` tells). The rules of sae.h hold here too: order of arguments, errors,
- * threads, memory. A `sae_plan` is immutable and shared by threads; a `sae_steer_scratch` belongs
- * to one call at a time.
+ * A plan is JSON text (see docs/plans), by hand or from a `sae_plan_builder`. It is compiled once
+ * against a model and then steers rows at the cost of the weight rows of the features that it
+ * names, unless a rule needs all features (`sae_model_plan_cost` tells). The rules of sae.h hold
+ * here too: order of arguments, errors, threads, memory. A `sae_plan` is immutable and shared by
+ * threads; a `sae_plan_builder` and a `sae_steer_scratch` belong to one call at a time.
  */
 #ifndef SAE_STEER_H
 #define SAE_STEER_H
@@ -189,8 +189,7 @@ typedef struct sae_edit {
 } sae_edit;
 
 /* No limits, no target: to initialise a variable with. Needs NAN of <math.h>. */
-#define SAE_EDIT_INIT \
-    {(uint32_t)sizeof(sae_edit), 0, 0, 0, 0.0, 0.0, NAN, NAN, NULL, 0, NULL, NULL, 0, NULL}
+#define SAE_EDIT_INIT {(uint32_t)sizeof(sae_edit), 0, 0, 0, 0, 0, NAN, NAN, NULL, 0, NULL, NULL, 0, NULL}
 
 /* Starts a plan.
  *   name     what it is called in audits; NULL for no name.

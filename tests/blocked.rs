@@ -404,7 +404,11 @@ fn batches_of_every_size_have_the_bits_of_their_rows() {
             for weighted in [false, true] {
                 let sae = model(activation.clone(), stored, weighted);
                 let expected = alone(&sae, rows);
-                assert!(expected.failed_rows() > 20 && expected.len() > 512);
+                // One feature a row at least, but for rows that fail or are zeros.
+                assert!(
+                    expected.failed_rows() > 20 && expected.len() > 256,
+                    "{name}"
+                );
                 for level in Level::available() {
                     let sae = model(activation.clone(), stored, weighted)
                         .with_level(level)

@@ -14,7 +14,7 @@ use support::{cases, folder, root, run, tool};
 const GOAL_SHARED_LIBRARY_BYTES: u64 = 1_500_000;
 /// What it may not be larger than, until the goal is met again: composed models, batches, monitoring
 /// and labels came in since it was 1.8 MB.
-const MAX_SHARED_LIBRARY_BYTES: u64 = 2_400_000;
+const MAX_SHARED_LIBRARY_BYTES: u64 = 2_800_000;
 
 /// One folder for what cargo builds: the tests need the same library.
 fn target_flag() -> String {

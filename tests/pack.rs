@@ -139,7 +139,8 @@ fn every_fixture_gives_the_same_bits_from_a_pack() {
     }
     assert_eq!(refused, ["temporal"], "the only maths that is missing");
     assert!(packed > 80, "{packed} cases");
-    assert!(screens > 2, "{screens} with a screen");
+    // The others are too small to gain by one.
+    assert!(screens >= 1, "{screens} with a screen");
     assert!(fired > 10 * packed, "{fired} features in the self-tests");
 }
 
@@ -875,10 +876,10 @@ fn blocks() -> Parts<'static> {
 
 /// A model that is large enough for a screen.
 fn screened() -> Parts<'static> {
-    let encoder = matrix("enc", &vectors(1, 1024, 64), Stored::Rows);
-    let decoder = matrix("dec", &vectors(99, 1024, 4), Stored::Rows);
+    let encoder = matrix("enc", &vectors(1, 2048, 512), Stored::Rows);
+    let decoder = matrix("dec", &vectors(99, 2048, 4), Stored::Rows);
     Parts {
-        bias: Some(vec![-2.0; 1024]),
+        bias: Some(vec![-2.0; 2048]),
         ..Parts::new(encoder, Activation::Relu, decoder)
     }
 }

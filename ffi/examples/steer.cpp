@@ -54,7 +54,7 @@ std::vector<float> values_of(const sae::model &model, sae::scratch &scratch, std
 }
 
 int run(char **argv) {
-    const sae::model model(argv[1]);
+    const sae::model model = sae::model::open(argv[1]);
     const std::size_t width = sae_model_d_in(model.c());
     if (width != sae_model_d_out(model.c()))
         throw std::runtime_error("this example steers models that read and write at one site");

@@ -185,13 +185,12 @@ pub fn write(
     let mut file = header.create(path)?;
     let mut report = PackReport::default();
     let all = models.iter();
+    let total = all.map(|model| packed_bytes(model.sae, options)).sum();
     let mut work = Work {
         file: &mut file,
         progress,
         done: 0,
-        total: all
-            .map(|model| packed_bytes(model.sae, options))
-            .sum::<u64>(),
+        total,
     };
     for model in models {
         work.model(model, options, &mut report)?;
@@ -210,8 +209,8 @@ pub fn write(
             packed.set_screen_options(*model.sae.screen_options());
             progress(Progress {
                 what: "building the screen",
-                done: 0,
-                total: 1,
+                done: total,
+                total,
             });
             packed.build_screen(&[])?;
             let (bytes, why) = screen(&mut file, &prefix(i), &packed)?;

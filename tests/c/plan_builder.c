@@ -111,7 +111,7 @@ int main(int argc, char **argv) {
                  sae_plan_builder_set(builder, "edits", "[]", &error));
     CHECK_STATUS(SAE_STATUS_INVALID_VALUE,
                  sae_plan_builder_set(builder, "rows", "{\"skip\": 1}", &error));
-    CHECK(strstr(error.message, "rows.skip") != NULL);
+    CHECK(strstr(error.message, "`rows`") != NULL);
     CHECK_STATUS(SAE_STATUS_MALFORMED, sae_plan_builder_set(builder, "when", "{", &error));
     CHECK_STATUS(SAE_STATUS_NULL_ARGUMENT,
                  sae_plan_builder_set(builder, "rows", NULL, &error));

@@ -75,6 +75,9 @@ const RUN: usize = 16;
 /// `out[pair][row] = rows[row][pair]` for `WIDTH` rows of pairs.
 #[inline(always)]
 pub(super) fn interleave<const WIDTH: usize>(rows: &[i16], stride: usize, out: &mut [i16]) {
+    if stride == 0 {
+        return; // rows without inputs
+    }
     let pairs = out.as_chunks_mut::<2>().0.as_chunks_mut::<WIDTH>().0;
     let (runs, rest) = pairs.as_chunks_mut::<RUN>();
     let done = runs.len() * RUN;

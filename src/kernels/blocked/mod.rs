@@ -259,6 +259,11 @@ impl BlockedKernels {
             *products = [[0; PANEL_FEATURES]; TILE_ROWS];
             return;
         }
+        if pairs == 0 {
+            // The kernels cut panels into pieces, which must not be empty.
+            *products = [[0; PANEL_FEATURES]; TILE_ROWS];
+            return;
+        }
         // SAFETY: a table is handed out only after its level was detected.
         unsafe { (self.multiply)(panel, tile, products) }
     }
