@@ -435,6 +435,25 @@ fn batches_of_every_size_have_the_bits_of_their_rows() {
     }
 }
 
+/// `k` of 0 gives no features, in a batch as in a row.
+#[test]
+fn a_batch_without_any_winners_is_empty() {
+    let values = inputs(&mut Random(15), 64);
+    let rows = Rows::from_f32(&values, D_IN).unwrap();
+    let rule = Activation::TopK {
+        k: 5,
+        rank: Rank::Value,
+        relu: false,
+    };
+    let sae = model(rule, Stored::Columns, false);
+    let none = sae.with_k(0).unwrap();
+    let mut features = Features::new();
+    none.encode(rows, &mut Scratch::new(&none).unwrap(), &mut features)
+        .unwrap();
+    assert_eq!((features.rows(), features.len()), (64, 0));
+    assert_same(&features, &alone(&none, rows), "no winners");
+}
+
 #[test]
 fn threads_and_splits_have_the_bits_of_the_rows() {
     let values = inputs(&mut Random(13), 200);

@@ -876,10 +876,10 @@ fn blocks() -> Parts<'static> {
 
 /// A model that is large enough for a screen.
 fn screened() -> Parts<'static> {
-    let encoder = matrix("enc", &vectors(1, 2048, 512), Stored::Rows);
-    let decoder = matrix("dec", &vectors(99, 2048, 4), Stored::Rows);
+    let encoder = matrix("enc", &vectors(1, 4096, 512), Stored::Rows);
+    let decoder = matrix("dec", &vectors(99, 4096, 4), Stored::Rows);
     Parts {
-        bias: Some(vec![-2.0; 2048]),
+        bias: Some(vec![-2.0; 4096]),
         ..Parts::new(encoder, Activation::Relu, decoder)
     }
 }
@@ -933,7 +933,7 @@ fn a_corrupted_bound_does_not_pass() {
     assert_eq!(write(&path, &source, &PackOptions::default()).screens, 0);
     let again = Sae::open(&path, &checked()).unwrap();
     assert!(again.screen().is_none());
-    assert_same(&source, &again, &test_rows(64), "without a screen");
+    assert_same(&source, &again, &test_rows(512), "without a screen");
     let found = remarks(&again, &exhaustive);
     assert_eq!(found, [("screen", Outcome::Skipped)]);
 }
@@ -947,7 +947,8 @@ fn screens_are_of_the_packed_weights() {
         let path = scratch("narrow_screen.gguf");
         let source = Sae::from_parts(screened()).unwrap();
         let source = source.with_screen_options(kind.into());
-        assert_eq!(write(&path, &source, &narrow).screens, 1);
+        let report = write(&path, &source, &narrow);
+        assert_eq!(report.screens, 1, "{:?}", report.screen_why);
         let sae = Sae::open(&path, &checked()).unwrap();
         let exhaustive = VerifyOptions::default().exhaustive(true);
         assert_eq!(remarks(&sae, &exhaustive), []);
