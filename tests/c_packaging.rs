@@ -21,13 +21,17 @@ fn target_flag() -> String {
     format!("-DSAE_TARGET_FOLDER={}", folder("cmake-target").display())
 }
 
+/// CMake refuses a build folder that was configured from another checkout.
+fn forget_checkout(build: &Path) {
+    let _ = fs::remove_file(build.join("CMakeCache.txt"));
+}
+
 /// Builds and installs; returns the prefix and what the build printed.
 fn install(cmake: &Path) -> (PathBuf, String) {
     let build = folder("cmake-build");
     let prefix = folder("installed");
     fs::remove_dir_all(&prefix).unwrap();
-    // CMake refuses a build folder that was configured from another checkout.
-    let _ = fs::remove_file(build.join("CMakeCache.txt"));
+    forget_checkout(&build);
     let mut configure = Command::new(cmake);
     configure
         .arg("-S")
@@ -87,6 +91,7 @@ fn an_installed_library_is_found_and_linked() {
 
     // CMake.
     let build = folder("consumer-build");
+    forget_checkout(&build);
     let mut configure = Command::new(&cmake);
     configure.arg("-S").arg(root().join("tests/c/consumer"));
     configure.arg("-B").arg(&build);
@@ -135,7 +140,7 @@ fn a_prefixed_library_has_no_other_names() {
     let build = folder("cmake-prefixed");
     let prefix = folder("installed-prefixed");
     fs::remove_dir_all(&prefix).unwrap();
-    let _ = fs::remove_file(build.join("CMakeCache.txt"));
+    forget_checkout(&build);
     let mut configure = Command::new(&cmake);
     configure
         .arg("-S")
