@@ -7,6 +7,8 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{c_char, c_void};
 use core::fmt::Write;
 
+// WebAssembly's linker takes names of other modules only where they are said to be imports.
+#[cfg_attr(target_family = "wasm", link(wasm_import_module = "env"))]
 unsafe extern "C" {
     /// Memory of `size` bytes at a multiple of `alignment`, or NULL.
     fn sae_host_allocate(size: usize, alignment: usize) -> *mut c_void;
