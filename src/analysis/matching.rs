@@ -3,6 +3,7 @@
 use super::vectors::{Vectors, reserved};
 use crate::error::Error;
 use crate::model::Sae;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
@@ -253,13 +254,9 @@ pub fn shared_fraction(
 /// `|A and B| / |A or B|` of two sets of labels, in any order, doubles counted once; 0 if both are
 /// empty. ITDA compares models by the (prompt, token) labels of their dictionaries.
 pub fn jaccard<T: Ord>(first: &[T], second: &[T]) -> f64 {
-    let set =
-        |of| Vec::from_iter::<alloc::collections::BTreeSet<&T>>(Iterator::collect(<[T]>::iter(of)));
-    let (first, second) = (set(first), set(second));
-    let both = first
-        .iter()
-        .filter(|one| second.binary_search(one).is_ok())
-        .count();
+    let first: BTreeSet<&T> = first.iter().collect();
+    let second: BTreeSet<&T> = second.iter().collect();
+    let both = first.intersection(&second).count();
     match first.len() + second.len() - both {
         0 => 0.0,
         all => both as f64 / all as f64,
