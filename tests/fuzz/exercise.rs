@@ -4,11 +4,12 @@
 
 use sae::bytes::Bytes;
 use sae::container::{self, Check};
-use sae::{Labels, OpenOptions, Sae};
+use sae::steer::{Batch, Outcome, Plan, Report, SteerScratch};
+use sae::{Labels, OpenOptions, RowsMut, Sae};
 
 /// The targets, by the names of their files.
 #[allow(dead_code)] // for the replay
-pub(crate) const TARGETS: [&str; 10] = [
+pub(crate) const TARGETS: [&str; 11] = [
     "safetensors",
     "npz",
     "npy",
@@ -19,6 +20,7 @@ pub(crate) const TARGETS: [&str; 10] = [
     "yaml",
     "open",
     "labels",
+    "plan",
 ];
 
 /// Entries that would take more memory than this are not loaded: a small file may announce what
@@ -41,6 +43,7 @@ pub(crate) fn run(target: &str, data: &[u8]) {
         "yaml" => drop(container::yaml::read(data)),
         "open" => open(data),
         "labels" => labels(data),
+        "plan" => plan(data),
         // The reader is found by the first bytes; the corpora differ.
         _ => archive(data),
     }
@@ -158,4 +161,40 @@ fn labels(data: &[u8]) {
     let highest = last.map_or(0, |feature| feature as usize + 1);
     assert!(labels.check(highest).is_ok());
     assert!(highest == 0 || labels.check(highest - 1).is_err());
+}
+
+/// A plan. What is read is written and read again as the same plan; what compiles steers, or says
+/// what it misses, and never writes a value that is not finite.
+fn plan(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(plan) = Plan::from_json(text) else {
+        return;
+    };
+    let again = Plan::from_json(&plan.to_json().to_string()).expect("what was written is read");
+    assert_eq!(again.hash(), plan.hash());
+    let (name, file, config) = sae::doc_example::tiny();
+    let options = OpenOptions::default();
+    let sae = Sae::from_bytes(&name, &file, Some(&config), &options).expect("the example");
+    let Ok(compiled) = sae.compile_plan(&plan) else {
+        return;
+    };
+    let before = [3.0_f32, 4.0, -2.0, -6.0, f32::NAN, 1.0, 0.0, -0.0];
+    let mut values = before;
+    let mut outcomes = [Outcome::Filtered; 4];
+    let mut scratch = SteerScratch::new(&sae, &compiled).expect("memory");
+    let mut report = Report::new(&compiled);
+    let mut batch = Batch::new(RowsMut::from_f32(&mut values, 2).expect("four rows"));
+    batch.outcomes = Some(&mut outcomes);
+    let steered = sae.steer(&compiled, batch, &mut scratch, &mut report);
+    let rows = before.chunks(2).zip(values.chunks(2));
+    for ((before, after), outcome) in rows.zip(outcomes) {
+        if steered.is_ok() && matches!(outcome, Outcome::Edited | Outcome::Clipped) {
+            assert!(after.iter().all(|value| value.is_finite()));
+        } else {
+            let bits = |row: &[f32]| [row[0].to_bits(), row[1].to_bits()];
+            assert_eq!(bits(before), bits(after));
+        }
+    }
 }
