@@ -283,6 +283,13 @@ impl Sae<'_> {
                 *value -= center;
             }
         }
+        if self.parts.input_norm == InputNorm::None && self.parts.center.is_none() {
+            // Values of rows are f32 or narrower, and were found finite: nothing is rounded.
+            for (input, value) in input.iter_mut().zip(raw.iter()) {
+                *input = *value as f32;
+            }
+            return Some(norm);
+        }
         let mut finite = true;
         for (input, value) in input.iter_mut().zip(raw.iter_mut()) {
             *input = *value as f32;

@@ -40,6 +40,7 @@
 //! | `std` (default) | paths, memory maps, npz |
 //! | `torch`, `gzip`, `yaml` | torch files; gzipped files; YAML side-cars |
 //! | `pack` | writing packs; reading them needs no feature |
+//! | `analysis` | comparing models: matchings, correlations, families, the logit lens |
 //! | `cli` | the `sae` tool, with all of the above |
 //!
 //! Without `std` the crate is `no_std` + `alloc` and models come from bytes. A feature adds API;
@@ -53,6 +54,8 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[cfg(feature = "analysis")]
+pub mod analysis;
 mod batch;
 mod blocked;
 pub mod bytes;

@@ -16,6 +16,9 @@ const AHEAD_BYTES: usize = 8192;
 /// The most sample rows that a screen is chosen by.
 const SAMPLE_ROWS: usize = 64;
 
+/// Bounds that are compared with the floor at once when features are ranked.
+const BLOCK: usize = 32;
+
 /// What [`Sae::select_screened`] works in.
 pub(crate) struct Work<'w> {
     /// [`Screen::work_len`] values.
@@ -216,37 +219,68 @@ impl<'b> Order<'b> {
         }
     }
 
-    /// Each feature with the upper bound of its rank.
-    fn ranks(&self) -> impl Iterator<Item = (usize, f32)> {
-        let lower = self.lower.iter().map(|&lower| -lower);
-        let lower = lower.chain(core::iter::repeat(f32::NEG_INFINITY));
-        // `max` drops a NaN; one that is alone bounds nothing.
-        let both = self.upper.iter().zip(lower);
-        let ranks = both.map(|(&upper, lower)| match upper.is_nan() {
-            true => f32::INFINITY,
-            false => upper.max(lower),
-        });
-        (self.first..).zip(ranks)
+    /// The blocks in order: the first feature of each, and the upper and lower bounds.
+    fn blocks(&self) -> impl Iterator<Item = (usize, &[f32], &[f32])> {
+        let lower = self.lower.chunks(BLOCK);
+        let lower = lower.chain(core::iter::repeat(&[][..]));
+        let firsts = (self.first..).step_by(BLOCK);
+        let blocks = firsts.zip(self.upper.chunks(BLOCK)).zip(lower);
+        blocks.map(|((first, upper), lower)| (first, upper, lower))
+    }
+
+    /// Calls `visit` with each feature of a rank that can be above `floor`, and the bound of its
+    /// rank. `visit` says the floor from there on.
+    fn above(&self, mut floor: f32, mut visit: impl FnMut(usize, f32) -> f32) {
+        for (first, upper, lower) in self.blocks() {
+            // Nearly every block falls here: a comparison without a branch for each feature.
+            if !any_above(upper, lower, floor) {
+                continue;
+            }
+            for (i, &upper) in upper.iter().enumerate() {
+                let rank = rank(upper, lower.get(i));
+                if rank > floor {
+                    floor = visit(first + i, rank);
+                }
+            }
+        }
+    }
+
+    /// A bound that at least `k` features reach, if that many blocks tell one: the k-th highest of
+    /// the highest bounds of the blocks.
+    fn reached(&self, k: usize, entries: &mut [u64]) -> Option<f32> {
+        let mut count = 0;
+        for ((first, upper, lower), slot) in self.blocks().zip(entries.iter_mut()) {
+            *slot = entry(highest(upper, lower), first);
+            count += 1;
+        }
+        match 0 < k && k < count {
+            true => Some(cut(entries.get_mut(..count)?, k)),
+            false => None,
+        }
     }
 
     /// Writes the entries of the `k` highest bounds, and says how many there are.
     fn best(&self, k: usize, entries: &mut [u64]) -> usize {
         // Room to collect in before the best are picked again.
         let room = (2 * k + 64).min(entries.len());
-        let (mut count, mut floor) = (0, self.least);
-        for (feature, rank) in self.ranks() {
-            if rank > floor {
-                if count == room {
-                    count = k;
-                    floor = cut(&mut entries[..room], k);
-                    if rank <= floor {
-                        continue;
-                    }
+        let floor = match self.reached(k, entries) {
+            // Those that are equal to it may be among the best.
+            Some(reached) => self.least.max(reached.next_down()),
+            None => self.least,
+        };
+        let (mut count, mut current) = (0, floor);
+        self.above(floor, |feature, rank| {
+            if count == room {
+                count = k;
+                current = cut(&mut entries[..room], k).max(current);
+                if rank <= current {
+                    return current;
                 }
-                entries[count] = entry(rank, feature);
-                count += 1;
             }
-        }
+            entries[count] = entry(rank, feature);
+            count += 1;
+            current
+        });
         if count > k {
             cut(&mut entries[..count], k);
             count = k;
@@ -256,19 +290,56 @@ impl<'b> Order<'b> {
 
     /// Writes the entries of the bounds that are at least `rank` and whose entry is below `last`.
     fn between(&self, rank: f32, last: u64, entries: &mut [u64]) -> usize {
+        let floor = self.least.max(rank.next_down());
         let mut count = 0;
-        for (feature, bound) in self.ranks() {
-            if bound >= rank
-                && bound > self.least
-                && entry(bound, feature) < last
+        self.above(floor, |feature, bound| {
+            let found = entry(bound, feature);
+            if found < last
                 && let Some(slot) = entries.get_mut(count)
             {
-                *slot = entry(bound, feature);
+                *slot = found;
                 count += 1;
             }
-        }
+            floor
+        });
         count
     }
+}
+
+/// The upper bound of the rank of a feature, from the bounds of its pre-activation; the lower one
+/// where magnitudes rank.
+fn rank(upper: f32, lower: Option<&f32>) -> f32 {
+    // `max` drops a NaN; one that is alone bounds nothing.
+    match upper.is_nan() {
+        true => f32::INFINITY,
+        false => upper.max(lower.map_or(f32::NEG_INFINITY, |&lower| -lower)),
+    }
+}
+
+/// Whether a rank of a block can be above `floor`. Without a branch and without a call, so that it
+/// becomes vector instructions.
+#[allow(clippy::neg_cmp_op_on_partial_ord)] // A NaN is above any floor.
+fn any_above(upper: &[f32], lower: &[f32], floor: f32) -> bool {
+    let above = upper.iter().fold(false, |any, &u| any | !(u <= floor));
+    lower.iter().fold(above, |any, &l| any | (-l > floor))
+}
+
+/// The highest rank of a block.
+fn highest(upper: &[f32], lower: &[f32]) -> f32 {
+    // Eight at a time: one after the other would wait for each comparison.
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    for bounds in upper.chunks(8) {
+        for (lane, &bound) in lanes.iter_mut().zip(bounds) {
+            // A NaN is passed over: what is said to be reached is then reached all the more.
+            *lane = if bound > *lane { bound } else { *lane };
+        }
+    }
+    for bounds in lower.chunks(8) {
+        for (lane, &bound) in lanes.iter_mut().zip(bounds) {
+            *lane = if -bound > *lane { -bound } else { *lane };
+        }
+    }
+    lanes.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b))
 }
 
 /// Moves the `k` largest to the front and returns the bound of the smallest of them.
@@ -300,4 +371,77 @@ fn bound_of(entry: u64) -> f32 {
         0 => !ordered,
         _ => ordered & !(1 << 31),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    /// Bounds with ties, zeros of both signs, infinities and NaNs among them.
+    fn bounds(count: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+            (state >> 33) as u32
+        };
+        let value = |_| match next() % 64 {
+            0 => f32::INFINITY,
+            1 => f32::NEG_INFINITY,
+            2 => f32::NAN,
+            3 => -0.0,
+            4..=20 => (next() % 8) as f32 - 4.0,
+            _ => (next() % 100_000) as f32 / 1e4 - 5.0,
+        };
+        (0..count).map(value).collect()
+    }
+
+    /// The entries that rank at all, highest first, by sorting all of them.
+    fn sorted(order: &Order<'_>) -> Vec<u64> {
+        let ranks = order.upper.iter().enumerate().map(|(i, &upper)| {
+            let rank = rank(upper, order.lower.get(i));
+            (rank, order.first + i)
+        });
+        let ranks = ranks.filter(|&(rank, _)| rank > order.least);
+        let mut entries: Vec<u64> = ranks.map(|(rank, i)| entry(rank, i)).collect();
+        entries.sort_unstable_by(|a, b| b.cmp(a));
+        entries
+    }
+
+    #[test]
+    fn ranking_by_blocks_is_ranking_by_sorting() {
+        for count in [0, 1, 31, 32, 33, 64, 100, 1000, 3072] {
+            for (seed, least) in [(1, 0.0), (2, f32::NEG_INFINITY), (3, 4.0)] {
+                let upper = bounds(count, seed);
+                let lower = match seed {
+                    1 => Vec::new(),
+                    _ => bounds(count, seed + 10),
+                };
+                let order = Order {
+                    first: 5,
+                    upper: &upper,
+                    lower: &lower,
+                    least,
+                };
+                let all = sorted(&order);
+                for k in [0, 1, 2, 7, 32, 90, 200, 3072] {
+                    let mut entries = vec![0; count];
+                    let found = order.best(k, &mut entries);
+                    let mut best = entries[..found].to_vec();
+                    best.sort_unstable_by(|a, b| b.cmp(a));
+                    assert_eq!(best, all[..k.min(all.len())], "{count} {seed} {k}");
+
+                    let last = best.last().copied().unwrap_or(u64::MAX);
+                    for rank in [f32::NEG_INFINITY, -1.0, -0.0, 0.0, 2.0, f32::INFINITY] {
+                        let found = order.between(rank, last, &mut entries);
+                        let mut between = entries[..found].to_vec();
+                        between.sort_unstable_by(|a, b| b.cmp(a));
+                        let expected = all.iter().copied();
+                        let expected = expected.filter(|&e| e < last && bound_of(e) >= rank);
+                        assert_eq!(between, expected.collect::<Vec<_>>(), "{count} {k} {rank}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -39,6 +39,53 @@ fn the_corpora_pass() {
     }
 }
 
+/// Snapshots of everything there is to collect, whole, cut and with each byte changed.
+#[test]
+fn snapshots_with_any_byte_changed_pass() {
+    use sae::monitor::{Accumulator, Bins, Collect, RowInfo};
+    let (name, bytes, config) = sae::doc_example::tiny();
+    let options = sae::OpenOptions::default();
+    let model = sae::Sae::from_bytes(&name, &bytes, Some(&config), &options).unwrap();
+    let log = Bins::Log {
+        split: 0,
+        first: -2,
+        end: 2,
+    };
+    let everything = Collect::all(&model)
+        .histogram(log)
+        .top(2)
+        .cooccurrence(&[0, 2])
+        .conditions(3)
+        .label()
+        .thresholds(&[0.0, 1.0])
+        .half_life(4.0);
+    for collect in [Collect::features(&model, &[1]), everything] {
+        let mut statistics = Accumulator::new(collect).unwrap();
+        let mut features = sae::Features::new();
+        for row in 0..9u32 {
+            features.push(row % 3, row as f32 / 4.0).unwrap();
+            features.end_row(sae::RowStatus::Ok).unwrap();
+        }
+        let info = |row: u64| {
+            RowInfo::new(0, row)
+                .label(row as f64 / 8.0)
+                .condition(row as u32 % 3)
+        };
+        let infos: Vec<RowInfo> = (0..9).map(info).collect();
+        statistics.add_all(&features, &infos).unwrap();
+        let snapshot = statistics.to_bytes().unwrap();
+        exercise::run("snapshot", &snapshot);
+        for at in 0..snapshot.len() {
+            exercise::run("snapshot", &snapshot[..at]);
+            for change in [1, 0x80, 0xff] {
+                let mut changed = snapshot.clone();
+                changed[at] ^= change;
+                exercise::run("snapshot", &changed);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_target_is_replayed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/fuzz_targets");

@@ -76,6 +76,13 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "scratch", "steer",
         ],
     ),
+    // Comparing models and features.
+    (
+        &["analysis"],
+        &[
+            "dtype", "error", "features", "kernels", "model", "monitor", "rows",
+        ],
+    ),
     // What is built on those.
     (
         &[

@@ -251,3 +251,119 @@ fn directions_come_from_means_and_effects() {
     assert!(recipes::effect_vector(&effects, &[0.0], 2, 0, 1.0).is_err());
     assert!(recipes::effect_vector(&effects, &[0.0, 0.0], 2, 0, 1.0).is_err());
 }
+
+/// Steers with a plan file.
+fn steer_file(plan: &str, rows: &[[f32; 2]], infos: &[RowInfo]) -> Vec<[f32; 2]> {
+    steer(&Plan::from_json(plan).unwrap(), rows, Some(infos))
+}
+
+/// What needs no recipe of its own: one rule, where and as large as the method says.
+#[test]
+fn the_other_methods_are_one_rule_each() {
+    let infos = [0, 1, 2, 3].map(|row| RowInfo {
+        stage: if row < 2 {
+            Stage::Prompt
+        } else {
+            Stage::Generation
+        },
+        class: row % 2,
+        phase: row,
+        ..RowInfo::at(row)
+    });
+    let on = |rows: &[usize], change: &dyn Fn([f32; 2]) -> [f32; 2]| {
+        let mut all = ROWS.to_vec();
+        rows.iter().for_each(|&row| all[row] = change(ROWS[row]));
+        all
+    };
+
+    // MAIRA-2: x + alpha d_i on generated tokens.
+    let plan = r#"{"edits": [{"feature": 2, "rule": "add", "strength": 1.5}],
+        "rows": {"stage": "generation"}}"#;
+    let expected = on(&[2, 3], &|[x, y]| [x - 1.5, y - 1.5]);
+    assert_eq!(steer_file(plan, &ROWS, &infos), expected);
+
+    // SDXL Turbo: mask * strength * mean_i * d_i at some steps of the diffusion; one feature alone.
+    let plan = r#"{"edits": [{"feature": 1, "rule": "add",
+            "strength": {"value": 2, "of": "corpus_mean"}}],
+        "statistics": {"1": {"mean": 1.5}}, "rows": {"phases": [[1, 2]]}}"#;
+    let mask = [1.0, 0.5, 0.25, 1.0];
+    let masked = [0, 1, 2, 3].map(|row| RowInfo {
+        factor: mask[row],
+        ..infos[row]
+    });
+    let mut expected = ROWS;
+    expected[1][1] += 0.5 * 3.0;
+    expected[2][1] += 0.25 * 3.0;
+    assert_eq!(steer_file(plan, &ROWS, &masked), expected);
+    let plan = r#"{"keep_only": [1], "error": "drop"}"#;
+    let expected = on(&[0, 1, 2, 3], &|x| decode([0.0, encode(x)[1], 0.0]));
+    assert_eq!(steer_file(plan, &ROWS, &infos), expected);
+
+    // SAEs for vision-language models: f_i := alpha for all patches, decoded.
+    let plan = r#"{"edits": [{"feature": 2, "rule": "set", "strength": 4}], "error": "drop"}"#;
+    let expected = on(&[0, 1, 2, 3], &|x| {
+        let [a, b, _] = encode(x);
+        decode([a, b, 4.0])
+    });
+    assert_eq!(steer_file(plan, &ROWS, &infos), expected);
+
+    // LMMs interpret LMMs, and FAST's special tokens: f_i := c at tokens of a class, error kept.
+    let plan = r#"{"edits": [{"feature": 0, "rule": "set", "strength": 6}],
+        "rows": {"classes": [1]}}"#;
+    let expected = on(&[1, 3], &|x| {
+        let [_, b, c] = encode(x);
+        keep(x, [6.0, b, c])
+    });
+    assert_eq!(steer_file(plan, &ROWS, &infos), expected);
+
+    // SAE-V, and PatchSAE's masks: features scaled on some patches, x + decode(f') - decode(f).
+    let plan = r#"{"edits": [{"features": [0, 2], "rule": "scale", "strength": -0.5}],
+        "rows": {"positions": [[0, 0], [2, 3]]}}"#;
+    let expected = on(&[0, 2, 3], &|x| {
+        let [a, b, c] = encode(x);
+        keep(x, [-0.5 * a, b, -0.5 * c])
+    });
+    assert_eq!(steer_file(plan, &ROWS, &infos), expected);
+
+    // Maze world models: one feature off, another to a value, also below zero.
+    let plan = r#"{"edits": [{"feature": 0, "rule": "zero"},
+        {"feature": 1, "rule": "set", "strength": -3}]}"#;
+    let expected = on(&[0, 1, 2, 3], &|x| keep(x, [0.0, -3.0, encode(x)[2]]));
+    assert_eq!(steer_file(plan, &ROWS, &infos), expected);
+
+    // Disentangling dense embeddings: the decoded code with some values edited.
+    let plan = r#"{"edits": [{"feature": 0, "rule": "scale", "strength": 3},
+        {"feature": 1, "rule": "set", "strength": 2}], "error": "drop"}"#;
+    let expected = on(&[0, 1, 2, 3], &|x| {
+        let [a, _, c] = encode(x);
+        decode([3.0 * a, 2.0, c])
+    });
+    assert_eq!(steer_file(plan, &ROWS, &infos), expected);
+
+    // VL-SAE: a mix of a row and its reconstruction.
+    let half = infos.map(|info| RowInfo {
+        factor: 0.5,
+        ..info
+    });
+    let expected = on(&[0, 1, 2, 3], &|x| {
+        let found = decode(encode(x));
+        [0, 1].map(|i| x[i] + 0.5 * (found[i] - x[i]))
+    });
+    assert_eq!(steer_file(r#"{"error": "drop"}"#, &ROWS, &half), expected);
+
+    // Rogue Scalpel: x + alpha |x| v, held to a budget of |x' - x| / |x|.
+    let plan = r#"{"edits": [{"direction": "v", "rule": "add",
+            "strength": {"value": 0.5, "of": "row_norm"}}],
+        "directions": {"v": {"values": [0, 7], "normalize": true}},
+        "budget": {"relative": 0.25, "over": "clip"}}"#;
+    let rows = [[3.0, 4.0], [-6.0, 8.0], [0.0, 2.0], [5.0, -12.0]];
+    let expected = [
+        [3.0, 4.0 + 1.25],
+        [-6.0, 8.0 + 2.5],
+        [0.0, 2.5],
+        [5.0, -12.0 + 3.25],
+    ];
+    assert_eq!(steer_file(plan, &rows, &infos), expected);
+    let plan = plan.replace("clip", "refuse");
+    assert_eq!(steer_file(&plan, &rows, &infos), rows);
+}

@@ -1618,3 +1618,102 @@ fn steering_allocates_nothing() {
         }
     }
 }
+
+/// Another program's reading of `schema.json`: it takes the worked plans and what the library
+/// writes, and refuses what the library refuses.
+#[test]
+#[cfg(feature = "std")]
+fn the_schema_agrees_with_the_reader() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let python = |script: &str| {
+        let mut command = Command::new("python3");
+        command.args(["-W", "ignore", "-c", script]);
+        command
+    };
+    let found = python("import jsonschema")
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !found {
+        assert!(
+            std::env::var_os("SAE_REQUIRE_TOOLS").is_none(),
+            "Python's `jsonschema` is not installed"
+        );
+        println!("skipped: the schema of plans (no `jsonschema` for Python)");
+        return;
+    }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/plans");
+    let mut good: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "json"))
+        .filter(|path| !path.ends_with("schema.json"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    assert!(good.len() >= 5);
+    let written: Vec<String> = good
+        .iter()
+        .map(|text| Plan::from_json(text).unwrap().to_json().to_string())
+        .collect();
+    good.extend(written);
+    good.extend(
+        [
+            r#"{}"#,
+            r#"{"keep_only": [1, 2], "error": "drop", "conflicts": "sum"}"#,
+            r#"{"scores": {"mode": "swap", "weights": {"3": 0.5}, "default": 0}}"#,
+            r#"{"edits": [{"direction": "v", "rule": "add", "strength": {"value": 1, "of": "row_norm"}}],
+                "directions": {"v": {"values": [1, 2], "normalize": true}}}"#,
+            r#"{"edits": [{"feature": 1, "rule": "zero"}], "scope": "batch",
+                "when": {"any": [{"feature": 3, "over": 1}, {"not": {"linear":
+                [{"feature": 1, "weight": -2}], "bias": 1, "over": 0}}]}}"#,
+        ]
+        .map(String::from),
+    );
+    let bad = [
+        r#"[]"#,
+        r#"{"edit": []}"#,
+        r#"{"edits": [{"feature": 1, "rule": "sett", "strength": 1}]}"#,
+        r#"{"edits": [{"feature": 1, "strength": 1}]}"#,
+        r#"{"edits": [{"rule": "set", "strength": 1}]}"#,
+        r#"{"edits": [{"feature": -1, "rule": "set", "strength": 1}]}"#,
+        r#"{"edits": [{"feature": 1, "rule": "set", "strength": "1"}]}"#,
+        r#"{"edits": [{"feature": 1, "rule": "set", "strength": {"value": 1, "of": "max"}}]}"#,
+        r#"{"edits": [{"feature": 1, "rule": "set", "strength": {"of": "row_norm"}}]}"#,
+        r#"{"rows": {"skip": 1}}"#,
+        r#"{"rows": {"positions": [[1]]}}"#,
+        r#"{"budget": {"over": "clip"}}"#,
+        r#"{"when": {"some": []}}"#,
+        r#"{"scores": {"mode": "other", "weights": {}}}"#,
+        r#"{"conflicts": "most"}"#,
+    ];
+    for text in &good {
+        assert!(Plan::from_json(text).is_ok(), "{text}");
+    }
+    for text in bad {
+        assert!(Plan::from_json(text).is_err(), "{text}");
+    }
+    let script = "
+import json, sys
+from jsonschema import Draft202012Validator as Validator
+schema = json.load(open(sys.argv[1]))
+Validator.check_schema(schema)
+found = Validator(schema)
+for line in sys.stdin:
+    expected, text = json.loads(line)
+    if found.is_valid(json.loads(text)) != expected:
+        sys.exit(f'expected {expected}: {text}')
+";
+    let mut child = python(script)
+        .arg(folder.join("schema.json"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let good = good.iter().map(|text| (true, text.as_str()));
+    for pair in good.chain(bad.map(|text| (false, text))) {
+        writeln!(stdin, "{}", serde_json::to_string(&pair).unwrap()).unwrap();
+    }
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}

@@ -24,6 +24,8 @@ const MAGIC: &[u8; 8] = b"SAESTATS";
 pub const SNAPSHOT_VERSION: u32 = 1;
 /// What error messages call the format.
 const CONTAINER: &str = "snapshot";
+/// Rows that a snapshot can count: so many that merging cannot overflow in the life of a host.
+const MAX_COUNT: u64 = 1 << 56;
 /// Bytes before the lists.
 const HEADER: usize = 8 + 4 + 4 + 8 + 3 * 4 + 3 * 4 + 3 * 4 + 8;
 
@@ -217,7 +219,22 @@ impl Accumulator {
             .hits
             .iter()
             .any(|hits| hits.positive > self.totals.positives || hits.negative > negatives);
-        match wrong > 0 || labels || hits {
+        let totals = &self.totals;
+        let beyond = [rows, totals.non_finite, totals.overflows]
+            .iter()
+            .any(|&n| n > MAX_COUNT)
+            || totals.nan_pre_activations > rows;
+        let mut of_rows = self.histograms.iter().chain(&self.pairs);
+        let more = of_rows.any(|&count| count > rows);
+        let mut under = self.condition_rows.iter();
+        let under = under.try_fold(0u64, |sum, &count| sum.checked_add(count));
+        let apart = under.is_none_or(|sum| sum > rows);
+        let conditions = self.condition_rows.len().max(1);
+        let parts = self.parts.chunks(conditions).any(|parts| {
+            let mut pairs = parts.iter().zip(&self.condition_rows);
+            pairs.any(|(part, &rows)| part.fired > rows)
+        });
+        match wrong > 0 || labels || hits || beyond || more || apart || parts {
             true => Err(malformed("counts that no rows can give")),
             false => Ok(()),
         }

@@ -4,10 +4,12 @@
 use super::batch::{Batch, Outcome, Report, RowInfo};
 use super::compiled::{CompiledCondition, CompiledPlan, Member};
 use super::plan::{Budget, Conflicts, OverBudget, Scope};
+use super::read::FETCHED;
 use super::scratch::{Slot, SteerScratch};
 use crate::encode::{RowNorm, check_width};
 use crate::error::Error;
-use crate::model::Sae;
+use crate::kernels::fetch;
+use crate::model::{Matrix, Sae};
 use crate::rows_mut::fits;
 
 impl Sae<'_> {
@@ -174,6 +176,7 @@ impl Sae<'_> {
         if info.factor == 0.0 {
             return Ok((Outcome::Unchanged, 0.0));
         }
+        plan.fetch_first(&scratch.row.acting);
         let Some(norm) = self.read(plan, batch, row, &info, scratch)? else {
             return Ok((Outcome::NonFinite, 0.0));
         };
@@ -250,9 +253,6 @@ impl Sae<'_> {
         if length == 0.0 {
             return Ok((Outcome::Unchanged, 0.0));
         }
-        if !new.iter().all(|value| value.is_finite()) {
-            return Ok((Outcome::Overflow, 0.0));
-        }
         let mut outcome = Outcome::Edited;
         let acting = plan.members.iter().zip(&state.acting);
         let budgets = acting
@@ -270,6 +270,10 @@ impl Sae<'_> {
         if let Some(budget) = budget
             && relative > budget.relative
         {
+            // What is not clipped is judged as it is written.
+            if !new.iter().all(|value| value.is_finite()) {
+                return Ok((Outcome::Overflow, 0.0));
+            }
             // A row of zeros, or a length that overflows, cannot be scaled to a share of it.
             let shrink = budget.relative / relative;
             if budget.over == OverBudget::Refuse || !relative.is_finite() || shrink == 0.0 {
@@ -293,6 +297,30 @@ impl Sae<'_> {
 }
 
 impl CompiledPlan {
+    /// Asks for the first weights that the acting plans read, so that they come while the row
+    /// itself is looked at.
+    fn fetch_first(&self, acting: &[bool]) {
+        let Some((member, _)) = self.members.iter().zip(acting).find(|pair| *pair.1) else {
+            return;
+        };
+        let ask = |matrix: &Matrix<'_>, row: usize| {
+            let bytes = matrix.bytes_from(row);
+            fetch(
+                bytes
+                    .get(..matrix.stride_bytes().min(FETCHED))
+                    .unwrap_or(&[]),
+            );
+        };
+        if let (Some(encoder), Some(&read)) = (&self.encoder, member.reads.first()) {
+            ask(encoder, read);
+        }
+        if let Some(edit) = member.edits.first()
+            && edit.slot < self.edited.len()
+        {
+            ask(&self.decoder, edit.slot);
+        }
+    }
+
     /// If a whole plan acts, which plan acts alone; the others stop acting.
     fn alone(&self, acting: &mut [bool]) -> Option<usize> {
         let whole =

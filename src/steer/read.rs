@@ -4,9 +4,10 @@
 use super::batch::{Batch, RowInfo};
 use super::compiled::CompiledPlan;
 use super::scratch::{RowState, Slot, SteerScratch};
-use crate::encode::{RowNorm, load_row};
+use crate::encode::{RowNorm, RowSource, load_row};
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
+use crate::kernels::{Kernels, fetch};
 use crate::model::{Activation, InputNorm, Sae};
 use crate::rows::Rows;
 use crate::scratch::Scratch;
@@ -44,14 +45,19 @@ impl Sae<'_> {
                 return Ok(None);
             };
             let source = info.source as usize;
-            let read = self.read_values(plan, sources, source, encode, model, features, state)?;
+            let from = (sources, source, None);
+            let read = self.read_values(plan, from, encode, model, features, state)?;
             if read.is_none() {
                 return Ok(None);
             }
             state.sources.copy_from_slice(&state.values);
         }
-        let inputs = batch.inputs.unwrap_or(outputs);
-        let norm = self.read_values(plan, inputs, row, encode, model, features, state)?;
+        // A row that is input and output is widened and judged once.
+        let from = match batch.inputs {
+            Some(inputs) => (inputs, row, None),
+            None => (outputs, row, Some(&**old)),
+        };
+        let norm = self.read_values(plan, from, encode, model, features, state)?;
         let Some(norm) = norm else {
             return Ok(None);
         };
@@ -90,13 +96,12 @@ impl Sae<'_> {
         Ok(Some(norm))
     }
 
-    /// The values and pre-activations that the acting plans read, of one row at the input site.
-    #[allow(clippy::too_many_arguments)] // the parts of one work space, borrowed apart
+    /// The values and pre-activations that the acting plans read, of one row at the input site,
+    /// which comes with its finite values if it was loaded before.
     fn read_values(
         &self,
         plan: &CompiledPlan,
-        rows: Rows<'_>,
-        row: usize,
+        (rows, row, loaded): (Rows<'_>, usize, Option<&[f64]>),
         encode: bool,
         model: &mut Scratch<'_>,
         features: &mut Features,
@@ -110,7 +115,11 @@ impl Sae<'_> {
             _ => None,
         };
         let work = &mut model.split(self)?;
-        let Some(norm) = self.prepare_row(rows, row, work) else {
+        let norm = match loaded {
+            Some(values) => self.prepare_row(Loaded(values), row, work),
+            None => self.prepare_row(rows, row, work),
+        };
+        let Some(norm) = norm else {
             return Ok(None);
         };
         if encode {
@@ -131,7 +140,12 @@ impl Sae<'_> {
         } = state;
         let mut finite = true;
         for (member, _) in plan.members.iter().zip(acting).filter(|pair| *pair.1) {
-            for &read in &member.reads {
+            let rows = |read: usize| plan.encoder.as_ref().map(|all| (all.bytes_from(read), all));
+            for (&read, next) in member.reads.iter().zip(1..) {
+                // The next row comes while this one is read.
+                if let Some((bytes, all)) = member.reads.get(next).and_then(|&next| rows(next)) {
+                    fetch(bytes.get(..all.stride_bytes().min(FETCHED)).unwrap_or(&[]));
+                }
                 let feature = plan.reads.get(read).copied().unwrap_or(0);
                 let (Some(value), Some(pre)) = (values.get_mut(read), pre.get_mut(read)) else {
                     continue;
@@ -163,6 +177,28 @@ impl Sae<'_> {
             }
         }
         Ok(finite.then_some(norm))
+    }
+}
+
+/// Bytes of a row that are asked for ahead, at most: more than a few hundred lines of memory would
+/// only wait for each other.
+pub(super) const FETCHED: usize = 16 << 10;
+
+/// A row that was widened before, and found finite.
+#[derive(Clone, Copy)]
+struct Loaded<'r>(&'r [f64]);
+
+impl RowSource for Loaded<'_> {
+    fn count(self) -> usize {
+        1
+    }
+
+    fn load(self, _kernels: &Kernels, _row: usize, raw: &mut [f64]) -> bool {
+        let fits = raw.len() == self.0.len();
+        if fits {
+            raw.copy_from_slice(self.0);
+        }
+        fits
     }
 }
 

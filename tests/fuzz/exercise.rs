@@ -4,11 +4,13 @@
 
 use sae::bytes::Bytes;
 use sae::container::{self, Check};
-use sae::{Labels, OpenOptions, Sae};
+use sae::monitor::{Accumulator, Rules};
+use sae::steer::{Batch, Outcome, Plan, Report, SteerScratch};
+use sae::{Labels, OpenOptions, RowsMut, Sae};
 
 /// The targets, by the names of their files.
 #[allow(dead_code)] // for the replay
-pub(crate) const TARGETS: [&str; 10] = [
+pub(crate) const TARGETS: [&str; 13] = [
     "safetensors",
     "npz",
     "npy",
@@ -19,6 +21,9 @@ pub(crate) const TARGETS: [&str; 10] = [
     "yaml",
     "open",
     "labels",
+    "plan",
+    "snapshot",
+    "rules",
 ];
 
 /// Entries that would take more memory than this are not loaded: a small file may announce what
@@ -41,6 +46,9 @@ pub(crate) fn run(target: &str, data: &[u8]) {
         "yaml" => drop(container::yaml::read(data)),
         "open" => open(data),
         "labels" => labels(data),
+        "plan" => plan(data),
+        "snapshot" => snapshot(data),
+        "rules" => rules(data),
         // The reader is found by the first bytes; the corpora differ.
         _ => archive(data),
     }
@@ -158,4 +166,89 @@ fn labels(data: &[u8]) {
     let highest = last.map_or(0, |feature| feature as usize + 1);
     assert!(labels.check(highest).is_ok());
     assert!(highest == 0 || labels.check(highest - 1).is_err());
+}
+
+/// A plan. What is read is written and read again as the same plan; what compiles steers, or says
+/// what it misses, and never writes a value that is not finite.
+fn plan(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(plan) = Plan::from_json(text) else {
+        return;
+    };
+    let again = Plan::from_json(&plan.to_json().to_string()).expect("what was written is read");
+    assert_eq!(again.hash(), plan.hash());
+    let (name, file, config) = sae::doc_example::tiny();
+    let options = OpenOptions::default();
+    let sae = Sae::from_bytes(&name, &file, Some(&config), &options).expect("the example");
+    let Ok(compiled) = sae.compile_plan(&plan) else {
+        return;
+    };
+    let before = [3.0_f32, 4.0, -2.0, -6.0, f32::NAN, 1.0, 0.0, -0.0];
+    let mut values = before;
+    let mut outcomes = [Outcome::Filtered; 4];
+    let mut scratch = SteerScratch::new(&sae, &compiled).expect("memory");
+    let mut report = Report::new(&compiled);
+    let mut batch = Batch::new(RowsMut::from_f32(&mut values, 2).expect("four rows"));
+    batch.outcomes = Some(&mut outcomes);
+    let steered = sae.steer(&compiled, batch, &mut scratch, &mut report);
+    let rows = before.chunks(2).zip(values.chunks(2));
+    for ((before, after), outcome) in rows.zip(outcomes) {
+        if steered.is_ok() && matches!(outcome, Outcome::Edited | Outcome::Clipped) {
+            assert!(after.iter().all(|value| value.is_finite()));
+        } else {
+            let bits = |row: &[f32]| [row[0].to_bits(), row[1].to_bits()];
+            assert_eq!(bits(before), bits(after));
+        }
+    }
+}
+
+/// A snapshot of statistics, with a checksum that fits: what is read is written in a form that reads back to the bit,
+/// and whatever is asked of it, or merged with it, is answered.
+fn snapshot(data: &[u8]) {
+    let mut data = data.to_vec();
+    if let Some(body) = data.len().checked_sub(4) {
+        let check = crc32fast::hash(&data[..body]);
+        data[body..].copy_from_slice(&check.to_le_bytes());
+    }
+    let Ok(mut statistics) = Accumulator::from_bytes(&data, None) else {
+        return;
+    };
+    let written = statistics.to_bytes().unwrap();
+    let again = Accumulator::from_bytes(&written, None).unwrap();
+    assert_eq!(again.to_bytes().unwrap(), written);
+    assert!(statistics.to_json(|_| None).is_object());
+    let features: Vec<u32> = statistics.features().take(8).collect();
+    let _ = statistics.statistics(&features);
+    let _ = statistics.description_length();
+    let _ = sae::monitor::choose::by_information(&statistics, 4);
+    let _ = sae::monitor::choose::by_correlation(&statistics, 4);
+    let _ = sae::monitor::choose::reason_score(&statistics, 1.0, 4);
+    for &feature in &features {
+        for threshold in 0..statistics.collect().thresholds.len() {
+            let found = statistics.confusion(feature, threshold);
+            assert!(found.is_some_and(|found| found.accuracy() <= 1.0));
+        }
+    }
+    let other = statistics.clone();
+    statistics.merge(&other).unwrap();
+    assert_eq!(statistics.rows(), 2 * other.rows());
+}
+
+/// Rules: what is read is written in a form that reads back as the same, and compiles or says why not.
+fn rules(data: &[u8]) {
+    let Ok(rules) = std::str::from_utf8(data)
+        .map_err(drop)
+        .and_then(|text| Rules::from_json(text).map_err(drop))
+    else {
+        return;
+    };
+    let json = rules.to_json();
+    let again = Rules::from_value(&json).unwrap();
+    assert_eq!(again.to_json(), json);
+    assert_eq!(again.hash(), rules.hash());
+    let (name, bytes, config) = sae::doc_example::tiny();
+    let model = Sae::from_bytes(&name, &bytes, Some(&config), &OpenOptions::default()).unwrap();
+    let _ = model.compile_rules(&rules);
 }

@@ -64,3 +64,5 @@ for name, text in {
 }.items():
     put("labels", name, text.encode())
     put("labels", name + ".gz", gzip.compress(text.encode(), mtime=0))
+for file in sorted((FUZZ.parent.parent / "docs" / "rules").glob("*.json")):
+    put("rules", file.stem, file.read_bytes())

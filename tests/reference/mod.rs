@@ -13,12 +13,14 @@
 //! | [`rules`], [`pursuit`] | selection rules and pursuits in f64, one function each |
 //! | [`lorsa`] | low-rank sparse attention in f64, a whole sequence at once |
 //! | [`arrays`] | the cases in `tests/data/fixtures` as plain arrays |
+//! | [`analysis`] | comparisons of models: all permutations, all pairs |
 //! | [`steer`] | steering in its full form: encode, edit, decode |
 //! | [`monitor`] | statistics of features over all rows at once |
 //! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
 
 #![allow(dead_code)] // every test program uses a part of it
 
+pub(crate) mod analysis;
 pub(crate) mod arrays;
 pub(crate) mod d1;
 pub(crate) mod digest;

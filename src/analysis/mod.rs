@@ -1,0 +1,31 @@
+//! Comparing models: by their weights, by what fires together, by what they say about a vocabulary.
+//! For work off the hot path; everything here allocates.
+//!
+//! | function | is | source |
+//! |---|---|---|
+//! | [`nearest`] | the nearest vectors by cosine, in blocks, top k of each | feature splitting: above 0.7 |
+//! | [`pw_mcc`] | mean absolute cosine of the best one-to-one matching | consistency of SAEs |
+//! | [`sae_match`] | the matching of least squared distance, thresholds folded | SAE Match |
+//! | [`compose`] | a matching over two steps | SAE Match |
+//! | [`shared_fraction`] | features that both matchings agree on | "same data, different features" |
+//! | [`jaccard`] | overlap of two sets of labels | ITDA |
+//! | [`Correlation`], [`wmppc`], [`sharedness`] | correlations of features over a corpus | universal feature spaces, wMPPC |
+//! | [`families`] | families of features by co-occurrence | disentangling dense embeddings |
+//! | [`logit_lens`] | the tokens that a feature promotes | logit lens |
+//!
+//! Cosines and distances are formed by the dot product of [`kernels`](crate::kernels), so they have
+//! the same bits on every machine, and so has every order that follows from them.
+
+mod correlation;
+mod families;
+mod lens;
+mod matching;
+mod vectors;
+
+pub use correlation::{Best, Correlation, sharedness, wmppc};
+pub use families::{Family, FamilyOptions, families};
+pub use lens::{Lens, Token, logit_lens};
+pub use matching::{
+    MAX_PAIRS, Matching, Pair, Terms, compose, jaccard, pw_mcc, sae_match, shared_fraction,
+};
+pub use vectors::{Neighbour, Vectors, nearest};
