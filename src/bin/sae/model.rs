@@ -5,7 +5,7 @@ use crate::progress::while_waiting;
 use sae::container::Check;
 use sae::model::ScreenKind;
 use sae::{Level, OpenOptions, Sae};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
@@ -99,6 +99,18 @@ impl ModelArgs {
 }
 
 impl ModelArgs {
+    /// Opens another checkpoint in the same way, with settings of its own.
+    pub(crate) fn open_other(
+        &self,
+        path: &Path,
+        set: &[(String, String)],
+    ) -> Result<Sae<'static>, Failure> {
+        let mut options = self.options(&[]);
+        options.set = set.to_vec();
+        let open = || Sae::open(path, &options);
+        Ok(while_waiting("opening the checkpoint", open)?)
+    }
+
     /// Opens without comparing checksums that [`Sae::verify`] compares.
     pub(crate) fn open_unchecked(&self) -> Result<Sae<'static>, Failure> {
         let mut options = self.options(&[]);
@@ -108,7 +120,7 @@ impl ModelArgs {
     }
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("expected KEY=VALUE".into()),
