@@ -13,9 +13,9 @@ mod publishers;
 
 use publishers::case::{self, Case};
 use publishers::readings;
-use sae::{Level, Sae};
+use sae::{Description, Level, Sae};
 
-/// Cases whose maths the library does not have yet: each is refused by name.
+/// Cases whose maths the library does not have yet: each is described, and refused by name.
 const REFUSED: &[(&str, &str)] = &[("temporal", "temporal")];
 
 /// What differs from a golden, in any row.
@@ -46,7 +46,18 @@ fn check(case: &Case) -> Vec<String> {
         let error = opened.err().map(|error| error.to_string());
         let error = error.unwrap_or_else(|| "it opened".into());
         let by_name = error.contains("unsupported architecture") && error.contains(words);
-        return if by_name { vec![] } else { vec![error] };
+        let described = match Description::open(&case.checkpoint, &options) {
+            Ok(it) => format!("d_in {}, d_sae {}, {:?}", it.d_in, it.d_sae, it.refused),
+            Err(error) => error.to_string(),
+        };
+        let expected = format!(
+            "d_in {}, d_sae {}, Some(\"unsupported architecture `{words}`\")",
+            case.d_in, case.d_sae
+        );
+        let mut wrong = Vec::new();
+        wrong.extend((!by_name).then_some(error));
+        wrong.extend((described != expected).then_some(described));
+        return wrong;
     }
     match opened {
         Err(error) => vec![error.to_string()],

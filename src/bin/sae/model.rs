@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::progress::while_waiting;
 use sae::container::Check;
 use sae::model::ScreenKind;
-use sae::{Level, OpenOptions, Sae};
+use sae::{Description, Level, OpenOptions, Sae};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -99,6 +99,12 @@ impl ModelArgs {
 }
 
 impl ModelArgs {
+    /// What the checkpoint is, also if it does not open as an [`Sae`].
+    pub(crate) fn describe(&self) -> Result<Description, Failure> {
+        let options = self.options(&[]);
+        Ok(Description::open(&self.path, &options)?)
+    }
+
     /// Opens without comparing checksums that [`Sae::verify`] compares.
     pub(crate) fn open_unchecked(&self) -> Result<Sae<'static>, Failure> {
         let mut options = self.options(&[]);
