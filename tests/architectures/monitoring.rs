@@ -9,6 +9,9 @@ use std::sync::Arc;
 const D: usize = 6;
 const ROWS: usize = 60;
 
+/// What a rule makes of a row.
+type Score<'s> = &'s dyn Fn(&[f32]) -> f64;
+
 /// Rules, events and statistics of each model, on rows and on features that were encoded before,
 /// against plain loops over the dense features.
 #[test]
@@ -70,7 +73,7 @@ fn composed_models_are_watched_like_any_other() {
             }
         }
         // Each rule by a plain loop: an alert where its score rises above its threshold.
-        let scores: [&dyn Fn(&[f32]) -> f64; 3] = [
+        let scores: [Score<'_>; 3] = [
             &|row| row[3].into(),
             &|row| {
                 watched
