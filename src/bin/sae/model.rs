@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::progress::while_waiting;
 use sae::container::Check;
 use sae::model::ScreenKind;
-use sae::{Level, OpenOptions, Sae};
+use sae::{Description, Level, OpenOptions, Sae};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -109,6 +109,12 @@ impl ModelArgs {
         options.set = set.to_vec();
         let open = || Sae::open(path, &options);
         Ok(while_waiting("opening the checkpoint", open)?)
+    }
+
+    /// What the checkpoint is, also if it does not open as an [`Sae`].
+    pub(crate) fn describe(&self) -> Result<Description, Failure> {
+        let options = self.options(&[]);
+        Ok(Description::open(&self.path, &options)?)
     }
 
     /// Opens without comparing checksums that [`Sae::verify`] compares.
