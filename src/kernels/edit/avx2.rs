@@ -181,10 +181,11 @@ fn keep_equal(new: __m256d, old: __m256d) -> __m256d {
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn store_narrow(to: &mut [u8; 32], [low, high]: Eight) {
+    let (low, high) = (_mm256_cvtpd_ps(low), _mm256_cvtpd_ps(high));
     // SAFETY: the array has the first 16 bytes; the store needs no alignment.
-    unsafe { _mm_storeu_ps(to.as_mut_ptr().cast(), _mm256_cvtpd_ps(low)) };
+    unsafe { _mm_storeu_ps(to.as_mut_ptr().cast(), low) };
     // SAFETY: as before, for the last 16 bytes.
-    unsafe { _mm_storeu_ps(to[16..].as_mut_ptr().cast(), _mm256_cvtpd_ps(high)) };
+    unsafe { _mm_storeu_ps(to[16..].as_mut_ptr().cast(), high) };
 }
 
 /// The tree over sums and lanes of a tail: 0 added to a lane changes nothing.

@@ -50,8 +50,9 @@ fn read_row<const TYPE: u8, const EIGHT: usize>(
             let centered = _mm512_sub_pd(x, center);
             let magnitude = _mm512_abs_pd(centered);
             too_large |= _mm512_cmp_pd_mask::<_CMP_NLT_UQ>(magnitude, limit);
+            let narrow = _mm512_cvtpd_ps(centered);
             // SAFETY: the array has the 32 bytes that are written, at any alignment.
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm512_cvtpd_ps(centered)) };
+            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), narrow) };
         }
     }
     let done = inputs.len() * LANES;
