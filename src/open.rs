@@ -7,9 +7,9 @@ use crate::bytes::Bytes;
 use crate::container::{self, Check};
 use crate::convention::{self, Checkpoint};
 use crate::error::Error;
-use crate::kernels::Level;
+use crate::kernels::{Kernels, Level};
 use crate::lorsa::Lorsa;
-use crate::model::{Parts, Sae, ScreenOptions};
+use crate::model::{Description, Parts, Sae, ScreenOptions, kernels_for};
 use crate::molt::Molt;
 use crate::screen::Screen;
 use alloc::string::{String, ToString};
@@ -197,6 +197,33 @@ fn parts_of<'a>(checkpoint: &Checkpoint<'a>, options: &OpenOptions) -> Result<Pa
     Ok(parts)
 }
 
+impl Description {
+    /// What a checkpoint in memory is, also if it is a model of another kind than [`Sae`], or one
+    /// whose maths is not in this library ([`Description::refused`] says so). Arguments as
+    /// [`Sae::from_bytes`].
+    ///
+    /// # Errors
+    /// [`Error::InFile`] with `name` and the cause.
+    pub fn from_bytes(
+        name: &str,
+        bytes: &[u8],
+        config: Option<&str>,
+        options: &OpenOptions,
+    ) -> Result<Self, Error> {
+        let (checkpoint, _) = read_bytes(name, bytes, config, options)?;
+        describe(&checkpoint, options).map_err(|error| error.in_file(name))
+    }
+}
+
+fn describe(checkpoint: &Checkpoint<'_>, options: &OpenOptions) -> Result<Description, Error> {
+    let parts = parts_of(checkpoint, options)?;
+    let level = match options.level {
+        Some(level) => kernels_for(level)?.level(),
+        None => Kernels::best().level(),
+    };
+    Ok(Description::of_parts(&parts, level, &options.screen))
+}
+
 /// The same two ways to open what is a model of another kind.
 macro_rules! opens {
     ($model:ident) => {
@@ -287,7 +314,7 @@ mod from_path {
     use crate::convention::Checkpoint;
     use crate::error::Error;
     use crate::mmap::Mapping;
-    use crate::model::Sae;
+    use crate::model::{Description, Sae};
     use alloc::string::{String, ToString};
     use alloc::sync::Arc;
     use alloc::vec::Vec;
@@ -369,6 +396,22 @@ mod from_path {
             let path = path.as_ref();
             let shown = path.display().to_string();
             open_path(path, options).map_err(|error| error.in_file(shown))
+        }
+    }
+
+    impl Description {
+        /// What the checkpoint at a path is, also if it is a model of another kind than [`Sae`],
+        /// or one whose maths is not in this library ([`Description::refused`] says so).
+        ///
+        /// # Errors
+        /// [`Error::InFile`] with the file and the cause.
+        pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
+            let path = path.as_ref();
+            let open = || {
+                let (checkpoint, file, _) = read(path, options)?;
+                super::describe(&checkpoint, options).map_err(|error| error.in_file(file))
+            };
+            open().map_err(|error| error.in_file(path.display().to_string()))
         }
     }
 

@@ -13,9 +13,9 @@ mod publishers;
 
 use publishers::case::{self, Case};
 use publishers::readings;
-use sae::{Level, Sae};
+use sae::{Description, Features, Level, Rows, Sae, Scratch};
 
-/// Cases whose maths the library does not have yet: each is refused by name.
+/// Cases whose maths the library does not have yet: each is described, and refused by name.
 const REFUSED: &[(&str, &str)] = &[("temporal", "temporal")];
 
 /// What differs from a golden, in any row.
@@ -46,7 +46,18 @@ fn check(case: &Case) -> Vec<String> {
         let error = opened.err().map(|error| error.to_string());
         let error = error.unwrap_or_else(|| "it opened".into());
         let by_name = error.contains("unsupported architecture") && error.contains(words);
-        return if by_name { vec![] } else { vec![error] };
+        let described = match Description::open(&case.checkpoint, &options) {
+            Ok(it) => format!("d_in {}, d_sae {}, {:?}", it.d_in, it.d_sae, it.refused),
+            Err(error) => error.to_string(),
+        };
+        let expected = format!(
+            "d_in {}, d_sae {}, Some(\"unsupported architecture `{words}`\")",
+            case.d_in, case.d_sae
+        );
+        let mut wrong = Vec::new();
+        wrong.extend((!by_name).then_some(error));
+        wrong.extend((described != expected).then_some(described));
+        return wrong;
     }
     match opened {
         Err(error) => vec![error.to_string()],
@@ -98,6 +109,57 @@ fn raw_units_give_what_the_original_code_computes() {
         let default = Sae::open(&case.checkpoint, &sae::OpenOptions::default()).unwrap();
         assert_eq!(warned(&default), name.contains("nonunit"), "{name}");
     }
+}
+
+/// Llama Scope states a factor; a given one goes before it, and is told if it is another.
+#[test]
+fn a_given_factor_goes_before_the_stated_one() {
+    let case = case::case("llama_scope_f32");
+    let open = |factor: Option<f64>| {
+        let mut options = library::options(&[], Level::best());
+        if let Some(factor) = factor {
+            options = options.set("norm_scaling_factor", factor);
+        }
+        Sae::open(&case.checkpoint, &options).unwrap()
+    };
+    let told = |sae: &Sae<'_>| {
+        let notes = &sae.description().notes;
+        notes
+            .iter()
+            .any(|note| note.contains("norm_scaling_factor"))
+    };
+    let width = case.d_in;
+    let row: Vec<f32> = (0..width).map(|j| (j % 7) as f32 - 3.0).collect();
+    let features = |sae: &Sae<'_>| {
+        let mut features = Features::new();
+        let rows = Rows::from_f32(&row, width).unwrap();
+        sae.encode(rows, &mut Scratch::new(sae).unwrap(), &mut features)
+            .unwrap();
+        let values: Vec<u32> = features.values().iter().map(|v| v.to_bits()).collect();
+        assert!(!values.is_empty());
+        (features.indices().to_vec(), values)
+    };
+    let folder = case.checkpoint.ancestors();
+    let config = folder.map(|folder| folder.join("hyperparams.json"));
+    let config = config.into_iter().find(|file| file.exists()).unwrap();
+    let config = std::fs::read(config).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let norm = config["dataset_average_activation_norm"]["in"]
+        .as_f64()
+        .unwrap();
+    let stated = (width as f64).sqrt() / norm;
+    let alone = open(None);
+    assert!(!told(&alone));
+    for (by, notice) in [
+        (1.0, false),
+        (1.0 + 0.9e-4, false),
+        (1.0 + 1.1e-4, true),
+        (2.0, true),
+    ] {
+        assert_eq!(told(&open(Some(stated * by))), notice, "{by}");
+    }
+    assert_eq!(features(&open(Some(stated))), features(&alone));
+    assert_ne!(features(&open(Some(stated * 2.0))), features(&alone));
 }
 
 /// Nested widths of a Matryoshka SAE.

@@ -10,7 +10,7 @@ mod tiny;
 mod zip_file;
 
 use publishers::case;
-use sae::{Code, OpenOptions, Sae};
+use sae::{Code, Description, OpenOptions, Sae};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -265,15 +265,26 @@ impl Generator {
             "temporal" => Checkpoint {
                 file: below("latest_ckpt.safetensors"),
                 bytes: self.bytes(loader.into(), || {
-                    safetensors(&[
-                        made("D", &[N, D]),
-                        made("b", &[D]),
-                        made("attn_layers.0.q_target.weight", &[2, N]),
-                    ])
+                    let part = |name: &str, rows: usize| {
+                        let name = format!("attn_layers.0.{name}");
+                        [
+                            made(&format!("{name}.weight"), &[rows, N]),
+                            made(&format!("{name}.bias"), &[rows]),
+                        ]
+                    };
+                    let mut tensors = vec![made("D", &[N, D]), made("b", &[D])];
+                    for (name, rows) in [("q_target", 2), ("k_ctx", 2), ("v_ctx", N), ("c_proj", N)]
+                    {
+                        tensors.extend(part(name, rows));
+                    }
+                    safetensors(&tensors)
                 }),
-                config: None,
+                config: Some(
+                    "llm:\n  dimin: 4\nsae:\n  kval_topk: 3\n  n_attn_layers: 1\n  scaling_factor: 0.5\n"
+                        .into(),
+                ),
                 convention: "temporal",
-                rule: String::new(),
+                rule: "topk (k = 3)".into(),
             },
             other => panic!("no generator for {other}"),
         }
@@ -428,6 +439,13 @@ fn replay(row: &Row, checkpoint: &Checkpoint, counts: &mut Counts) -> &'static s
                     .contains("unsupported architecture `temporal`"),
                 "{error}"
             );
+            // Described all the same.
+            let (name, bytes) = (&checkpoint.file, &checkpoint.bytes);
+            let described =
+                Description::from_bytes(name, bytes, checkpoint.config.as_deref(), &options)
+                    .unwrap_or_else(|error| panic!("{}: {error}", row.id));
+            assert_eq!(described.convention, "temporal");
+            assert!(described.activation.starts_with(&checkpoint.rule));
             counts.refused += 1;
             return "refused by name";
         }

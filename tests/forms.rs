@@ -274,6 +274,216 @@ fn prisma_transcoders_open() {
     form("weights.pt", bytes, config("layer_norm")).refused(Code::Unsupported, "skip");
 }
 
+/// k of 0, above d_sae or not whole, however a publisher's files say it.
+#[test]
+fn k_out_of_range_is_refused_through_every_publisher_s_file() {
+    let torch_of = |tensors: &[Tiny], plain: &[(&str, Plain)]| torch(tensors, None, plain);
+    let linear = [
+        made("encoder.weight", &[N, D]),
+        made("encoder.bias", &[N]),
+        made("decoder.weight", &[D, N]),
+        made("b_dec", &[D]),
+    ];
+    let openai = [
+        made("encoder.weight", &[N, D]),
+        made("decoder.weight", &[D, N]),
+        made("pre_bias", &[D]),
+        made("latent_bias", &[N]),
+    ];
+    let mlsae = [
+        made("encoder.weight", &[N, D]),
+        made("decoder.weight", &[D, N]),
+        made("pre_encoder_bias", &[D]),
+    ];
+    let sparsify = [
+        made("encoder.weight", &[N, D]),
+        made("encoder.bias", &[N]),
+        made("W_dec", &[N, D]),
+        made("b_dec", &[D]),
+    ];
+    let openmoss = [
+        made("W_E", &[D, N]),
+        made("b_E", &[N]),
+        made("W_D", &[N, D]),
+        made("b_D", &[D]),
+    ];
+    let overcomplete = [
+        made("encoder.final_block.0.weight", &[N, D]),
+        made("encoder.final_block.0.bias", &[N]),
+        made("dictionary._weights", &[N, D]),
+        constant("dictionary.multiplier", &[], 0.0),
+    ];
+    let msae = [
+        made("encoder", &[D, N]),
+        made("decoder", &[N, D]),
+        made("pre_bias", &[D]),
+        made("latent_bias", &[N]),
+    ];
+    type Config<'c> = &'c dyn Fn(f64) -> serde_json::Value;
+    // As Python writes it: 3, but 2.5.
+    let number = |k: f64| match k.fract() == 0.0 {
+        true => json!(k as u64),
+        false => json!(k),
+    };
+    let forms: &[(&str, &str, Vec<u8>, Config<'_>)] = &[
+        (
+            "saelens topk",
+            "sae_weights.safetensors",
+            safetensors(&four()),
+            &|k| json!({"architecture": "topk", "d_in": D, "d_sae": N, "k": number(k)}),
+        ),
+        (
+            "saelens 3",
+            "sae_weights.safetensors",
+            safetensors(&four()),
+            &|k| {
+                json!({"architecture": "standard", "d_in": D, "d_sae": N, "activation_fn_str": "topk",
+                   "activation_fn_kwargs": {"k": number(k)}})
+            },
+        ),
+        (
+            "dictionary_learning",
+            "ae.pt",
+            torch_of(&linear, &[]),
+            &|k| json!({"trainer": {"dict_class": "AutoEncoderTopK", "k": number(k)}}),
+        ),
+        (
+            "sparsify",
+            "layers.3/sae.safetensors",
+            safetensors(&sparsify),
+            &|k| json!({"d_in": D, "num_latents": N, "k": number(k)}),
+        ),
+        (
+            "sparsify, groups",
+            "layers.3/sae.safetensors",
+            safetensors(&sparsify),
+            &|k| json!({"d_in": D, "num_latents": N, "k": number(k), "activation": "groupmax"}),
+        ),
+        (
+            "sdxl-unbox",
+            "state_dict.pth",
+            torch(&openai, Some("state_dict"), &[]),
+            &|k| json!({"d_model": D, "n_dirs": N, "k": number(k)}),
+        ),
+        (
+            "bussmann",
+            "sae.pt",
+            torch_of(&four(), &[]),
+            &|k| json!({"sae_type": "topk", "top_k": number(k), "act_size": D, "dict_size": N}),
+        ),
+        ("prisma", "weights.pt", torch_of(&four(), &[]), &|k| {
+            json!({"architecture": "standard", "activation_fn_str": "topk", "hook_point": "a",
+                   "d_in": D, "normalize_activations": "none", "is_transcoder": false,
+                   "activation_fn_kwargs": {"k": number(k)}})
+        }),
+        (
+            "mlsae",
+            "model.safetensors",
+            safetensors(&mlsae),
+            &|k| json!({"n_inputs": D, "n_latents": N, "k": number(k)}),
+        ),
+        (
+            "openmoss",
+            "sae_weights.safetensors",
+            safetensors(&openmoss),
+            &|k| {
+                json!({"sae_type": "sae", "d_model": D, "act_fn": "topk", "top_k": number(k),
+                   "hook_point_in": "a", "norm_activation": "inference"})
+            },
+        ),
+    ];
+    for (name, file, bytes, config) in forms {
+        let open = |k: f64| {
+            form(file, bytes.clone(), config(k))
+                .open()
+                .map(|sae| sae.d_sae())
+        };
+        let good = if *name == "sparsify, groups" {
+            5.0
+        } else {
+            3.0
+        };
+        assert_eq!(
+            open(good).unwrap_or_else(|error| panic!("{name}: {error}")),
+            N
+        );
+        for k in [0.0, N as f64 + 1.0, 2.5] {
+            let error = open(k).expect_err(name);
+            assert_eq!(error.code(), Code::InvalidValue, "{name}, k = {k}: {error}");
+        }
+    }
+
+    // As a tensor of the file, which goes before the config; in training only, for some classes.
+    let tensor = |class: &str, k: f32| {
+        let mut tensors = linear.to_vec();
+        tensors.extend([constant("k", &[], k), constant("threshold", &[], 0.5)]);
+        let config = json!({"trainer": {"dict_class": class, "k": 3}});
+        form("ae.pt", torch(&tensors, None, &[]), config)
+    };
+    for class in ["AutoEncoderTopK", "BatchTopKSAE"] {
+        assert!(tensor(class, 3.0).open().is_ok());
+        for k in [0.0, -2.0, 2.5, f32::NAN, f32::INFINITY, N as f32 + 1.0] {
+            tensor(class, k).refused(Code::InvalidValue, "`k`");
+        }
+    }
+
+    // As a plain value of a pickle.
+    let activation = |k: Plain| {
+        let plain = [
+            ("activation", Plain::Text("TopK")),
+            ("activation_state_dict.k", k),
+        ];
+        form("5.pt", torch(&openai, None, &plain), json!(null))
+    };
+    assert!(activation(Plain::Int(3)).open().is_ok());
+    for k in [
+        Plain::Int(0),
+        Plain::Int(-1),
+        Plain::Int(11),
+        Plain::Float(2.5),
+    ] {
+        activation(k).refused(Code::InvalidValue, "k");
+    }
+
+    // In the name of a file, and as a setting.
+    let plain = [
+        ("mean_center", Plain::Bool(false)),
+        ("scaling_factor", Plain::Float(1.0)),
+    ];
+    let bytes = torch(&msae, Some("model"), &plain);
+    for k in [0, 11] {
+        let name = format!("{N}_{D}_TopKReLU_{k}_RW_False_False_2.0_data.pth");
+        form(&name, bytes.clone(), json!(null)).refused(Code::InvalidValue, "`k`");
+    }
+    let bytes = torch_of(&overcomplete, &[]);
+    for (k, allowed) in [("3", true), ("0", false), ("11", false), ("2.5", false)] {
+        let set = [("class", "TopKSAE"), ("k", k)];
+        let mut model = form("model.pt", bytes.clone(), json!(null));
+        model.set = &set;
+        match allowed {
+            true => assert!(model.open().is_ok()),
+            false => model.refused(Code::InvalidValue, "`k`"),
+        }
+    }
+
+    // As a run-time knob 0 gives no features, and above d_sae is an error.
+    let config = json!({"architecture": "topk", "d_in": D, "d_sae": N, "k": 3});
+    let model = form("sae_weights.safetensors", safetensors(&four()), config);
+    let sae = model.open().unwrap();
+    let rows = made("rows", &[4, D]);
+    let mut features = Features::new();
+    let none = sae.with_k(0).unwrap();
+    let mut scratch = Scratch::new(&none).unwrap();
+    none.encode(
+        Rows::from_f32(&rows.values, D).unwrap(),
+        &mut scratch,
+        &mut features,
+    )
+    .unwrap();
+    assert_eq!((features.rows(), features.len()), (4, 0));
+    assert_eq!(sae.with_k(N + 1).unwrap_err().code(), Code::InvalidArgument);
+}
+
 #[test]
 fn msae_opens_by_its_file_name() {
     let inner = [

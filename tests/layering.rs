@@ -64,8 +64,8 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (
         &["steer"],
         &[
-            "decode", "encode", "error", "features", "json", "kernels", "model", "readout", "rows",
-            "rows_mut", "scratch", "select",
+            "decode", "dtype", "encode", "error", "features", "json", "kernels", "model",
+            "readout", "rows", "rows_mut", "scratch", "select",
         ],
     ),
     // What is counted and watched; gives the statistics and lists that plans refer to.

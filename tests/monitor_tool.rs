@@ -282,9 +282,19 @@ fn the_report_is_a_page_that_a_browser_shows() {
         &stats,
     ]);
     assert!(run.status.success(), "{}", text(&run.stderr));
+    // Rules without a name leave no colon behind.
+    let mut unnamed: Value = serde_json::from_str(&fs::read_to_string(&stats).unwrap()).unwrap();
+    unnamed["rules_name"] = "".into();
+    let other = folder.join("unnamed.json").display().to_string();
+    fs::write(&other, unnamed.to_string()).unwrap();
+    let run = sae(&["report", &other, "-o", page.to_str().unwrap()]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("<h1>Monitoring</h1>") && html.contains("<title>Monitoring</title>"));
     let run = sae(&["report", &stats, "-o", page.to_str().unwrap()]);
     assert!(run.status.success(), "{}", text(&run.stderr));
     let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("<h1>Monitoring: demo &lt;rules&gt;</h1>"));
     assert!(html.contains("a &lt;label&gt; &amp; more") && !html.contains("<label>"));
     for outside in ["http://", "https://", "<script", "@import", "url("] {
         assert!(!html.contains(outside), "the page has `{outside}`");

@@ -486,6 +486,31 @@ fn verify_passes_what_is_right() {
     assert_eq!(found["quality"]["fvu"], fvu);
 }
 
+/// dictionary_learning saves a threshold of -1 before training sets one; its code then passes every
+/// positive value. That is told, and is no failure.
+#[test]
+fn a_threshold_that_was_never_set_is_a_warning() {
+    let source = fixture("dl_batchtopk_unset_threshold");
+    let found = json(&["verify", &source, "--json"], 0);
+    assert_eq!(found["passed"], true);
+    let finding = finding(&found, "thresholds");
+    assert_eq!(finding["outcome"], "warning");
+    let words = finding["text"].as_str().unwrap();
+    assert!(words.contains("negative (up to -1)"), "{words}");
+    assert!(words.contains("every positive value passes"), "{words}");
+    let said = stdout(&["verify", &source]);
+    let mut lines = said.lines();
+    let line = lines.find(|line| line.contains("thresholds: ")).unwrap();
+    assert!(line.contains("warning"), "{said}");
+    assert!(line.contains("every positive value passes"), "{said}");
+
+    let note = "the threshold is -1: unset, so every positive value passes";
+    assert!(stdout(&["inspect", &source]).contains(note));
+    let json: Value = serde_json::from_str(&stdout(&["inspect", &source, "--json"])).unwrap();
+    let notes = json["notes"].as_array().unwrap();
+    assert!(notes.iter().any(|it| it == note), "{json:#}");
+}
+
 #[test]
 fn verify_tells_what_is_wrong() {
     let folder = folder("wrong");

@@ -389,6 +389,36 @@ fn inspect_tells_what_the_checkpoint_is() {
     assert_eq!(json["d_out"], case.d_out);
 }
 
+#[test]
+fn inspect_describes_what_does_not_encode() {
+    let model = format!("{ROOT}/tests/data/fixtures/temporal/layer_12/temporal");
+    let plain = stdout(&["inspect", &model]);
+    for line in [
+        "d_in: 16",
+        "d_sae: 256",
+        "cannot encode: unsupported architecture `temporal`",
+    ] {
+        assert!(
+            plain.lines().any(|found| found == line),
+            "no `{line}` in:\n{plain}"
+        );
+    }
+    let json: Value = serde_json::from_str(&stdout(&["inspect", &model, "--json"])).unwrap();
+    assert_eq!(json["refused"], "unsupported architecture `temporal`");
+    assert!(json["activation"].as_str().unwrap().starts_with("topk"));
+
+    let rows = format!("{ROOT}/tests/data/fixtures/temporal/inputs.npy");
+    let out = path(&folder("temporal"), "out.npz");
+    let refused = run(&["encode", &model, &rows, "-o", &out]);
+    assert_eq!(refused.status.code(), Some(1));
+    let message = text(&refused.stderr);
+    assert!(
+        message.contains("latest_ckpt.safetensors: unsupported architecture `temporal`"),
+        "{message}"
+    );
+    assert!(!Path::new(&out).exists());
+}
+
 /// An explanation export of a few of the demo's features, with what a terminal must not see.
 fn labels_file(folder: &Path) -> String {
     let file = path(folder, "explanations.jsonl");

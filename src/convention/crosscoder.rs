@@ -86,7 +86,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
         parts.rank_weight = code_norms(&parts.decoder, id)?;
         tensors.count_read(parts.decoder.size_bytes());
         notes.push("decoder norms were computed at open".into());
-        let _ = tensors.scalar("k")?;
+        let _ = tensors.count("k")?;
     } else if tensors.has("k") {
         return Err(tensors.missing("threshold"));
     }

@@ -176,7 +176,9 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             let stated = k_of(&tensors, &trainer)?;
             let k = k(settings, stated, "the file", &mut notes)?;
             if settings.flag("use_threshold")?.unwrap_or(false) {
-                parts.activation = scalar_jump_relu(threshold(&tensors)?);
+                let threshold = threshold(&tensors)?;
+                note_unset(threshold, &mut notes);
+                parts.activation = scalar_jump_relu(threshold);
                 "jumprelu"
             } else {
                 // Stored, but unused by default.
@@ -186,14 +188,18 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             }
         }
         Class::BatchTopK | Class::Matryoshka => {
-            // k served in training only.
-            let _ = k_of(&tensors, &trainer)?;
-            let threshold = threshold(&tensors)?;
-            if threshold < 0.0 {
-                notes.push(alloc::format!(
-                    "the threshold is {threshold}: unset, so every positive value passes"
-                ));
+            // k served in training only, but the publisher's class takes no other either.
+            if let Some(k) = k_of(&tensors, &trainer)?
+                && !(1..=d_sae).contains(&k)
+            {
+                return Err(Error::InvalidValue {
+                    key: "k".into(),
+                    expected: alloc::format!("1 to {d_sae}"),
+                    found: k.to_string(),
+                });
             }
+            let threshold = threshold(&tensors)?;
+            note_unset(threshold, &mut notes);
             parts.activation = scalar_jump_relu(threshold);
             if class == Class::Matryoshka {
                 let ends = match tensors.has("group_sizes") {
@@ -289,10 +295,15 @@ fn class(
 /// k of the buffer, else of the config.
 fn k_of(tensors: &Tensors<'_, '_>, trainer: &Config<'_>) -> Result<Option<usize>, Error> {
     let stated = trainer.count("k")?;
-    match tensors.scalar("k")? {
-        // Not a count: 0 is out of the allowed range and says so.
-        Some(k) => Ok(Some(if k > 0.0 { k as usize } else { 0 })),
-        None => Ok(stated),
+    Ok(tensors.count("k")?.or(stated))
+}
+
+/// Training starts with -1 and may never set it.
+fn note_unset(threshold: f32, notes: &mut Vec<String>) {
+    if threshold < 0.0 {
+        notes.push(alloc::format!(
+            "the threshold is {threshold}: unset, so every positive value passes"
+        ));
     }
 }
 

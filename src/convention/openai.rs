@@ -19,6 +19,7 @@ use super::common::{about, has_all, k, only, the_archive, top_k};
 use super::{Checkpoint, Convention, Settings, Tensors};
 use crate::error::Error;
 use crate::model::{Activation, FeatureAxis, InputNorm, Parts};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use serde_json::Value;
 
@@ -60,7 +61,7 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     let (activation, architecture, input_norm) = match name {
         Some("ReLU") => (Activation::Relu, "standard", InputNorm::None),
         Some("TopK") => {
-            let stated = state("k").and_then(Value::as_u64).map(|k| k as usize);
+            let stated = state("k").map(whole).transpose()?;
             let k = k(settings, stated, "activation_state_dict", &mut notes)?;
             let relu = match state("postact_fn").and_then(Value::as_str) {
                 None | Some("ReLU") => true,
@@ -113,4 +114,14 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
             .push("the decoder is the encoder (tied)".into());
     }
     Ok(parts)
+}
+
+/// The k of the activation.
+fn whole(k: &Value) -> Result<usize, Error> {
+    let count = k.as_u64().and_then(|k| usize::try_from(k).ok());
+    count.ok_or_else(|| Error::InvalidValue {
+        key: "activation_state_dict: k".into(),
+        expected: "a whole number".into(),
+        found: k.to_string(),
+    })
 }

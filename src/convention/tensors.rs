@@ -258,6 +258,24 @@ impl<'t, 'a> Tensors<'t, 'a> {
         }
     }
 
+    /// The same where it counts something: a whole number that is not negative.
+    #[inline(never)]
+    pub(crate) fn count(&self, name: &str) -> Result<Option<usize>, Error> {
+        // Whole numbers up to there are exact in f64.
+        const MOST: f64 = 9e15;
+        let Some(found) = self.scalar(name)? else {
+            return Ok(None);
+        };
+        match (0.0..=MOST).contains(&found) && found == libm::trunc(found) {
+            true => Ok(Some(found as usize)),
+            false => Err(Error::BadValue {
+                tensor: self.name(name),
+                index: 0,
+                found,
+            }),
+        }
+    }
+
     /// Adds bytes that a pass over a matrix has read.
     #[inline(never)]
     pub(crate) fn count_read(&self, bytes: usize) {

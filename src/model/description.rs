@@ -219,9 +219,30 @@ pub struct Description {
     pub notes: Vec<String>,
     /// The instruction set in use.
     pub level: Level,
+    /// Why [`Sae::open`](crate::Sae::open) refuses it, if it does: it is a model of another kind,
+    /// or its maths is not in this library.
+    pub refused: Option<String>,
 }
 
 impl Description {
+    /// Of parts that need not make a model: what [`Description::open`] gives.
+    pub(crate) fn of_parts(parts: &Parts<'_>, level: Level, options: &ScreenOptions) -> Self {
+        let refused = match (&parts.unsupported, &parts.attention, &parts.transforms) {
+            (Some(name), _, _) => Some(alloc::format!("unsupported architecture `{name}`")),
+            (_, Some(_), _) => Some("lorsa, which attends to the rows before".into()),
+            (_, _, Some(_)) => Some("molt, which decodes by transforms of the row".into()),
+            _ => None,
+        };
+        let screen = ScreenInfo::none(match refused {
+            Some(_) => "no rows are encoded",
+            None => super::UNPREPARED,
+        });
+        Description {
+            refused,
+            ..Self::new(parts, level, options, screen)
+        }
+    }
+
     pub(crate) fn new(
         parts: &Parts<'_>,
         level: Level,
@@ -262,6 +283,7 @@ impl Description {
             ignored_tensors: about.ignored_tensors.clone(),
             notes: about.notes.clone(),
             level,
+            refused: None,
         }
     }
 
@@ -348,6 +370,9 @@ impl Description {
         for note in &self.notes {
             lines.push(("note", note.clone()));
         }
+        if let Some(refused) = &self.refused {
+            lines.push(("cannot encode", refused.clone()));
+        }
         lines
     }
 
@@ -384,6 +409,7 @@ impl Description {
             "pack": self.pack.as_ref().map(PackInfo::to_json),
             "ignored_keys": self.ignored_keys, "ignored_tensors": self.ignored_tensors,
             "notes": self.notes, "level": self.level.name().to_string(),
+            "refused": self.refused,
         })
     }
 }

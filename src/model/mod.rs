@@ -113,6 +113,9 @@ pub struct Parts<'a> {
     pub attention: Option<Attention<'a>>,
     /// The transforms of a mixture, which opens as a [`Molt`](crate::Molt).
     pub transforms: Option<Transforms<'a>>,
+    /// The architecture, if its maths is not in this library: such parts are described, and no
+    /// model is made of them.
+    pub unsupported: Option<String>,
     /// What `inspect` tells besides the maths.
     pub about: About,
 }
@@ -151,6 +154,7 @@ impl<'a> Parts<'a> {
             output_sites: 1,
             attention: None,
             transforms: None,
+            unsupported: None,
             about: About::default(),
         }
     }
@@ -218,6 +222,17 @@ pub struct Sae<'a> {
 /// What `inspect` says of the screen of a model that is not prepared.
 const UNPREPARED: &str = "not prepared";
 
+/// The kernels of a level, which this machine and build must have.
+pub(crate) fn kernels_for(level: Level) -> Result<&'static Kernels, Error> {
+    Kernels::for_level(level).ok_or_else(|| {
+        let available: Vec<&str> = Level::available().map(Level::name).collect();
+        Error::LevelUnavailable {
+            requested: level.name().into(),
+            available: available.join(", "),
+        }
+    })
+}
+
 static NEXT_IDENTITY: AtomicUsize = AtomicUsize::new(1);
 
 impl<'a> Sae<'a> {
@@ -226,8 +241,12 @@ impl<'a> Sae<'a> {
     /// # Errors
     /// [`Error::Shape`] if a vector or matrix has the wrong size, [`Error::BadValue`] if a vector
     /// holds a value that is not allowed, [`Error::InvalidValue`] for k outside 1 to d_sae,
-    /// [`Error::UnsupportedArchitecture`] for parts with attention or transforms.
+    /// [`Error::UnsupportedArchitecture`] for parts with attention, transforms or maths that is
+    /// missing here.
     pub fn from_parts(mut parts: Parts<'a>) -> Result<Self, Error> {
+        if let Some(architecture) = parts.unsupported {
+            return Err(Error::UnsupportedArchitecture { architecture });
+        }
         for (found, what) in [
             (
                 parts.attention.is_some(),
@@ -369,13 +388,7 @@ impl<'a> Sae<'a> {
     /// # Errors
     /// [`Error::LevelUnavailable`]; never a fallback.
     pub fn with_level(mut self, level: Level) -> Result<Self, Error> {
-        self.kernels = Kernels::for_level(level).ok_or_else(|| {
-            let available: Vec<&str> = Level::available().map(Level::name).collect();
-            Error::LevelUnavailable {
-                requested: level.name().into(),
-                available: available.join(", "),
-            }
-        })?;
+        self.kernels = kernels_for(level)?;
         let members = core::mem::take(&mut self.members).into_iter();
         let members = members.map(|member| member.with_level(level));
         self.members = members.collect::<Result<_, _>>()?;

@@ -55,6 +55,7 @@ mod batch;
 mod change;
 mod compile;
 mod compiled;
+mod direct;
 mod edit;
 mod hash;
 mod json;

@@ -240,7 +240,10 @@ impl Sae<'_> {
     }
 
     fn verify_thresholds(&self, found: &mut Verification) {
-        let Activation::JumpRelu { threshold, .. } = &self.parts().activation else {
+        let Activation::JumpRelu {
+            threshold, relu, ..
+        } = &self.parts().activation
+        else {
             return;
         };
         let check = "thresholds";
@@ -253,11 +256,17 @@ impl Sae<'_> {
         let most = values.iter().copied().filter(|value| value.is_finite());
         let most = most.fold(f32::NEG_INFINITY, f32::max);
         if most < 0.0 {
+            // With a ReLU such a model is a ReLU model, as its publisher's code runs it; without
+            // one nearly every feature fires.
+            let (outcome, so) = match relu {
+                true => (Outcome::Warning, ", so every positive value passes"),
+                false => (Outcome::Failed, ""),
+            };
             let text = alloc::format!(
                 "all are negative (up to {most}): training leaves such a value where it did not \
-                 set one"
+                 set one{so}"
             );
-            return found.add(check, Outcome::Failed, text);
+            return found.add(check, outcome, text);
         }
         if most <= 0.0 {
             let text = "none is above 0: they look as if they were not set";

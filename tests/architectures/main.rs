@@ -15,6 +15,7 @@ mod goldens;
 mod knobs;
 mod layers;
 mod lorsa;
+mod monitoring;
 mod properties;
 mod pursuits;
 mod rules;

@@ -2,13 +2,14 @@
 
 use super::*;
 use sae::RowsMut;
-use sae::model::{Ensemble, InputNorm};
+use sae::model::{Ensemble, InputNorm, Router};
 use sae::steer::{Batch, Plan, Report, SteerScratch};
 
 const D: usize = 6;
 const N: usize = 20;
 
-fn models() -> Vec<(&'static str, Sae<'static>)> {
+/// Composed models of every kind; rows of D values in and out.
+pub(super) fn models() -> Vec<(&'static str, Sae<'static>)> {
     let mut random = Random(1);
     let mut plain = |rule: Activation, norm: InputNorm| {
         let model = affine(&mut random, spread, D, N, D);
@@ -36,6 +37,22 @@ fn models() -> Vec<(&'static str, Sae<'static>)> {
         .unwrap();
     let mut crosscoder = plain(top_k(6), none).parts().clone();
     (crosscoder.input_sites, crosscoder.output_sites) = (2, 2);
+    let experts = vec![plain(top_k(5), none), plain(Activation::Relu, none)];
+    let bias = experts[0].parts().decoder_bias.clone();
+    let experts = experts.into_iter().map(|expert| {
+        Sae::from_parts(Parts {
+            decoder_bias: bias.clone(),
+            ..expert.parts().clone()
+        })
+    });
+    let experts: Vec<Sae<'_>> = experts.collect::<Result<_, _>>().unwrap();
+    let vectors: Vec<Vec<f64>> = (0..2).map(|_| spread(&mut random, D)).collect();
+    let router = Router {
+        matrix: matrix("router", &vectors, Stored::Rows),
+        center: None,
+        weighs: true,
+    };
+    let cross_layer = cross_layer(&mut random);
     let gate: Vec<Vec<f64>> = (0..N).map(|_| spread(&mut random, D)).collect();
     let gated = Sae::from_parts(Parts {
         glu: Some(Glu {
@@ -54,7 +71,37 @@ fn models() -> Vec<(&'static str, Sae<'static>)> {
         ("chain", Sae::ensemble(chain, Ensemble::Chain).unwrap()),
         ("pursuit", pursuit),
         ("crosscoder", Sae::from_parts(crosscoder).unwrap()),
+        ("routed", Sae::routed(experts, router).unwrap()),
+        ("cross-layer", cross_layer),
     ]
+}
+
+/// A transcoder of two layers: features of the first write to both, those of the second to itself.
+fn cross_layer(random: &mut Random) -> Sae<'static> {
+    let (d, n) = (D / 2, N / 2);
+    let mut vectors =
+        |width: usize| -> Vec<Vec<f64>> { (0..n).map(|_| spread(random, width)).collect() };
+    let block = |layer: usize, name: &str, vectors: &[Vec<f64>]| Block {
+        first_feature: layer * n,
+        first_column: layer * d,
+        matrix: matrix(name, vectors, Stored::Rows),
+    };
+    let encoders = [vectors(d), vectors(d)];
+    let decoders = [vectors(2 * d), vectors(d)];
+    let join = |name: &str, of: &[Vec<Vec<f64>>; 2]| {
+        let blocks = of.iter().enumerate();
+        let blocks = blocks.map(|(layer, vectors)| block(layer, name, vectors));
+        Matrix::from_blocks(name, N, D, blocks.collect()).unwrap()
+    };
+    let rule = jump(Thresholds::Scalar(0.1));
+    Sae::from_parts(Parts {
+        bias: Some(spread(random, N)),
+        decoder_bias: Some(spread(random, D)),
+        input_sites: 2,
+        output_sites: 2,
+        ..Parts::new(join("W_enc", &encoders), rule, join("W_dec", &decoders))
+    })
+    .unwrap()
 }
 
 /// `y + decode(f') - decode(f)`, with f' the features as the plan sets them.
@@ -95,7 +142,9 @@ fn composed_models_are_steered_like_any_other() {
                            {{"feature": {last}, "rule": "zero"}}]}}"#
         );
         let plan = Plan::from_json(&text).unwrap();
-        assert!(sae.plan_cost(&plan).unwrap().needs_encode, "{name}");
+        // A cross-layer transcoder with thresholds reads the edited features alone.
+        let needs_encode = sae.plan_cost(&plan).unwrap().needs_encode;
+        assert_eq!(needs_encode, name != "cross-layer", "{name}");
         let compiled = sae.compile_plan(&plan).unwrap();
         let mut scratch = SteerScratch::new(&sae, &compiled).unwrap();
         let mut steered = inputs.clone();
@@ -120,7 +169,9 @@ fn pre_activations_of_composed_models_are_refused_by_name() {
                              "reads": "pre_activation"}]}"#;
     let plan = Plan::from_json(text).unwrap();
     for (name, sae) in models() {
-        if name == "crosscoder" {
+        // Those two are one model each, and have them.
+        if ["crosscoder", "cross-layer"].contains(&name) {
+            assert!(sae.compile_plan(&plan).is_ok(), "{name}");
             continue;
         }
         let error = sae.compile_plan(&plan).unwrap_err();

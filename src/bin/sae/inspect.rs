@@ -6,8 +6,8 @@ use crate::model::ModelArgs;
 use crate::progress::while_waiting;
 use crate::rows::RowsFile;
 use crate::style::{Style, bytes, count, fit, wrap};
-use sae::Description;
 use sae::model::{MatrixInfo, PackInfo, SourceFile};
+use sae::{Code, Description};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -46,8 +46,25 @@ pub(crate) struct Args {
     json: bool,
 }
 
+impl Args {
+    fn prepares(&self) -> bool {
+        self.prepare || self.rows.is_some()
+    }
+}
+
 pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
-    let mut sae = args.model.open()?;
+    let opened = args.model.open();
+    let described = match &opened {
+        // Another kind of model, or maths that is missing: described as far as the file tells.
+        Err(Failure::Sae(error)) if error.code() == Code::Unsupported && !args.prepares() => {
+            args.model.describe().ok()
+        }
+        _ => None,
+    };
+    if let Some(description) = described {
+        return print(args, &description, style, out);
+    }
+    let mut sae = opened?;
     match &args.rows {
         Some(path) => {
             let file = RowsFile::open(path, sae.d_in())?;
@@ -57,8 +74,16 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         None if args.prepare => sae = while_waiting("preparing", || sae.prepare())?,
         None => {}
     }
-    let description = sae.description();
-    let labels = args.labels.open(sae.d_sae())?;
+    print(args, sae.description(), style, out)
+}
+
+fn print(
+    args: &Args,
+    description: &Description,
+    style: Style,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let labels = args.labels.open(description.d_sae)?;
     if args.json {
         let mut json = description.to_json();
         if let (Some(labels), Some(object)) = (&labels, json.as_object_mut()) {
@@ -69,7 +94,7 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
     }
     let mut page = Page::of(description);
     if let Some(labels) = &labels {
-        let lines = labels::about(labels, sae.d_sae());
+        let lines = labels::about(labels, description.d_sae);
         page.sections.push(("Labels", lines));
     }
     match style.columns() {
@@ -308,5 +333,6 @@ fn remarks(it: &Description) -> Vec<Line> {
     let mut lines = list("ignored key", &it.ignored_keys);
     lines.extend(list("ignored tensor", &it.ignored_tensors));
     lines.extend(list("note", &it.notes));
+    lines.extend(it.refused.iter().map(|why| ("cannot encode", why.clone())));
     lines
 }

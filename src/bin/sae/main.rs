@@ -5,6 +5,7 @@
 //! 0 success, 1 failure (one line on stderr, beginning with `error: `), 2 wrong usage, 3 what
 //! `verify` looked at is wrong.
 
+mod compare;
 mod demo;
 mod encode;
 mod failure;
@@ -37,6 +38,7 @@ Examples:
   sae encode CHECKPOINT rows.npy -o features.npz  the features of every row
   sae readout CHECKPOINT rows.npy --features 3,17,900
   sae pack CHECKPOINT -o model.gguf               one file that maps with one row per feature
+  sae compare CHECKPOINT OTHER                    what two checkpoints share
   sae verify CHECKPOINT rows.npy                  is it whole, and are these the rows it reads?
 
 CHECKPOINT is a file as it was downloaded, or its folder.
@@ -64,6 +66,7 @@ enum Command {
     Verify(verify::Args),
     Monitor(monitor::Args),
     Report(html_report::Args),
+    Compare(compare::Args),
     Levels(levels::Args),
     Demo(demo::Args),
 }
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, style, out),
         Command::Monitor(args) => monitor::run(args, style, out),
         Command::Report(args) => html_report::run(args, out),
+        Command::Compare(args) => compare::run(args, style, out),
         Command::Levels(args) => levels::run(args, style, out),
         Command::Demo(args) => demo::run(args, style, out),
     };
