@@ -395,8 +395,10 @@ fn pack(
             }
             Stored {
                 step,
-                // NaN where a weight is not finite.
-                norm: bounds::norm_up(coded) + (squares - squares),
+                norm: match squares.is_finite() {
+                    true => bounds::norm_up(coded),
+                    false => f64::INFINITY,
+                },
                 residual: bounds::norm_up(left),
             }
         }

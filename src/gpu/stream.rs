@@ -177,7 +177,7 @@ impl Model {
         let groups = device.device.limits().max_compute_workgroups_per_dimension as usize;
         let wanted = options.rows.unwrap_or(ROWS);
         let fits = (most / (4 * self.d_sae)).min(most / (16 * self.quads));
-        let rows = wanted.min(fits).min(groups).min(1 << 20).max(1);
+        let rows = wanted.min(fits).min(groups).clamp(1, 1 << 20);
         let words = match options.mode {
             Mode::Exact => 1,
             Mode::Fast => 2,
