@@ -50,6 +50,8 @@ pub(crate) const SAE_STATUS_FEATURE_OUT_OF_RANGE: sae_status = 17;
 pub(crate) const SAE_STATUS_INVALID_ARGUMENT: sae_status = 18;
 pub(crate) const SAE_STATUS_LEVEL_UNAVAILABLE: sae_status = 19;
 pub(crate) const SAE_STATUS_OUT_OF_MEMORY: sae_status = 20;
+pub(crate) const SAE_STATUS_NO_ADAPTER: sae_status = 21;
+pub(crate) const SAE_STATUS_DEVICE: sae_status = 22;
 pub(crate) const SAE_STATUS_WRONG_HANDLE: sae_status = 30;
 pub(crate) const SAE_STATUS_PANIC: sae_status = 31;
 pub(crate) const SAE_STATUS_IN_USE: sae_status = 32;
@@ -206,6 +208,8 @@ const _: () = {
     assert!(SAE_STATUS_INVALID_ARGUMENT == Code::InvalidArgument as i32);
     assert!(SAE_STATUS_LEVEL_UNAVAILABLE == Code::LevelUnavailable as i32);
     assert!(SAE_STATUS_OUT_OF_MEMORY == Code::OutOfMemory as i32);
+    assert!(SAE_STATUS_NO_ADAPTER == Code::NoAdapter as i32);
+    assert!(SAE_STATUS_DEVICE == Code::Device as i32);
 };
 
 #[derive(Clone, Copy)]

@@ -111,6 +111,8 @@ static_assert(SAE_STATUS_FEATURE_OUT_OF_RANGE == 17, "sae_status");
 static_assert(SAE_STATUS_INVALID_ARGUMENT == 18, "sae_status");
 static_assert(SAE_STATUS_LEVEL_UNAVAILABLE == 19, "sae_status");
 static_assert(SAE_STATUS_OUT_OF_MEMORY == 20, "sae_status");
+static_assert(SAE_STATUS_NO_ADAPTER == 21, "sae_status");
+static_assert(SAE_STATUS_DEVICE == 22, "sae_status");
 static_assert(SAE_STATUS_WRONG_HANDLE == 30, "sae_status");
 static_assert(SAE_STATUS_PANIC == 31, "sae_status");
 static_assert(SAE_STATUS_IN_USE == 32, "sae_status");
