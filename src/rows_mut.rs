@@ -100,6 +100,29 @@ impl<'r> RowsMut<'r> {
         (part(first, count), part(rest, self.rows - count))
     }
 
+    /// The bytes of row `row`, empty if there is no such row.
+    pub(crate) fn row_bytes(&self, row: usize) -> &[u8] {
+        let start = row * self.stride_bytes;
+        let bytes = match row < self.rows {
+            true => self
+                .bytes
+                .get(start..start + self.width * self.dtype.size()),
+            false => None,
+        };
+        bytes.unwrap_or(&[])
+    }
+
+    /// Writes these bytes over row `row`, if they are as many.
+    pub(crate) fn replace(&mut self, row: usize, new: &[u8]) {
+        let start = row * self.stride_bytes;
+        let held = row < self.rows && new.len() == self.width * self.dtype.size();
+        if let Some(bytes) = self.bytes.get_mut(start..start + new.len())
+            && held
+        {
+            bytes.copy_from_slice(new);
+        }
+    }
+
     /// Writes `new` over row `row`, whose values are `old`; see the module's text. Says `false`,
     /// and writes nothing, if a value would not be finite.
     pub(crate) fn store(&mut self, row: usize, old: &[f64], new: &[f64]) -> bool {

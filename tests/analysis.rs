@@ -272,6 +272,17 @@ fn correlations_are_those_of_two_passes() {
             }
         }
         assert_eq!((found.of(3, 0), found.of(0, 2)), (None, None));
+        for back in found.best_of_second() {
+            let all = [0, 1, 2, 4, 5].map(|i| found.of(i, back.feature).unwrap());
+            let most = all.into_iter();
+            assert_eq!(back.correlation, most.fold(f64::NEG_INFINITY, f64::max));
+            assert_eq!(found.of(back.partner, back.feature), Some(back.correlation));
+            close(
+                back.sum,
+                column(dense_b, back.feature as usize).iter().sum(),
+                1e-12,
+            );
+        }
         best.push(found.best());
     }
     let rho = |i: usize, layer: usize| {

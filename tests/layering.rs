@@ -64,8 +64,8 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (
         &["steer"],
         &[
-            "decode", "encode", "error", "features", "json", "kernels", "model", "readout", "rows",
-            "rows_mut", "scratch", "select",
+            "decode", "dtype", "encode", "error", "features", "json", "kernels", "model",
+            "readout", "rows", "rows_mut", "scratch", "select",
         ],
     ),
     // What is counted and watched; gives the statistics and lists that plans refer to.
@@ -97,6 +97,13 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &[
             "decode", "dtype", "encode", "error", "features", "kernels", "model", "readout",
             "rows", "scratch", "select",
+        ],
+    ),
+    // Encoding on a device.
+    (
+        &["gpu"],
+        &[
+            "encode", "error", "features", "kernels", "model", "rows", "scratch", "select",
         ],
     ),
     // Whether a packed model gives what it gave when it was written.

@@ -7,6 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
+use sae::kernels::edit::RowSums;
 use sae::kernels::{Kernels, Level, WeightType};
 
 /// Lengths of real rows and their neighbours.
@@ -444,6 +445,106 @@ fn check_sums(random: &mut Random, kind: Kind, n: usize) {
     }
 }
 
+/// What a pass over a row has to say of it.
+fn row_sums(terms: &[f64], values: impl Iterator<Item = f64>) -> RowSums {
+    let squares: Vec<f64> = terms.iter().map(|term| term * term).collect();
+    let finite = terms.iter().all(|term| term.is_finite());
+    let mut fits = values.map(|value| (value as f32).is_finite());
+    RowSums {
+        sum_squares: lanes_and_tree(&squares),
+        finite: finite && fits.all(|fits| fits),
+    }
+}
+
+/// The sums of squares to the bit, and what was written, if it means something.
+#[track_caller]
+fn assert_row(expected: (RowSums, &[f32]), found: (RowSums, &[f32]), context: &dyn Fn() -> String) {
+    let sums = |sums: RowSums| [sums.sum_squares];
+    assert_bits(&sums(expected.0), &sums(found.0), context);
+    assert_eq!(expected.0.finite, found.0.finite, "{}", context());
+    if expected.0.finite {
+        let widened = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
+        assert_bits(&widened(expected.1), &widened(found.1), context);
+    }
+}
+
+fn check_read_row(random: &mut Random, ty: WeightType, kind: Kind, n: usize, offset: usize) {
+    let bytes = matrix(random, (ty, kind), (1, n), 0, offset);
+    let x = values_of(ty, &bytes[offset..]);
+    let kind_of_center = if kind == Kind::Huge {
+        kind
+    } else {
+        Kind::Ordinary
+    };
+    let center: Vec<f64> = input(random, kind_of_center, n)
+        .into_iter()
+        .map(|value| f64::from(value) * (1.0 + 2f64.powi(-40)))
+        .collect();
+    for center in [&*center, &[]] {
+        let centered = |i: usize| x[i] - center.get(i).unwrap_or(&0.0);
+        let expected = row_sums(&x, (0..n).map(centered));
+        let inputs: Vec<f32> = (0..n).map(|i| centered(i) as f32).collect();
+        for kernels in tables() {
+            let mut found = vec![f32::NAN; n];
+            let sums = kernels.read_row(ty, &bytes[offset..], center, &mut found);
+            let level = kernels.level();
+            assert_row((expected, &inputs), (sums, &found), &|| {
+                let centers = center.len();
+                format!("read_row {level} {ty:?} {kind:?} length {n} offset {offset} {centers}")
+            });
+        }
+    }
+}
+
+fn check_add_to_row(random: &mut Random, ty: WeightType, kind: Kind, n: usize, offset: usize) {
+    let row_kind = match kind {
+        // A row that is steered is finite.
+        Kind::Any | Kind::Infinite | Kind::OneNan => Kind::Ordinary,
+        kind => kind,
+    };
+    let row = matrix(random, (WeightType::F32, row_kind), (1, n), 0, offset);
+    let weights = matrix(random, (ty, kind), (1, n), 0, offset);
+    let (row, weights) = (&row[offset..], &weights[offset..]);
+    let old = values_of(WeightType::F32, row);
+    let w = values_of(ty, weights);
+    for scale in [
+        0.0,
+        -0.0,
+        1.5,
+        -1e-300,
+        1e300,
+        wide_input(random, kind, 1)[0],
+    ] {
+        let change: Vec<f64> = w.iter().map(|w| scale * w).collect();
+        let sums = old.iter().zip(&change).map(|(old, change)| old + change);
+        let expected = row_sums(&change, sums.clone());
+        let new: Vec<f32> = old
+            .iter()
+            .zip(sums)
+            .map(|(&old, sum)| if sum == old { old as f32 } else { sum as f32 })
+            .collect();
+        for kernels in tables() {
+            let level = kernels.level();
+            let context = || {
+                format!("add_to_row {level} {ty:?} {kind:?} length {n} offset {offset} {scale:e}")
+            };
+            let mut out = vec![0xff; offset + 4 * n];
+            let found = kernels.add_scaled_to_row(ty, weights, scale, row, &mut out[offset..]);
+            let values = |out: &[u8]| -> Vec<f32> {
+                let values = out[offset..].chunks_exact(4);
+                values
+                    .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+                    .collect()
+            };
+            assert_row((expected, &new), (found, &values(&out)), &context);
+            assert!(out[..offset].iter().all(|&byte| byte == 0xff));
+            out.fill(0xff);
+            let found = kernels.add_to_row(&change, row, &mut out[offset..]);
+            assert_row((expected, &new), (found, &values(&out)), &context);
+        }
+    }
+}
+
 fn each_type_and_kind(mut check: impl FnMut(&mut Random, WeightType, Kind)) {
     let mut random = Random(0x5eed_5eed_5eed_5eed);
     for ty in WeightType::ALL {
@@ -499,6 +600,48 @@ fn widen_at_all_lengths() {
 }
 
 #[test]
+fn rows_are_read_and_moved_at_all_lengths() {
+    each_type_and_kind(|random, ty, kind| {
+        for n in (0..=200).chain(REAL) {
+            let offset = random.below(64);
+            check_read_row(random, ty, kind, n, offset);
+            check_add_to_row(random, ty, kind, n, offset);
+        }
+    });
+}
+
+/// The sums that are just finite in f32, and those that just are not.
+#[test]
+fn sums_at_the_end_of_f32() {
+    let half_step = 2f64.powi(103);
+    let just_below = f64::from_bits((f64::from(f32::MAX) + half_step).to_bits() - 1);
+    for at in 0..40 {
+        for (change, finite) in [
+            (half_step, false),
+            (just_below - f64::from(f32::MAX), true),
+            (f64::NAN, false),
+            (f64::INFINITY, false),
+            (-2.0 * f64::from(f32::MAX) - half_step, false),
+            (-2.0 * f64::from(f32::MAX), true),
+        ] {
+            let mut row = [1.0_f32; 40];
+            let mut changes = [0.0; 40];
+            (row[at], changes[at]) = (f32::MAX, change);
+            let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
+            for kernels in tables() {
+                let mut out = vec![0; 160];
+                let sums = kernels.add_to_row(&changes, &bytes, &mut out);
+                assert_eq!(sums.finite, finite, "{} {at} {change:e}", kernels.level());
+                let mut input = [0.0; 40];
+                let center = changes.map(|change| -change);
+                let sums = kernels.read_row(WeightType::F32, &bytes, &center, &mut input);
+                assert_eq!(sums.finite, finite, "{} {at} {change:e}", kernels.level());
+            }
+        }
+    }
+}
+
+#[test]
 fn sums_at_all_lengths() {
     let mut random = Random(0x1234_5678_9abc_def1);
     for kind in KINDS {
@@ -520,6 +663,8 @@ fn all_start_offsets() {
                     check_dot_columns(&mut random, ty, kind, (21, n), offset);
                     check_add_scaled(&mut random, ty, kind, n, offset);
                     check_widen(&mut random, ty, kind, n, offset);
+                    check_read_row(&mut random, ty, kind, n, offset);
+                    check_add_to_row(&mut random, ty, kind, n, offset);
                 }
             }
         }
@@ -677,7 +822,31 @@ fn lengths_outside_the_contract() {
         outcome(|| kernels.widen(ty, &weights, &mut out));
         assert!(untouched_in_debug(&out));
 
+        let mut inputs = [1.0_f32; 41];
+        outcome(|| assert!(!kernels.read_row(ty, &weights, &[], &mut inputs).finite));
+        outcome(|| {
+            assert!(
+                !kernels
+                    .read_row(ty, &weights, &[0.0], &mut inputs[..4])
+                    .finite
+            )
+        });
+        for (held, row, out) in [(20, 41, 41), (20, 8, 4), (20, 7, 7), (1, 8, 8)] {
+            let (row, mut out) = (vec![0; row * 4 - row % 2], vec![7; out * 4 - row % 2]);
+            let weights = &weights[..held * ty.size()];
+            outcome(|| {
+                let sums = kernels.add_scaled_to_row(ty, weights, 1.0, &row, &mut out);
+                assert!(!sums.finite);
+            });
+            let change = vec![0.0; row.len() / 4 + 1];
+            outcome(|| assert!(!kernels.add_to_row(&change, &row, &mut out).finite));
+            assert!(out.iter().all(|&byte| byte == 7));
+        }
+
         // nothing to do is within the contract
+        kernels.read_row(ty, &[], &[], &mut []);
+        kernels.add_scaled_to_row(ty, &[], 1.0, &[], &mut []);
+        kernels.add_to_row(&[], &[], &mut []);
         kernels.dot_rows(ty, &[], usize::MAX, &x, &mut []);
         kernels.dot_columns(ty, &[], usize::MAX, &x, &mut [], &mut []);
         kernels.add_scaled_rows(ty, &[], 2, &[], &[], &mut [1.0; 4]);

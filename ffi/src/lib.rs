@@ -57,6 +57,7 @@ pub mod monitor_events;
 pub mod open;
 pub mod part;
 pub mod plan_builder;
+pub mod quality;
 pub mod readout;
 pub mod rows;
 pub mod scratch;

@@ -152,20 +152,29 @@ impl Correlation {
 
     /// The best partner of every feature of the first model; none if the second has no features.
     pub fn best(&self) -> Vec<Best> {
-        let each = self.first.features.iter().enumerate();
-        let one = |(i, &feature): (usize, &u32)| {
-            let partners = self.second.features.iter().enumerate();
-            let partners = partners.map(|(j, &partner)| (partner, self.at(i, j)));
-            let best = partners.reduce(|best, next| if next.1 > best.1 { next } else { best });
-            best.map(|(partner, correlation)| Best {
-                feature,
-                partner,
-                correlation,
-                sum: self.first.moments(i).0,
-            })
-        };
-        each.filter_map(one).collect()
+        best(&self.first, &self.second, |i, j| self.at(i, j))
     }
+
+    /// The best partner of every feature of the second model; none if the first has no features.
+    pub fn best_of_second(&self) -> Vec<Best> {
+        best(&self.second, &self.first, |j, i| self.at(i, j))
+    }
+}
+
+fn best(of: &Side, among: &Side, correlation: impl Fn(usize, usize) -> f64) -> Vec<Best> {
+    let each = of.features.iter().enumerate();
+    let one = |(i, &feature): (usize, &u32)| {
+        let partners = among.features.iter().enumerate();
+        let partners = partners.map(|(j, &partner)| (partner, correlation(i, j)));
+        let best = partners.reduce(|best, next| if next.1 > best.1 { next } else { best });
+        best.map(|(partner, correlation)| Best {
+            feature,
+            partner,
+            correlation,
+            sum: of.moments(i).0,
+        })
+    };
+    each.filter_map(one).collect()
 }
 
 /// wMPPC: `sum rho_i S_i / sum S_i`, `rho_i` the largest correlation of feature i with any feature of

@@ -8,7 +8,7 @@ use core::arch::x86_64::*;
 use super::walk::{self, PASS_ROWS, Pass};
 use super::{
     BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, at_or_next, block, block_mut, blocks_of,
-    canonical, padded, row_bytes, scalar, starts_line,
+    canonical, edit, padded, row_bytes, scalar, starts_line,
 };
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -31,6 +31,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     widen: [widen::<F32, 32>, widen::<F16, 16>, widen::<BF16, 16>],
     sum,
     sum_squares_about,
+    edit: &edit::avx2::TABLE,
 };
 
 /// Runs of rows that [`dot_rows`] reads side by side.
@@ -402,7 +403,7 @@ fn sum_squares_about(x: &[f64], mean: f64) -> f64 {
 /// The tree over lanes 0..8 and 8..16.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn reduce([low, high]: [Eight; 2]) -> f64 {
+pub(super) fn reduce([low, high]: [Eight; 2]) -> f64 {
     let [low_four, high_four] = add(low, high);
     let four = _mm256_add_pd(low_four, high_four);
     let two = _mm_add_pd(
@@ -440,7 +441,7 @@ fn load_input(values: &[f32; 8]) -> Eight {
 /// Eight weights, widened exactly.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn load_weights<const TYPE: u8, const EIGHT: usize>(bytes: &[u8; EIGHT]) -> Eight {
+pub(super) fn load_weights<const TYPE: u8, const EIGHT: usize>(bytes: &[u8; EIGHT]) -> Eight {
     const { assert!(EIGHT == if TYPE == F32 { 32 } else { 16 }) };
     let [low, high] = if TYPE == F32 {
         // SAFETY: the array has 32 bytes (asserted above); the load needs no alignment.
@@ -471,29 +472,29 @@ fn load_weights<const TYPE: u8, const EIGHT: usize>(bytes: &[u8; EIGHT]) -> Eigh
 }
 
 /// Eight f64 values in two registers.
-type Eight = [__m256d; 2];
+pub(super) type Eight = [__m256d; 2];
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn splat(value: f64) -> Eight {
+pub(super) fn splat(value: f64) -> Eight {
     [_mm256_set1_pd(value); 2]
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn add(a: Eight, b: Eight) -> Eight {
+pub(super) fn add(a: Eight, b: Eight) -> Eight {
     [_mm256_add_pd(a[0], b[0]), _mm256_add_pd(a[1], b[1])]
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn subtract(a: Eight, b: Eight) -> Eight {
+pub(super) fn subtract(a: Eight, b: Eight) -> Eight {
     [_mm256_sub_pd(a[0], b[0]), _mm256_sub_pd(a[1], b[1])]
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn multiply(a: Eight, b: Eight) -> Eight {
+pub(super) fn multiply(a: Eight, b: Eight) -> Eight {
     [_mm256_mul_pd(a[0], b[0]), _mm256_mul_pd(a[1], b[1])]
 }
 
@@ -509,7 +510,7 @@ fn multiply_add(a: Eight, b: Eight, c: Eight) -> Eight {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn load(values: &[f64; 8]) -> Eight {
+pub(super) fn load(values: &[f64; 8]) -> Eight {
     // SAFETY: the array has the first 32 bytes; the load needs no alignment.
     let low = unsafe { _mm256_loadu_pd(values.as_ptr()) };
     // SAFETY: values 4..8 are the array's last 32 bytes; the load needs no alignment.
@@ -529,6 +530,6 @@ fn store(to: &mut [f64; 8], [low, high]: Eight) {
 /// Asks for the cache line at `address`, which may be anything: a prefetch never faults.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn prefetch(address: *const u8) {
+pub(super) fn prefetch(address: *const u8) {
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }

@@ -8,7 +8,7 @@ use core::arch::x86_64::*;
 use super::walk::{self, PASS_ROWS, Pass};
 use super::{
     BF16, CANONICAL_NAN, F16, F32, Kernels, LANES, Level, at_or_next, block, block_mut, blocks_of,
-    canonical, padded, row_bytes, scalar, starts_line,
+    canonical, edit, padded, row_bytes, scalar, starts_line,
 };
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -31,6 +31,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     widen: [widen::<F32, 32>, widen::<F16, 16>, widen::<BF16, 16>],
     sum,
     sum_squares_about,
+    edit: &edit::avx512::TABLE,
 };
 
 /// Runs of rows that [`dot_rows`] reads side by side.
@@ -405,7 +406,7 @@ fn sum_squares_about(x: &[f64], mean: f64) -> f64 {
 /// The tree over lanes 0..8 and 8..16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
-fn reduce([low, high]: [__m512d; 2]) -> f64 {
+pub(super) fn reduce([low, high]: [__m512d; 2]) -> f64 {
     let eight = _mm512_add_pd(low, high);
     let four = _mm256_add_pd(
         _mm512_castpd512_pd256(eight),
@@ -438,7 +439,7 @@ fn load_input(values: &[f32; 8]) -> __m512d {
 /// Eight weights, widened exactly.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
-fn load_weights<const TYPE: u8, const EIGHT: usize>(bytes: &[u8; EIGHT]) -> __m512d {
+pub(super) fn load_weights<const TYPE: u8, const EIGHT: usize>(bytes: &[u8; EIGHT]) -> __m512d {
     const { assert!(EIGHT == if TYPE == F32 { 32 } else { 16 }) };
     let single = if TYPE == F32 {
         // SAFETY: the array has 32 bytes (asserted above); the load needs no alignment.
@@ -509,7 +510,7 @@ fn from_order<const TYPE: u8>([first, second]: [__m512d; 2]) -> [__m512d; 2] {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
-fn load(values: &[f64; 8]) -> __m512d {
+pub(super) fn load(values: &[f64; 8]) -> __m512d {
     // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
     unsafe { _mm512_loadu_pd(values.as_ptr()) }
 }
@@ -524,6 +525,6 @@ fn store(to: &mut [f64; 8], values: __m512d) {
 /// Asks for the cache line at `address`, which may be anything: a prefetch never faults.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 #[inline]
-fn prefetch(address: *const u8) {
+pub(super) fn prefetch(address: *const u8) {
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }

@@ -51,6 +51,7 @@ mod avx2;
 mod avx512;
 pub mod blocked;
 mod detect;
+pub mod edit;
 #[cfg(all(
     target_arch = "aarch64",
     target_feature = "neon",
@@ -220,6 +221,7 @@ pub struct Kernels {
     widen: [Widen; 3],
     sum: unsafe fn(&[f64]) -> f64,
     sum_squares_about: unsafe fn(&[f64], f64) -> f64,
+    edit: &'static edit::Table,
 }
 
 impl core::fmt::Debug for Kernels {

@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 
 use super::two::{self, Eight, Two};
-use super::{BF16, CANONICAL_NAN, F16, F32, Kernels, Level};
+use super::{BF16, CANONICAL_NAN, F16, F32, Kernels, Level, edit};
 
 pub(super) static KERNELS: Kernels = Kernels {
     level: Level::Neon,
@@ -29,6 +29,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     ],
     sum: two::sum::<Neon>,
     sum_squares_about: two::sum_squares_about::<Neon>,
+    edit: &edit::two::table::<Neon>(),
 };
 
 /// Two f64 values.
@@ -110,6 +111,36 @@ impl Two for Neon {
     }
 
     #[inline]
+    fn within(self, limit: Self) -> Self {
+        // SAFETY: NEON is in the baseline.
+        Self(unsafe { vreinterpretq_f64_u64(vcaltq_f64(self.0, limit.0)) })
+    }
+
+    #[inline]
+    fn and(self, other: Self) -> Self {
+        // SAFETY: NEON is in the baseline.
+        Self(unsafe { and_two(self.0, other.0) })
+    }
+
+    #[inline]
+    fn all(self) -> bool {
+        // SAFETY: NEON is in the baseline.
+        unsafe { all_two(self.0) }
+    }
+
+    #[inline]
+    fn keep_equal(self, old: Self) -> Self {
+        // SAFETY: NEON is in the baseline.
+        Self(unsafe { vbslq_f64(vceqq_f64(self.0, old.0), old.0, self.0) })
+    }
+
+    #[inline]
+    fn store_f32(values: Eight<Self>, to: &mut [u8; 32]) {
+        // SAFETY: NEON is in the baseline.
+        unsafe { store_singles(values, to) }
+    }
+
+    #[inline]
     fn prefetch(address: *const u8) {
         // SAFETY: a prefetch faults at no address, and changes nothing that Rust can see.
         unsafe {
@@ -141,6 +172,32 @@ fn canonical_two(values: float64x2_t) -> float64x2_t {
         values,
         vdupq_n_f64(CANONICAL_NAN),
     )
+}
+
+#[target_feature(enable = "neon")]
+#[inline]
+fn and_two(a: float64x2_t, b: float64x2_t) -> float64x2_t {
+    let bits = vandq_u64(vreinterpretq_u64_f64(a), vreinterpretq_u64_f64(b));
+    vreinterpretq_f64_u64(bits)
+}
+
+/// Whether every bit is set.
+#[target_feature(enable = "neon")]
+#[inline]
+fn all_two(mask: float64x2_t) -> bool {
+    let bits = vreinterpretq_u64_f64(mask);
+    vgetq_lane_u64::<0>(bits) & vgetq_lane_u64::<1>(bits) == u64::MAX
+}
+
+#[target_feature(enable = "neon")]
+#[inline]
+fn store_singles([a, b, c, d]: Eight<Neon>, to: &mut [u8; 32]) {
+    let low = vcvt_high_f32_f64(vcvt_f32_f64(a.0), b.0);
+    let high = vcvt_high_f32_f64(vcvt_f32_f64(c.0), d.0);
+    // SAFETY: the array has the first 16 bytes; a store of bytes needs no alignment.
+    unsafe { vst1q_u8(to.as_mut_ptr(), vreinterpretq_u8_f32(low)) };
+    // SAFETY: as before, for the last 16 bytes.
+    unsafe { vst1q_u8(to[16..].as_mut_ptr(), vreinterpretq_u8_f32(high)) };
 }
 
 #[target_feature(enable = "neon")]

@@ -3,7 +3,7 @@
 //! Not tuned. Conversions are written out here with integers, so that the crate's other way to
 //! widen a half (`half`) and this one can be compared.
 
-use super::{BF16, F16, F32, Kernels, LANES, Level, canonical, row_bytes};
+use super::{BF16, F16, F32, Kernels, LANES, Level, canonical, edit, row_bytes};
 
 pub(super) static KERNELS: Kernels = Kernels {
     level: Level::Scalar,
@@ -17,6 +17,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     widen: [widen::<F32>, widen::<F16>, widen::<BF16>],
     sum,
     sum_squares_about,
+    edit: &edit::scalar::TABLE,
 };
 
 fn dot_rows<const TYPE: u8>(weights: &[u8], stride: usize, x: &[f32], out: &mut [f64]) {
@@ -95,7 +96,7 @@ fn sum_squares_about(x: &[f64], mean: f64) -> f64 {
 }
 
 /// The tree: lane `l` += lane `l + 8`, then `+ 4`, `+ 2`, `+ 1`.
-fn reduce(mut lanes: [f64; LANES]) -> f64 {
+pub(super) fn reduce(mut lanes: [f64; LANES]) -> f64 {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {

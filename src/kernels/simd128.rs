@@ -4,7 +4,7 @@
 use core::arch::wasm32::*;
 
 use super::two::{self, Eight, Two};
-use super::{BF16, CANONICAL_NAN, F16, F32, Kernels, Level};
+use super::{BF16, CANONICAL_NAN, F16, F32, Kernels, Level, edit};
 
 pub(super) static KERNELS: Kernels = Kernels {
     level: Level::Simd128,
@@ -30,6 +30,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     ],
     sum: two::sum::<Simd128>,
     sum_squares_about: two::sum_squares_about::<Simd128>,
+    edit: &edit::two::table::<Simd128>(),
 };
 
 /// Two f64 values.
@@ -112,6 +113,38 @@ impl Two for Simd128 {
             i32x4_shl(u32x4_extend_low_u16x8(stored), 16),
             i32x4_shl(u32x4_extend_high_u16x8(stored), 16),
         )
+    }
+
+    #[inline]
+    fn within(self, limit: Self) -> Self {
+        Self(f64x2_lt(f64x2_abs(self.0), limit.0))
+    }
+
+    #[inline]
+    fn and(self, other: Self) -> Self {
+        Self(v128_and(self.0, other.0))
+    }
+
+    #[inline]
+    fn all(self) -> bool {
+        i64x2_all_true(self.0)
+    }
+
+    #[inline]
+    fn keep_equal(self, old: Self) -> Self {
+        Self(v128_bitselect(old.0, self.0, f64x2_eq(self.0, old.0)))
+    }
+
+    #[inline]
+    fn store_f32([a, b, c, d]: Eight<Self>, to: &mut [u8; 32]) {
+        let four = |a: Self, b: Self| {
+            let (low, high) = (f32x4_demote_f64x2_zero(a.0), f32x4_demote_f64x2_zero(b.0));
+            i64x2_shuffle::<0, 2>(low, high)
+        };
+        // SAFETY: the array has the first 16 bytes; the store needs no alignment.
+        unsafe { v128_store(to.as_mut_ptr().cast(), four(a, b)) };
+        // SAFETY: as before, for the last 16 bytes.
+        unsafe { v128_store(to[16..].as_mut_ptr().cast(), four(c, d)) };
     }
 
     #[inline]

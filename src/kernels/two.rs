@@ -36,6 +36,16 @@ pub(super) trait Two: Copy {
     fn widen_f16(values: &[u8; 16]) -> Eight<Self>;
     /// Eight bf16 values, widened.
     fn widen_bf16(values: &[u8; 16]) -> Eight<Self>;
+    /// All bits of each value whose magnitude is below that of `limit`, or none.
+    fn within(self, limit: Self) -> Self;
+    /// The bits that both have.
+    fn and(self, other: Self) -> Self;
+    /// Whether every bit is set, of values that have all or none.
+    fn all(self) -> bool;
+    /// Each value, or the old one if they are equal.
+    fn keep_equal(self, old: Self) -> Self;
+    /// Eight values, rounded to f32.
+    fn store_f32(values: Eight<Self>, to: &mut [u8; 32]);
     /// Asks for the cache line at `address`, which may be anything.
     fn prefetch(address: *const u8);
 }
@@ -318,7 +328,7 @@ pub(super) fn sum_squares_about<V: Two>(x: &[f64], mean: f64) -> f64 {
 
 /// The tree over lanes 0..8 and 8..16.
 #[inline]
-fn reduce<V: Two>([low, high]: [Eight<V>; 2]) -> f64 {
+pub(super) fn reduce<V: Two>([low, high]: [Eight<V>; 2]) -> f64 {
     let [a, b, c, d] = add(low, high);
     let two = a.add(c).add(b.add(d));
     let mut lanes = [0.0; 2];
@@ -327,17 +337,17 @@ fn reduce<V: Two>([low, high]: [Eight<V>; 2]) -> f64 {
 }
 
 #[inline]
-fn splat<V: Two>(value: f64) -> Eight<V> {
+pub(super) fn splat<V: Two>(value: f64) -> Eight<V> {
     [V::splat(value); 4]
 }
 
 #[inline]
-fn add<V: Two>(a: Eight<V>, b: Eight<V>) -> Eight<V> {
+pub(super) fn add<V: Two>(a: Eight<V>, b: Eight<V>) -> Eight<V> {
     core::array::from_fn(|i| a[i].add(b[i]))
 }
 
 #[inline]
-fn multiply<V: Two>(a: Eight<V>, b: Eight<V>) -> Eight<V> {
+pub(super) fn multiply<V: Two>(a: Eight<V>, b: Eight<V>) -> Eight<V> {
     core::array::from_fn(|i| a[i].multiply(b[i]))
 }
 
@@ -349,7 +359,7 @@ fn add_products<V: Two>(sums: &mut Eight<V>, a: &Eight<V>, b: &Eight<V>) {
 }
 
 #[inline]
-fn load<V: Two>(values: &[f64; 8]) -> Eight<V> {
+pub(super) fn load<V: Two>(values: &[f64; 8]) -> Eight<V> {
     let pairs = values.as_chunks::<2>().0;
     core::array::from_fn(|i| V::load(&pairs[i]))
 }
@@ -363,7 +373,9 @@ fn store<V: Two>(to: &mut [f64; 8], values: Eight<V>) {
 
 /// Eight weights, widened exactly.
 #[inline]
-fn load_weights<V: Two, const TYPE: u8, const EIGHT: usize>(bytes: &[u8; EIGHT]) -> Eight<V> {
+pub(super) fn load_weights<V: Two, const TYPE: u8, const EIGHT: usize>(
+    bytes: &[u8; EIGHT],
+) -> Eight<V> {
     const { assert!(EIGHT == if TYPE == F32 { 32 } else { 16 }) };
     if TYPE == F32 {
         bytes.first_chunk().map_or(splat(0.0), V::widen_f32)

@@ -214,7 +214,7 @@ impl OwnedRules {
 
 /// Why a rule has no screen: it must be possible to tell from a bound on one feature that the
 /// feature is not selected.
-fn why_none(parts: &Parts<'_>) -> Option<&'static str> {
+pub(crate) fn why_none(parts: &Parts<'_>) -> Option<&'static str> {
     if parts.glu.is_some() {
         return Some("a gate (glu) multiplies every value after its bound was formed");
     }

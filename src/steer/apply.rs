@@ -5,7 +5,8 @@ use super::batch::{Batch, Outcome, Report, RowInfo};
 use super::compiled::{CompiledCondition, CompiledPlan, Member};
 use super::plan::{Budget, Conflicts, OverBudget, Scope};
 use super::read::FETCHED;
-use super::scratch::{Slot, SteerScratch};
+use super::scratch::{RowState, Slot, SteerScratch};
+use crate::dtype::Dtype;
 use crate::encode::{RowNorm, check_width};
 use crate::error::Error;
 use crate::kernels::fetch;
@@ -191,6 +192,9 @@ impl Sae<'_> {
         }
         let changes = match whole {
             Some(i) => self.change_whole(plan, i, batch, row, norm, info.factor, scratch)?,
+            None if batch.rows.dtype() == Dtype::F32 => {
+                return self.move_row(plan, batch, row, norm, info.factor, scratch);
+            }
             None => self.change(plan, norm, info.factor, scratch),
         };
         if !changes {
@@ -231,7 +235,7 @@ impl Sae<'_> {
     }
 
     /// Holds the change to the budget and writes the row.
-    fn write(
+    pub(super) fn write(
         &self,
         plan: &CompiledPlan,
         batch: &mut Batch<'_>,
@@ -254,20 +258,7 @@ impl Sae<'_> {
             return Ok((Outcome::Unchanged, 0.0));
         }
         let mut outcome = Outcome::Edited;
-        let acting = plan.members.iter().zip(&state.acting);
-        let budgets = acting
-            .filter(|pair| *pair.1)
-            .filter_map(|pair| pair.0.budget);
-        let budget: Option<Budget> = budgets.reduce(|one, other| {
-            // The tightest; of equal ones, one that refuses.
-            match one.relative.total_cmp(&other.relative) {
-                core::cmp::Ordering::Less => one,
-                core::cmp::Ordering::Greater => other,
-                core::cmp::Ordering::Equal if one.over == OverBudget::Refuse => one,
-                core::cmp::Ordering::Equal => other,
-            }
-        });
-        if let Some(budget) = budget
+        if let Some(budget) = plan.budget(state)
             && relative > budget.relative
         {
             // What is not clipped is judged as it is written.
@@ -297,6 +288,20 @@ impl Sae<'_> {
 }
 
 impl CompiledPlan {
+    /// The budget of the plans that act on a row: the tightest; of equal ones, one that refuses.
+    pub(super) fn budget(&self, row: &RowState) -> Option<Budget> {
+        let acting = self.members.iter().zip(&row.acting);
+        let budgets = acting
+            .filter(|pair| *pair.1)
+            .filter_map(|pair| pair.0.budget);
+        budgets.reduce(|one, other| match one.relative.total_cmp(&other.relative) {
+            core::cmp::Ordering::Less => one,
+            core::cmp::Ordering::Greater => other,
+            core::cmp::Ordering::Equal if one.over == OverBudget::Refuse => one,
+            core::cmp::Ordering::Equal => other,
+        })
+    }
+
     /// Asks for the first weights that the acting plans read, so that they come while the row
     /// itself is looked at.
     fn fetch_first(&self, acting: &[bool]) {

@@ -21,29 +21,32 @@ impl Sae<'_> {
         factor: f64,
         scratch: &mut SteerScratch,
     ) -> bool {
+        scratch.list_amounts(plan, factor);
+        let any = self.sum_changes(plan, norm, factor, scratch);
+        let SteerScratch {
+            old, new, change, ..
+        } = scratch;
+        for ((new, old), change) in new.iter_mut().zip(old.iter()).zip(change.iter()) {
+            *new = old + change;
+        }
+        any
+    }
+
+    /// `change = g sum_i change_i d_i + directions` of the listed amounts; whether anything does.
+    pub(super) fn sum_changes(
+        &self,
+        plan: &CompiledPlan,
+        norm: RowNorm,
+        factor: f64,
+        scratch: &mut SteerScratch,
+    ) -> bool {
         let SteerScratch {
             row,
             indices,
             amounts,
-            old,
-            new,
             change,
             ..
         } = scratch;
-        let features = plan.edited.len();
-        let slots = row.slots.get(..features).unwrap_or(&[]);
-        indices.clear();
-        amounts.clear();
-        for (i, slot) in slots.iter().enumerate() {
-            let mut amount = slot.change() * factor;
-            if let Some(scale) = plan.decoder_scale.get(i) {
-                amount *= scale;
-            }
-            if amount != 0.0 {
-                indices.push(i as u32);
-                amounts.push(amount);
-            }
-        }
         let mut any = !indices.is_empty();
         change.fill(0.0);
         let decoder = &plan.decoder;
@@ -52,9 +55,6 @@ impl Sae<'_> {
             .add_scaled_rows(ty, decoder.bytes(), stride, indices, amounts, change);
         self.scale_out(norm, change);
         any |= self.add_directions(plan, row, factor, change);
-        for ((new, old), change) in new.iter_mut().zip(old.iter()).zip(change.iter()) {
-            *new = old + change;
-        }
         any
     }
 
@@ -327,6 +327,31 @@ impl Sae<'_> {
             }
         }
         any
+    }
+}
+
+impl SteerScratch {
+    /// Lists the edited features whose amount is not 0, ascending, with their amounts.
+    pub(super) fn list_amounts(&mut self, plan: &CompiledPlan, factor: f64) {
+        let SteerScratch {
+            row,
+            indices,
+            amounts,
+            ..
+        } = self;
+        let slots = row.slots.get(..plan.edited.len()).unwrap_or(&[]);
+        indices.clear();
+        amounts.clear();
+        for (i, slot) in slots.iter().enumerate() {
+            let mut amount = slot.change() * factor;
+            if let Some(scale) = plan.decoder_scale.get(i) {
+                amount *= scale;
+            }
+            if amount != 0.0 {
+                indices.push(i as u32);
+                amounts.push(amount);
+            }
+        }
     }
 }
 

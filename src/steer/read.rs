@@ -23,6 +23,28 @@ impl Sae<'_> {
         info: &RowInfo,
         scratch: &mut SteerScratch,
     ) -> Result<Option<RowNorm>, Error> {
+        let acting = || {
+            let pairs = plan.members.iter().zip(&scratch.row.acting);
+            pairs.filter(|pair| *pair.1).map(|pair| pair.0)
+        };
+        let encode = acting().any(|member| member.needs_encode);
+        let sources = acting().any(|member| member.needs_sources);
+        if !encode && !sources && self.reads_directly(plan, batch) {
+            let norm = self.read_directly(batch, row, scratch)?;
+            let SteerScratch {
+                model,
+                features,
+                row: state,
+                ..
+            } = scratch;
+            features.clear();
+            state.phase = info.phase as usize;
+            state.current_max = 0.0;
+            state.slots.fill(Slot::default());
+            let finite = norm.is_some()
+                && self.read_features(plan, model.split(self)?.input, features, state);
+            return Ok(norm.filter(|_| finite));
+        }
         let SteerScratch {
             model,
             features,
@@ -35,12 +57,7 @@ impl Sae<'_> {
         if !load_row(self.kernels, outputs, row, old) {
             return Ok(None);
         }
-        let acting = || {
-            let pairs = plan.members.iter().zip(&state.acting);
-            pairs.filter(|pair| *pair.1).map(|pair| pair.0)
-        };
-        let encode = acting().any(|member| member.needs_encode);
-        if acting().any(|member| member.needs_sources) {
+        if sources {
             let Some(sources) = batch.sources else {
                 return Ok(None);
             };
@@ -132,6 +149,19 @@ impl Sae<'_> {
                 return Ok(None);
             }
         }
+        let finite = self.read_features(plan, work.input, features, state);
+        Ok(finite.then_some(norm))
+    }
+
+    /// The values and pre-activations that the acting plans read, of a prepared input, or from the
+    /// features of the row. Whether none is NaN.
+    fn read_features(
+        &self,
+        plan: &CompiledPlan,
+        input: &[f32],
+        features: &Features,
+        state: &mut RowState,
+    ) -> bool {
         let RowState {
             acting,
             values,
@@ -154,7 +184,7 @@ impl Sae<'_> {
                     let (ty, stride) = (encoder.weight_type(), encoder.stride_bytes());
                     let (weights, mut sum) = (encoder.bytes_from(read), [0.0]);
                     let inputs = plan.inputs.get(read).cloned().unwrap_or(0..0);
-                    let input = work.input.get(inputs).unwrap_or(&[]);
+                    let input = input.get(inputs).unwrap_or(&[]);
                     self.kernels.dot_rows(ty, weights, stride, input, &mut sum);
                     let product = sum[0];
                     *pre = f64::from(pre_f64(&self.parts, feature as usize, product) as f32);
@@ -176,7 +206,7 @@ impl Sae<'_> {
                 }
             }
         }
-        Ok(finite.then_some(norm))
+        finite
     }
 }
 

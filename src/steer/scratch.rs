@@ -22,6 +22,8 @@ pub struct SteerScratch {
     pub(super) narrow: Vec<f32>,
     pub(super) new: Vec<f64>,
     pub(super) change: Vec<f64>,
+    /// The output row as it becomes, where it is of f32 values.
+    pub(super) moved: Vec<u8>,
     /// Decoder vectors to be added, and their amounts.
     pub(super) indices: Vec<u32>,
     pub(super) amounts: Vec<f64>,
@@ -112,6 +114,11 @@ impl SteerScratch {
             },
             new: zeros(d_out)?,
             change: zeros(d_out)?,
+            moved: {
+                let mut moved = reserved(d_out.saturating_mul(4))?;
+                moved.resize(d_out.saturating_mul(4), 0);
+                moved
+            },
             indices: reserved(amounts)?,
             amounts: reserved(amounts)?,
         })

@@ -458,6 +458,43 @@ int main(int argc, char **argv) {
     NULL_ARGUMENT(sae_monitor_snapshot(NULL, line, sizeof line, &needed, &error));
     NULL_ARGUMENT(sae_monitor_merge(NULL, line, sizeof line, &error));
     NULL_ARGUMENT(sae_monitor_merge(monitor, NULL, sizeof line, &error));
+    double bits = 0;
+    NULL_ARGUMENT(sae_monitor_dead(NULL, NULL, 0, &needed, &error));
+    NULL_ARGUMENT(sae_monitor_description_length(NULL, &bits, &error));
+    NULL_ARGUMENT(sae_monitor_json(NULL, line, sizeof line, &needed, &error));
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_monitor_dead(monitor, NULL, 0, &needed, &error));
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_monitor_description_length(monitor, &bits, &error));
+
+    /* Quality. */
+    sae_quality *quality = NULL, *no_quality = NULL;
+    NULL_ARGUMENT(sae_quality_create(NULL, NULL, &no_quality, &error));
+    NULL_ARGUMENT(sae_quality_create(model, NULL, NULL, &error));
+    CHECK(no_quality == NULL);
+    CHECK(sae_quality_create(model, NULL, &quality, NULL) == SAE_STATUS_OK);
+    float decoded = 0;
+    NULL_ARGUMENT(sae_quality_add(NULL, &rows, features, &decoded, 1, NULL, 0, &error));
+    NULL_ARGUMENT(sae_quality_add(quality, NULL, features, &decoded, 1, NULL, 0, &error));
+    NULL_ARGUMENT(sae_quality_add(quality, &rows, NULL, &decoded, 1, NULL, 0, &error));
+    NULL_ARGUMENT(sae_quality_add(quality, &rows, features, NULL, 1, NULL, 0, &error));
+    sae_quality_summary means;
+    means.struct_size = (uint32_t)sizeof means;
+    NULL_ARGUMENT(sae_quality_summarize(NULL, &means, &error));
+    NULL_ARGUMENT(sae_quality_summarize(quality, NULL, &error));
+    NULL_ARGUMENT(sae_quality_json(NULL, line, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_quality_json(quality, NULL, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_quality_json(quality, line, sizeof line, NULL, &error));
+    NULL_ARGUMENT(sae_quality_snapshot(NULL, line, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_quality_snapshot(quality, line, sizeof line, NULL, &error));
+    NULL_ARGUMENT(sae_quality_merge(NULL, quality, line, sizeof line, &error));
+    NULL_ARGUMENT(sae_quality_merge(model, NULL, line, sizeof line, &error));
+    NULL_ARGUMENT(sae_quality_merge(model, quality, NULL, sizeof line, &error));
+    NULL_ARGUMENT(sae_quality_fit_errors(NULL, 0, line, sizeof line, &needed, &error));
+    NULL_ARGUMENT(sae_quality_set_error_model(NULL, line, sizeof line, 1, &error));
+    NULL_ARGUMENT(sae_quality_set_error_model(quality, NULL, sizeof line, 1, &error));
+    sae_quality_destroy(NULL);
+    sae_quality_destroy(quality);
 
     sae_rules_destroy(NULL);
     sae_event_ring_destroy(NULL);

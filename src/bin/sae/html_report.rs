@@ -87,7 +87,10 @@ svg text{fill:var(--soft);font:12px system-ui,sans-serif}.bar{fill:var(--fill)}.
 fn page(value: &Value, top: usize) -> String {
     let mut html = String::new();
     let model = &value["model"];
-    let title = format!("Monitoring: {}", text(&value["rules_name"]));
+    let title = match text(&value["rules_name"]) {
+        name if name.trim().is_empty() => "Monitoring".to_string(),
+        name => format!("Monitoring: {name}"),
+    };
     // A string takes everything.
     let _ = write!(
         html,

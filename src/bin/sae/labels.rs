@@ -5,7 +5,7 @@ use crate::progress::while_waiting;
 use crate::style::count;
 use sae::Labels;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub(crate) struct LabelsArg {
@@ -19,15 +19,20 @@ impl LabelsArg {
     /// The labels that were asked for. A label of a feature that a model of `d_sae` features does
     /// not have is an error.
     pub(crate) fn open(&self, d_sae: usize) -> Result<Option<Labels>, Failure> {
-        let Some(path) = &self.labels else {
-            return Ok(None);
-        };
-        let labels = while_waiting("reading the labels", || Labels::open(path))?;
-        labels
-            .check(d_sae)
-            .map_err(|error| error.in_file(path.display().to_string()))?;
-        Ok(Some(labels))
+        read(self.labels.as_deref(), d_sae)
     }
+}
+
+/// As [`LabelsArg::open`], of a file that another argument names.
+pub(crate) fn read(path: Option<&Path>, d_sae: usize) -> Result<Option<Labels>, Failure> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let labels = while_waiting("reading the labels", || Labels::open(path))?;
+    labels
+        .check(d_sae)
+        .map_err(|error| error.in_file(path.display().to_string()))?;
+    Ok(Some(labels))
 }
 
 /// The labels of a feature on one line: the first, and how many more there are; "" if there is

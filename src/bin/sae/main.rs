@@ -5,6 +5,8 @@
 //! 0 success, 1 failure (one line on stderr, beginning with `error: `), 2 wrong usage, 3 what
 //! `verify` looked at is wrong.
 
+mod compare;
+mod decompose;
 mod demo;
 mod encode;
 mod failure;
@@ -37,6 +39,7 @@ Examples:
   sae encode CHECKPOINT rows.npy -o features.npz  the features of every row
   sae readout CHECKPOINT rows.npy --features 3,17,900
   sae pack CHECKPOINT -o model.gguf               one file that maps with one row per feature
+  sae compare CHECKPOINT OTHER                    what two checkpoints share
   sae verify CHECKPOINT rows.npy                  is it whole, and are these the rows it reads?
 
 CHECKPOINT is a file as it was downloaded, or its folder.
@@ -60,10 +63,12 @@ enum Command {
     Encode(encode::Args),
     Readout(readout::Args),
     Steer(steer::Args),
+    Decompose(decompose::Args),
     Pack(pack::Args),
     Verify(verify::Args),
     Monitor(monitor::Args),
     Report(html_report::Args),
+    Compare(compare::Args),
     Levels(levels::Args),
     Demo(demo::Args),
 }
@@ -80,10 +85,12 @@ fn main() -> ExitCode {
         Command::Encode(args) => encode::run(args, style, out),
         Command::Readout(args) => readout::run(args, style, out),
         Command::Steer(args) => steer::run(args, style, out),
+        Command::Decompose(args) => decompose::run(args, style, out),
         Command::Pack(args) => pack::run(args, out),
         Command::Verify(args) => verify::run(args, style, out),
         Command::Monitor(args) => monitor::run(args, style, out),
         Command::Report(args) => html_report::run(args, out),
+        Command::Compare(args) => compare::run(args, style, out),
         Command::Levels(args) => levels::run(args, style, out),
         Command::Demo(args) => demo::run(args, style, out),
     };

@@ -5,7 +5,7 @@ use crate::progress::while_waiting;
 use sae::container::Check;
 use sae::model::ScreenKind;
 use sae::{Description, Level, OpenOptions, Sae};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
@@ -99,6 +99,18 @@ impl ModelArgs {
 }
 
 impl ModelArgs {
+    /// Opens another checkpoint in the same way, with settings of its own.
+    pub(crate) fn open_other(
+        &self,
+        path: &Path,
+        set: &[(String, String)],
+    ) -> Result<Sae<'static>, Failure> {
+        let mut options = self.options(&[]);
+        options.set = set.to_vec();
+        let open = || Sae::open(path, &options);
+        Ok(while_waiting("opening the checkpoint", open)?)
+    }
+
     /// What the checkpoint is, also if it does not open as an [`Sae`].
     pub(crate) fn describe(&self) -> Result<Description, Failure> {
         let options = self.options(&[]);
@@ -114,7 +126,7 @@ impl ModelArgs {
     }
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("expected KEY=VALUE".into()),

@@ -57,6 +57,58 @@ impl Drop for Progress {
     }
 }
 
+/// Steps of work that says how far it is, perhaps several times over, and after the last of them
+/// does something that cannot say: a bar, then a spinner.
+pub(crate) struct Steps {
+    what: &'static str,
+    began: Instant,
+    bar: Option<Progress>,
+    done: usize,
+    spinner: Option<ProgressBar>,
+}
+
+impl Steps {
+    pub(crate) fn new(what: &'static str) -> Self {
+        Steps {
+            what,
+            began: Instant::now(),
+            bar: None,
+            done: 0,
+            spinner: None,
+        }
+    }
+
+    pub(crate) fn at(&mut self, done: usize, all: usize) {
+        if let Some(spinner) = self.spinner.take() {
+            spinner.finish_and_clear();
+            self.done = 0;
+        }
+        let (what, began) = (self.what, self.began);
+        let bar = self.bar.get_or_insert_with(|| {
+            let mut bar = Progress::steps(what, all);
+            bar.began = began;
+            bar
+        });
+        bar.advance(done.saturating_sub(self.done));
+        self.done = done;
+        if done == all {
+            self.bar = None;
+            // Shows nothing unless stderr is a terminal.
+            let spinner = ProgressBar::new_spinner().with_message(what);
+            spinner.enable_steady_tick(Duration::from_millis(100));
+            self.spinner = Some(spinner);
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
 /// A bar over bytes, for the work of a pack: one for each thing that is done.
 pub(crate) struct BytesProgress {
     bar: ProgressBar,

@@ -1,0 +1,661 @@
+//! `sae compare`: two models, by their weights and by what fires on the same rows.
+
+use crate::failure::Failure;
+use crate::labels::{self, LabelsArg};
+use crate::model::ModelArgs;
+use crate::progress::Steps;
+use crate::rows::RowsFile;
+use crate::style::{Style, count, fit};
+use sae::analysis::{
+    Best, Correlation, Matching, Neighbour, Terms, Vectors, nearest, pw_mcc, sae_match,
+    shared_fraction, wmppc,
+};
+use sae::monitor::{Accumulator, Collect};
+use sae::{Error, Features, Labels, Rows, Sae, Scratch};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  sae compare gemma-scope/layer_12/width_16k/.../params.npz gemma-scope/layer_12/width_65k/.../params.npz
+  sae compare A B --rows rows.npy --labels a.jsonl.gz
+  sae compare A B --features 3,17,900
+  sae compare A B --json | jq .pw_mcc.mean
+
+What is measured:
+  nearest     for every feature the decoder vector of the other model with the largest cosine; a
+              feature is split if two or more are above the limit
+  PW-MCC      mean |cosine| of the best one-to-one matching of decoder vectors
+  SAE Match   mean squared distance of the best matching of encoder and decoder vectors, with
+              thresholds folded
+  shared      features that the matchings of decoder and of encoder vectors agree on, with both
+              cosines above the limit
+  wMPPC       with --rows: mean of the largest correlation with any feature of the other model,
+              weighted by the sum of the feature's values
+
+Models of another width than each other can be compared by rows alone: --rows and --other-rows.";
+
+/// Compare two models: nearest features, matchings, correlations over the same rows.
+///
+/// One copy of both decoders is held, and of the encoders while they are matched. A matching takes
+/// time in the cube of the features: more than 4,096 are matched only if `--matching always` says
+/// so.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// The checkpoint to compare with
+    #[arg(value_name = "OTHER")]
+    other: PathBuf,
+
+    /// Give what OTHER does not say, as `--set` does for PATH; can be repeated
+    #[arg(long = "other-set", value_name = "KEY=VALUE", value_parser = crate::model::setting)]
+    other_set: Vec<(String, String)>,
+
+    /// Activation rows that both models read: npy, float16, float32 or float64
+    #[arg(long, value_name = "ROWS.npy")]
+    rows: Option<PathBuf>,
+
+    /// The same rows where OTHER reads them, if that is another place: as many as ROWS.npy has
+    #[arg(long, value_name = "ROWS.npy", requires = "rows")]
+    other_rows: Option<PathBuf>,
+
+    /// Features of PATH to list [default: the best and the worst]
+    #[arg(short, long, value_name = "I,J,...", value_delimiter = ',')]
+    features: Vec<u32>,
+
+    /// Features to list at each end
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    top: usize,
+
+    /// Cosine above which two features are near
+    #[arg(long, value_name = "COSINE", default_value_t = 0.7, value_parser = limit)]
+    limit: f64,
+
+    /// Whether to match features one to one
+    #[arg(long, value_enum, default_value_t = When::Auto)]
+    matching: When,
+
+    /// Features of each model that are correlated, the most active first: as many times as many
+    /// sums are held
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    correlate: u32,
+
+    #[command(flatten)]
+    labels: LabelsArg,
+
+    /// What the features of OTHER mean, as `--labels` does for PATH
+    #[arg(long, value_name = "FILE")]
+    other_labels: Option<PathBuf>,
+
+    /// Print JSON: all of it, for every feature of PATH
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum When {
+    /// Up to 4,096 features
+    Auto,
+    /// Whatever it takes
+    Always,
+    /// Never
+    Never,
+}
+
+/// Features up to which a matching is made unasked.
+const MATCHED: usize = 4096;
+/// Rows encoded at a time.
+const BATCH: usize = 64;
+
+fn limit(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (-1.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("expected a number from -1 to 1".into()),
+    }
+}
+
+pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+    let a = args.model.open()?;
+    let b = args.model.open_other(&args.other, &args.other_set)?;
+    let names = [
+        args.labels.open(a.d_sae())?,
+        labels::read(args.other_labels.as_deref(), b.d_sae())?,
+    ];
+    if let Some(&feature) = args.features.iter().find(|&&f| f as usize >= a.d_sae()) {
+        return Err(Error::FeatureOutOfRange {
+            feature: feature.into(),
+            d_sae: a.d_sae() as u64,
+        }
+        .in_file(args.model.path.display().to_string())
+        .into());
+    }
+    let mut found = Found::default();
+    if a.d_out() == b.d_out() {
+        found.by_weights(args, &a, &b)?;
+    } else if args.rows.is_none() {
+        return Err(Error::Length {
+            what: "values per decoder vector (rows could be compared all the same: --rows)",
+            expected: a.d_out() as u64,
+            found: b.d_out() as u64,
+        }
+        .in_file(args.other.display().to_string())
+        .into());
+    } else {
+        let (a, b) = (a.d_out(), b.d_out());
+        found
+            .notes
+            .push(format!("the weights are not compared: {a} values and {b}"));
+    }
+    if let Some(path) = &args.rows {
+        found.by_rows(args, path, &a, &b)?;
+    }
+    let page = Page {
+        args,
+        models: [&a, &b],
+        names: &names,
+        found: &found,
+    };
+    match args.json {
+        true => writeln!(out, "{:#}", page.to_json())?,
+        false => page.print(style, out)?,
+    }
+    Ok(())
+}
+
+/// What the nearest vectors say about one side.
+struct Near {
+    lists: Vec<Vec<Neighbour>>,
+    mean: f64,
+    median: f64,
+    above: usize,
+    split: usize,
+}
+
+impl Near {
+    fn new(lists: Vec<Vec<Neighbour>>, limit: f64) -> Self {
+        let above = |place: usize| {
+            let cosines = lists.iter().filter_map(|list| list.get(place));
+            cosines.filter(|near| near.cosine > limit).count()
+        };
+        let mut cosines: Vec<f64> = lists
+            .iter()
+            .filter_map(|list| Some(list.first()?.cosine))
+            .collect();
+        cosines.sort_by(f64::total_cmp);
+        let count = cosines.len().max(1) as f64;
+        Near {
+            mean: cosines.iter().sum::<f64>() / count,
+            median: cosines.get(cosines.len() / 2).copied().unwrap_or(0.0),
+            above: above(0),
+            split: above(1),
+            lists,
+        }
+    }
+
+    fn share(&self, count: usize) -> f64 {
+        count as f64 / self.lists.len().max(1) as f64
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "features": self.lists.len(),
+            "mean": self.mean,
+            "median": self.median,
+            "above": self.above,
+            "split": self.split,
+        })
+    }
+}
+
+/// What the rows say.
+struct Corpus {
+    rows: u64,
+    skipped: u64,
+    /// Features of each side that are correlated, of those that fired.
+    correlated: [(usize, usize); 2],
+    wmppc: [f64; 2],
+    /// The best partners of PATH's features, ascending.
+    best: Vec<Best>,
+}
+
+#[derive(Default)]
+struct Found {
+    near: Option<[Near; 2]>,
+    matching: Option<Matching>,
+    distance: Option<f64>,
+    shared: Option<(f64, usize)>,
+    corpus: Option<Corpus>,
+    notes: Vec<String>,
+}
+
+impl Found {
+    fn by_weights(&mut self, args: &Args, a: &Sae<'_>, b: &Sae<'_>) -> Result<(), Failure> {
+        let (va, vb) = (Vectors::unit_decoder(a)?, Vectors::unit_decoder(b)?);
+        let side = |of: &Vectors, among: &Vectors| {
+            let mut steps = Steps::new("comparing decoder vectors");
+            let lists = nearest(of, among, 2, false, &mut |done, all| steps.at(done, all))?;
+            Ok::<_, Error>(Near::new(lists, args.limit))
+        };
+        self.near = Some([side(&va, &vb)?, side(&vb, &va)?]);
+        let most = a.d_sae().max(b.d_sae());
+        match args.matching {
+            When::Never => return Ok(()),
+            When::Auto if most > MATCHED => {
+                self.notes.push(format!(
+                    "not matched one to one: {} features (--matching always does it)",
+                    count(most as u64)
+                ));
+                return Ok(());
+            }
+            _ => {}
+        }
+        let mut steps = Steps::new("matching decoder vectors");
+        self.matching = Some(pw_mcc(&va, &vb, &mut |done, all| steps.at(done, all))?);
+        drop(steps);
+        if a.d_in() != b.d_in() {
+            let (a, b) = (a.d_in(), b.d_in());
+            self.notes.push(format!(
+                "encoders are not compared: {a} values and {b} per row"
+            ));
+            return Ok(());
+        }
+        let mut steps = Steps::new("matching folded vectors");
+        let matched = sae_match(a, b, Terms::Both, &mut |done, all| steps.at(done, all));
+        drop(steps);
+        match matched {
+            Ok(matched) => self.distance = Some(matched.mean),
+            // A threshold of 0 cannot be folded; the rest can be told all the same.
+            Err(error @ Error::BadValue { .. }) => {
+                self.notes
+                    .push(format!("SAE Match is not defined: {error}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let mut steps = Steps::new("matching encoder and decoder vectors");
+        let shared = shared_fraction(a, b, args.limit, &mut |done, all| steps.at(done, all))?;
+        self.shared = Some((shared.0, shared.1.len()));
+        Ok(())
+    }
+
+    fn by_rows(
+        &mut self,
+        args: &Args,
+        path: &Path,
+        a: &Sae<'_>,
+        b: &Sae<'_>,
+    ) -> Result<(), Failure> {
+        let first = RowsFile::open(path, a.d_in())?;
+        let other = args.other_rows.as_deref().unwrap_or(path);
+        let second = RowsFile::open(other, b.d_in())?;
+        let (first, second) = (first.rows()?, second.rows()?);
+        if first.rows() != second.rows() {
+            return Err(Error::Length {
+                what: "rows, as many as the other file has",
+                expected: first.rows() as u64,
+                found: second.rows() as u64,
+            }
+            .in_file(other.display().to_string())
+            .into());
+        }
+        let mut sides = [Side::new(a, first)?, Side::new(b, second)?];
+        let mut all = Vec::new();
+        for side in &sides {
+            all.push(Accumulator::new(Collect::all(side.sae))?);
+        }
+        each_batch(&mut sides, "encoding", |at, features| {
+            let statistics = all.get_mut(at);
+            statistics.map_or(Ok(()), |statistics| statistics.add_all(features, &[]))
+        })?;
+        let most_active = |statistics: &Accumulator| {
+            let fired = statistics.summaries().filter(|one| one.fired > 0);
+            let mut fired: Vec<(f64, u32)> =
+                fired.map(|one| (one.mean.abs(), one.feature)).collect();
+            fired.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
+            let total = fired.len();
+            fired.truncate(args.correlate as usize);
+            let kept: Vec<u32> = fired.into_iter().map(|one| one.1).collect();
+            (kept, total)
+        };
+        let chosen: Vec<(Vec<u32>, usize)> = all.iter().map(most_active).collect();
+        let [(first, fired), (second, other_fired)] = &chosen[..] else {
+            return Ok(());
+        };
+        let mut correlation = Correlation::new(first, second)?;
+        let mut held = Features::new();
+        each_batch(&mut sides, "correlating", |at, features| {
+            match at {
+                0 => held.clone_from(features),
+                _ => held
+                    .iter()
+                    .zip(features.iter())
+                    .for_each(|(x, y)| correlation.add(x, y)),
+            }
+            Ok(())
+        })?;
+        let (best, back) = (correlation.best(), correlation.best_of_second());
+        let (rows, skipped) = correlation.rows();
+        self.corpus = Some(Corpus {
+            rows,
+            skipped,
+            correlated: [(first.len(), *fired), (second.len(), *other_fired)],
+            wmppc: [
+                wmppc(std::slice::from_ref(&best))?,
+                wmppc(std::slice::from_ref(&back))?,
+            ],
+            best,
+        });
+        Ok(())
+    }
+}
+
+/// A model at its rows.
+struct Side<'s> {
+    sae: &'s Sae<'s>,
+    rows: Rows<'s>,
+    scratch: Scratch<'static>,
+    features: Features,
+}
+
+impl<'s> Side<'s> {
+    fn new(sae: &'s Sae<'s>, rows: Rows<'s>) -> Result<Self, Error> {
+        Ok(Side {
+            sae,
+            rows,
+            scratch: Scratch::for_rows(sae, BATCH)?,
+            features: Features::new(),
+        })
+    }
+}
+
+/// Encodes the rows of both, batch by batch: first the one, then the other.
+fn each_batch(
+    sides: &mut [Side<'_>; 2],
+    what: &'static str,
+    mut take: impl FnMut(usize, &Features) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let rows = sides[0].rows.rows();
+    let mut steps = Steps::new(what);
+    for first in (0..rows).step_by(BATCH) {
+        for (at, side) in sides.iter_mut().enumerate() {
+            let part = side.rows.part(first, BATCH);
+            side.sae
+                .encode(part, &mut side.scratch, &mut side.features)?;
+            take(at, &side.features)?;
+        }
+        steps.at((first / BATCH) + 1, rows.div_ceil(BATCH));
+    }
+    Ok(())
+}
+
+/// One feature of PATH, and its partners.
+struct Line {
+    near: Option<Neighbour>,
+    matched: Option<(u32, f64)>,
+    best: Option<Best>,
+}
+
+struct Page<'p> {
+    args: &'p Args,
+    models: [&'p Sae<'p>; 2],
+    names: &'p [Option<Labels>; 2],
+    found: &'p Found,
+}
+
+impl Page<'_> {
+    fn line(&self, feature: u32) -> Line {
+        let found = self.found;
+        let near = found.near.as_ref().and_then(|near| {
+            let list = near[0].lists.get(feature as usize)?;
+            list.first().copied()
+        });
+        let matched = found.matching.as_ref().and_then(|matching| {
+            let pairs = &matching.pairs;
+            let at = pairs.binary_search_by_key(&feature, |pair| pair.first);
+            let pair = pairs.get(at.ok()?)?;
+            Some((pair.second, pair.value))
+        });
+        let best = found.corpus.as_ref().and_then(|corpus| {
+            let at = corpus.best.binary_search_by_key(&feature, |b| b.feature);
+            corpus.best.get(at.ok()?).copied()
+        });
+        Line {
+            near,
+            matched,
+            best,
+        }
+    }
+
+    fn name(&self, side: usize, feature: u32) -> Option<String> {
+        let labels = self.names.get(side)?.as_ref()?;
+        Some(labels::label(labels, feature)).filter(|label| !label.is_empty())
+    }
+
+    fn to_json(&self) -> Value {
+        let model = |path: &Path, sae: &Sae<'_>| {
+            let about = sae.description();
+            json!({
+                "path": path.display().to_string(),
+                "publisher": about.publisher,
+                "architecture": about.architecture,
+                "activation": about.activation,
+                "d_in": sae.d_in(),
+                "d_sae": sae.d_sae(),
+                "d_out": sae.d_out(),
+                "fingerprint": format!("{:016x}", sae.fingerprint()),
+            })
+        };
+        let found = self.found;
+        let pair = |of: Option<(u32, f64)>, what: &str| {
+            of.map(|(feature, value)| {
+                let mut pair = json!({"feature": feature, what: value});
+                if let (Some(label), Some(map)) = (self.name(1, feature), pair.as_object_mut()) {
+                    map.insert("label".into(), label.into());
+                }
+                pair
+            })
+        };
+        let features: Vec<u32> = match self.args.features.is_empty() {
+            true => (0..self.models[0].d_sae() as u32).collect(),
+            false => self.args.features.clone(),
+        };
+        let features = features.into_iter().map(|feature| {
+            let line = self.line(feature);
+            json!({
+                "feature": feature,
+                "label": self.name(0, feature),
+                "nearest": pair(line.near.map(|near| (near.feature, near.cosine)), "cosine"),
+                "matched": pair(line.matched, "cosine"),
+                "correlated": pair(line.best.map(|best| (best.partner, best.correlation)), "correlation"),
+            })
+        });
+        json!({
+            "format": "sae compare",
+            "version": 1,
+            "model": model(&self.args.model.path, self.models[0]),
+            "other": model(&self.args.other, self.models[1]),
+            "limit": self.args.limit,
+            "nearest": found.near.as_ref().map(|near| json!({
+                "model_in_other": near[0].to_json(),
+                "other_in_model": near[1].to_json(),
+            })),
+            "pw_mcc": found.matching.as_ref().map(|m| json!({"mean": m.mean, "pairs": m.pairs.len()})),
+            "sae_match": found.distance.map(|mean| json!({"mean_squared_distance": mean})),
+            "shared": found.shared.map(|(fraction, count)| json!({"fraction": fraction, "count": count})),
+            "corpus": found.corpus.as_ref().map(|corpus| json!({
+                "rows": corpus.rows,
+                "skipped": corpus.skipped,
+                "correlated": [corpus.correlated[0].0, corpus.correlated[1].0],
+                "fired": [corpus.correlated[0].1, corpus.correlated[1].1],
+                "wmppc": {"model_in_other": corpus.wmppc[0], "other_in_model": corpus.wmppc[1]},
+            })),
+            "notes": found.notes,
+            "features": features.collect::<Vec<Value>>(),
+        })
+    }
+
+    fn print(&self, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+        let paths = [&self.args.model.path, &self.args.other];
+        for ((side, path), sae) in ["model", "other"].into_iter().zip(paths).zip(self.models) {
+            let about = sae.description();
+            writeln!(
+                out,
+                "{}  {} {}, {} -> {} features, {}",
+                style.key(side),
+                about.publisher,
+                about.architecture,
+                count(sae.d_in() as u64),
+                count(sae.d_sae() as u64),
+                labels::one_line(&path.display().to_string()),
+            )?;
+        }
+        self.numbers(style, out)?;
+        for note in &self.found.notes {
+            writeln!(out, "{} {}", style.dim("note:"), labels::one_line(note))?;
+        }
+        if !self.args.features.is_empty() {
+            return self.table("Features", &self.args.features, style, out);
+        }
+        let mut sorted: Vec<(f64, u32)> = match (&self.found.near, &self.found.corpus) {
+            (Some(near), _) => (0u32..)
+                .zip(&near[0].lists)
+                .map(|(feature, list)| (list.first().map_or(0.0, |near| near.cosine), feature))
+                .collect(),
+            (None, Some(corpus)) => {
+                let best = corpus.best.iter();
+                best.map(|best| (best.correlation, best.feature)).collect()
+            }
+            (None, None) => Vec::new(),
+        };
+        sorted.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
+        let best = sorted.iter().take(self.args.top).map(|one| one.1);
+        let rest = sorted.len().saturating_sub(self.args.top);
+        let worst = sorted.iter().rev().take(rest.min(self.args.top));
+        self.table("Most alike", &best.collect::<Vec<u32>>(), style, out)?;
+        let worst: Vec<u32> = worst.map(|one| one.1).collect();
+        self.table("Least alike", &worst, style, out)
+    }
+
+    /// What there is to say in numbers: a name, and a value of each side or of both.
+    fn numbers(&self, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+        let found = self.found;
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let mut lines: Vec<(String, Vec<String>)> = Vec::new();
+        if let Some([a, b]) = &found.near {
+            let mut both = |name: &str, of: &dyn Fn(&Near) -> String| {
+                lines.push((name.into(), vec![of(a), of(b)]));
+            };
+            both("nearest cosine, mean", &|near| format!("{:.4}", near.mean));
+            both("nearest cosine, median", &|near| {
+                format!("{:.4}", near.median)
+            });
+            let name = format!("near (above {})", self.args.limit);
+            both(&name, &|near| percent(near.share(near.above)));
+            both("split (two or more near)", &|near| {
+                percent(near.share(near.split))
+            });
+        }
+        if let Some(corpus) = &found.corpus {
+            let each = |of: &dyn Fn(usize) -> String| vec![of(0), of(1)];
+            let correlated = |side: usize| {
+                let (kept, fired) = corpus.correlated[side];
+                match kept == fired {
+                    true => count(fired as u64),
+                    false => format!("{} of {}", count(kept as u64), count(fired as u64)),
+                }
+            };
+            lines.push(("features that fire".into(), each(&correlated)));
+            let value = |side: usize| format!("{:.4}", corpus.wmppc[side]);
+            lines.push(("wMPPC".into(), each(&value)));
+        }
+        if !lines.is_empty() {
+            let head = ["model in other".to_string(), "other in model".to_string()];
+            lines.insert(0, (String::new(), head.to_vec()));
+        }
+        if let Some(matching) = &found.matching {
+            lines.push(("PW-MCC".into(), vec![format!("{:.4}", matching.mean)]));
+        }
+        if let Some(distance) = found.distance {
+            let value = format!("{distance:.4}");
+            lines.push(("SAE Match, mean squared distance".into(), vec![value]));
+        }
+        if let Some((fraction, pairs)) = found.shared {
+            let value = vec![percent(fraction), count(pairs as u64)];
+            lines.push(("shared features".into(), value));
+        }
+        writeln!(out)?;
+        for (name, values) in lines {
+            let values = values.iter().map(|value| format!("{value:>18}"));
+            let name = style.key(fit(&name, 34));
+            writeln!(out, "{name}{}", values.collect::<String>())?;
+        }
+        if let Some(corpus) = &found.corpus {
+            let skipped = match corpus.skipped {
+                0 => String::new(),
+                skipped => format!("; {} are not finite and left out", count(skipped)),
+            };
+            writeln!(out, "over {} rows{skipped}", count(corpus.rows))?;
+        }
+        Ok(())
+    }
+
+    fn table(
+        &self,
+        title: &str,
+        features: &[u32],
+        style: Style,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        if features.is_empty() {
+            return Ok(());
+        }
+        let found = self.found;
+        let mut head = fit("feature", 9);
+        let columns = [
+            (found.near.is_some(), "nearest", "cosine"),
+            (found.matching.is_some(), "matched", "|cosine|"),
+            (found.corpus.is_some(), "correlated", "correlation"),
+        ];
+        for (shown, partner, value) in columns {
+            if shown {
+                head += &format!("{partner:>12}{value:>12}");
+            }
+        }
+        writeln!(out, "\n{}\n{}", style.title(title), style.dim(head))?;
+        for &feature in features {
+            let line = self.line(feature);
+            let mut text = format!("{feature:<9}");
+            let cells = [
+                line.near.map(|near| (near.feature, near.cosine)),
+                line.matched,
+                line.best.map(|best| (best.partner, best.correlation)),
+            ];
+            for (cell, (shown, _, _)) in cells.into_iter().zip(columns) {
+                match cell {
+                    _ if !shown => {}
+                    Some((partner, value)) => text += &format!("{partner:>12}{value:>12.4}"),
+                    None => text += &format!("{:>12}{:>12}", "-", "-"),
+                }
+            }
+            let partner = cells.into_iter().flatten().next().map(|cell| cell.0);
+            let names = [
+                self.name(0, feature),
+                partner.and_then(|partner| self.name(1, partner)),
+            ];
+            let names: Vec<String> = names.into_iter().flatten().collect();
+            if !names.is_empty() {
+                text += &format!("  {}", names.join(" | "));
+            }
+            let room = style.columns().unwrap_or(usize::MAX);
+            let text = match text.len() > room {
+                true => fit(&text, room),
+                false => text,
+            };
+            writeln!(out, "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
+}
