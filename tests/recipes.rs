@@ -470,7 +470,7 @@ fn the_other_vectors_of_sae_ts() {
     let effect = |column: usize| -> f32 { (0..3).map(|i| v[i] * tall[2 * i + column]).sum() };
     assert!((effect(0) - 0.5).abs() < 1e-6 && effect(1).abs() < 1e-6);
     // The shortest: nothing of it along what has no effect, the cross product of both columns.
-    let none = [0.0 * 1.0 - -1.0 * 2.0, -0.5 - 1.0, 1.0 * 2.0 - 0.0 * 0.5];
+    let none = [2.0, -1.5, 2.0];
     assert!(effect_of(&none, &tall).iter().all(|effect| *effect == 0.0));
     let along: f32 = v.iter().zip(none).map(|(v, n)| v * n).sum();
     assert!(along.abs() < 1e-6, "{along}");
