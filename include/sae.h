@@ -139,7 +139,11 @@ enum {
     SAE_STATUS_LEVEL_UNAVAILABLE = 19,
     /* Memory could not be had. */
     SAE_STATUS_OUT_OF_MEMORY = 20,
-    /* 21 to 29: kept for further kinds of errors. */
+    /* There is no GPU adapter, or it lacks something, or is too small (sae_gpu.h). */
+    SAE_STATUS_NO_ADAPTER = 21,
+    /* A GPU device failed or was lost (sae_gpu.h). The model goes on on the CPU. */
+    SAE_STATUS_DEVICE = 22,
+    /* 23 to 29: kept for further kinds of errors. */
     /* The handle is of another kind, or was destroyed. */
     SAE_STATUS_WRONG_HANDLE = 30,
     /* A defect of the library was caught at its boundary. Please report it. */

@@ -172,6 +172,10 @@ typedef struct sae_monitor_options {
     sae_on_event on_event;
     /* Passed to it. */
     void *context;
+    /* With statistics: 1: histograms of the values, 48 bins per feature. */
+    uint32_t histogram;
+    /* 0. */
+    uint32_t reserved;
 } sae_monitor_options;
 
 /* For `sae_monitor_row.flags`: the row has a signal. */
@@ -310,6 +314,29 @@ typedef struct sae_feature_summary {
 SAE_API sae_status sae_monitor_feature(const sae_monitor *monitor, uint32_t feature,
                                        sae_feature_summary *summary, sae_error *error);
 
+/* The features that fired in none of the rows, ascending: of those that statistics are collected of.
+ *   features, n_features  receives them; NULL and 0 to ask how many there are.
+ *   count    receives their number.
+ *   error    may be NULL. SAE_STATUS_LENGTH if they do not fit: none is written then.
+ * Allocates. */
+SAE_API sae_status sae_monitor_dead(const sae_monitor *monitor, uint32_t *features,
+                                    size_t n_features, size_t *count, sae_error *error);
+
+/* Description length of a row's features, in bits (MDL): for every feature the entropy of whether it
+ * fires, and of the bin of its value if it does. For statistics with `histogram`.
+ *   bits     receives it.
+ *   error    may be NULL. SAE_STATUS_INVALID_ARGUMENT without histograms. */
+SAE_API sae_status sae_monitor_description_length(const sae_monitor *monitor, double *bits,
+                                                  sae_error *error);
+
+/* Writes the statistics as JSON, to be read, and a zero byte. Features that never fired are left out.
+ *   buffer, n_bytes  receives as much as fits; NULL and 0 to ask for the size.
+ *   needed   receives the bytes of all of it, with the zero byte.
+ *   error    may be NULL. SAE_STATUS_LENGTH if it does not fit.
+ * Allocates. */
+SAE_API sae_status sae_monitor_json(const sae_monitor *monitor, char *buffer, size_t n_bytes,
+                                    size_t *needed, sae_error *error);
+
 /* Writes counts and statistics as OpenMetrics text, and a zero byte, for hosts that serve /metrics.
  *   buffer, n_bytes  receives as much as fits; NULL and 0 to ask for the size.
  *   needed   receives the bytes of all of it, with the zero byte.
@@ -332,6 +359,161 @@ SAE_API sae_status sae_monitor_snapshot(const sae_monitor *monitor, void *buffer
  *   error    may be NULL; nothing is added then. */
 SAE_API sae_status sae_monitor_merge(sae_monitor *monitor, const void *bytes, size_t n_bytes,
                                      sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Quality of reconstructions                                                                  */
+/* ------------------------------------------------------------------------------------------ */
+
+/* How well rows are reconstructed, streaming: x is a row of the model's output site, y its
+ * reconstruction, f its features, b the decoder's bias. Memory is fixed. One call at a time. */
+typedef struct sae_quality sae_quality;
+
+/* How quality is made. Only `struct_size` is needed; the rest may be zero. */
+typedef struct sae_quality_options {
+    /* sizeof(sae_quality_options). */
+    uint32_t struct_size;
+    /* 1: keep what `sae_quality_fit_errors` needs, (d + 1)(d + 2)/2 sums, and as many additions for
+     * every row: for offline use. */
+    uint32_t fit_errors;
+    /* The mean row that variances are about; NULL: that of the rows that are added. */
+    const float *mean;
+    /* Its length, d_out. */
+    size_t n_mean;
+} sae_quality_options;
+
+/* Quality of one row; 0 where a quotient has no denominator. This struct never grows. */
+typedef struct sae_row_quality {
+    /* Number of active features. */
+    double l0;
+    /* sum f */
+    double l1;
+    /* |f| */
+    double l2;
+    /* |x| */
+    double norm;
+    /* |y| */
+    double reconstruction_norm;
+    /* |x - y| */
+    double error_norm;
+    /* <x, y> / (|x| |y|) */
+    double cosine;
+    /* |y| / |x| */
+    double norm_ratio;
+    /* (|y - b|^2 - |f|^2) / |f|^2: near 0 where decoder rows are orthonormal (ZF). */
+    double zf_deviation;
+    /* (|f| - |x - b|)^2, the AFA loss. */
+    double afa_loss;
+    /* (|x - y|^2 - a.x - c) / deviation with the error model's a, c, deviation: how far the error is
+     * above what the row lets expect; 0 without one. A signal for rules. */
+    double anomaly;
+    /* 1 if row and reconstruction are finite; else all of the above is 0. */
+    uint32_t finite;
+    /* 0. */
+    uint32_t reserved;
+} sae_row_quality;
+
+/* Means over rows, and what is formed from sums over all of them. */
+typedef struct sae_quality_summary {
+    /* sizeof(sae_quality_summary), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* 0. */
+    uint32_t reserved;
+    /* Rows that entered. */
+    uint64_t rows;
+    /* Rows that were not finite, or whose reconstruction was not. */
+    uint64_t non_finite;
+    /* Rows with a norm of 2^30 and beyond, which entered nothing. */
+    uint64_t overflows;
+    /* Rows with an anomaly above the limit. */
+    uint64_t anomalous;
+    /* Mean number of active features. */
+    double l0;
+    /* Mean of sum f. */
+    double l1;
+    /* Mean squared error per value. */
+    double mse;
+    /* Fraction of variance unexplained, global: sum |x - y|^2 / sum |x - mean|^2. */
+    double fvu;
+    /* 1 - fvu */
+    double explained_variance;
+    /* Mean cosine. */
+    double cosine;
+    /* Mean of |y| / |x|. */
+    double norm_ratio;
+    /* mean |y|^2 / mean <x, y>; 1 is without bias. */
+    double reconstruction_bias;
+    /* Mean of `sae_row_quality.zf_deviation`. */
+    double zf_deviation;
+    /* Mean of `sae_row_quality.afa_loss`. */
+    double afa_loss;
+} sae_quality_summary;
+
+/* Makes quality that has seen nothing.
+ *   options  NULL: all of them zero.
+ *   quality  receives the handle; release it with `sae_quality_destroy`.
+ *   error    may be NULL. */
+SAE_API sae_status sae_quality_create(const sae_model *model, const sae_quality_options *options,
+                                      sae_quality **quality, sae_error *error);
+
+/* Destroys quality; NULL does nothing. */
+SAE_API void sae_quality_destroy(sae_quality *quality);
+
+/* Adds rows.
+ *   rows     at the model's output site, d_out wide.
+ *   features  of the rows, from `sae_model_encode`.
+ *   reconstructions, n_values  from `sae_model_decode`, rows * d_out values.
+ *   each, n_each  receives the quality of each row; NULL and 0: nobody does.
+ *   error    may be NULL. SAE_STATUS_LENGTH if there are not as many of each; nothing is added then.
+ * Allocates nothing, but with `fit_errors`. */
+SAE_API sae_status sae_quality_add(sae_quality *quality, const sae_rows *rows,
+                                   const sae_features *features, const float *reconstructions,
+                                   size_t n_values, sae_row_quality *each, size_t n_each,
+                                   sae_error *error);
+
+/* Asks for the means over all rows so far.
+ *   summary  `struct_size` in, the rest out.
+ *   error    may be NULL. */
+SAE_API sae_status sae_quality_summarize(const sae_quality *quality, sae_quality_summary *summary,
+                                         sae_error *error);
+
+/* Writes the summary as JSON, and a zero byte.
+ *   buffer, n_bytes  receives as much as fits; NULL and 0 to ask for the size.
+ *   needed   receives the bytes of all of it, with the zero byte.
+ *   error    may be NULL. SAE_STATUS_LENGTH if it does not fit.
+ * Allocates. */
+SAE_API sae_status sae_quality_json(const sae_quality *quality, char *buffer, size_t n_bytes,
+                                    size_t *needed, sae_error *error);
+
+/* Writes a snapshot: the same bytes on every machine.
+ *   buffer, n_bytes  receives it; NULL and 0 to ask for the size.
+ *   needed   receives its bytes.
+ *   error    may be NULL. SAE_STATUS_LENGTH if it does not fit: nothing is written then.
+ * Allocates. */
+SAE_API sae_status sae_quality_snapshot(const sae_quality *quality, void *buffer, size_t n_bytes,
+                                        size_t *needed, sae_error *error);
+
+/* Adds a snapshot, of the same model, about the same mean, by the same error model: the bits of one
+ * pass over the rows of both. What `sae_quality_fit_errors` needs is not in it.
+ *   bytes, n_bytes  the snapshot.
+ *   error    may be NULL; nothing is added then. */
+SAE_API sae_status sae_quality_merge(const sae_model *model, sae_quality *quality,
+                                     const void *bytes, size_t n_bytes, sae_error *error);
+
+/* Fits an error model by least squares over all rows so far: |x - y|^2 is predicted as a.x + c.
+ *   ridge    times the mean of the diagonal is added to it; 1e-9 does well.
+ *   buffer, n_bytes  receives the model as bytes; NULL and 0 to ask for the size.
+ *   needed   receives its bytes.
+ *   error    may be NULL. SAE_STATUS_INVALID_ARGUMENT without `fit_errors` or with too few rows.
+ * Allocates; takes d_out^3/3 operations. */
+SAE_API sae_status sae_quality_fit_errors(const sae_quality *quality, double ridge, void *buffer,
+                                          size_t n_bytes, size_t *needed, sae_error *error);
+
+/* Scores all rows by an error model, from the first on, and counts those above a limit.
+ *   bytes, n_bytes  the model.
+ *   over     the limit.
+ *   error    may be NULL. SAE_STATUS_INVALID_ARGUMENT once rows were added. */
+SAE_API sae_status sae_quality_set_error_model(sae_quality *quality, const void *bytes,
+                                               size_t n_bytes, double over, sae_error *error);
 
 #ifdef __cplusplus
 }

@@ -239,6 +239,54 @@ pub enum Error {
         /// The levels that are there.
         available: String,
     },
+    /// There is no GPU adapter, or none that was asked for.
+    #[error("no GPU adapter: asked for {asked}, found {found}")]
+    NoAdapter {
+        /// What was asked for.
+        asked: String,
+        /// The adapters that are there.
+        found: String,
+    },
+    /// A GPU adapter is too small for what is asked of it.
+    #[error("GPU adapter `{adapter}`, {limit}: {needed} are needed, it has {found}")]
+    AdapterLimit {
+        /// The adapter.
+        adapter: String,
+        /// Which limit.
+        limit: &'static str,
+        /// How much is needed.
+        needed: u64,
+        /// How much it has.
+        found: u64,
+    },
+    /// A GPU adapter lacks something.
+    #[error("GPU adapter `{adapter}` lacks {feature}")]
+    AdapterFeature {
+        /// The adapter.
+        adapter: String,
+        /// What it lacks.
+        feature: &'static str,
+    },
+    /// A GPU device failed. The model goes on on the CPU.
+    #[error("GPU device `{adapter}`, {failure}: {message}")]
+    Device {
+        /// Its adapter.
+        adapter: String,
+        /// What failed.
+        failure: DeviceFailure,
+        /// The driver's words.
+        message: String,
+    },
+    /// A GPU device has no memory left. The model goes on on the CPU.
+    #[error("GPU device `{adapter}` is out of memory: {bytes} bytes for {what}")]
+    DeviceMemory {
+        /// Its adapter.
+        adapter: String,
+        /// What for.
+        what: &'static str,
+        /// How many bytes.
+        bytes: u64,
+    },
     /// Memory could not be had.
     #[error("out of memory: {bytes} bytes for {what}")]
     OutOfMemory {
@@ -247,6 +295,27 @@ pub enum Error {
         /// How many bytes.
         bytes: u64,
     },
+}
+
+/// What failed on a GPU device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceFailure {
+    /// It could not be opened.
+    #[error("it cannot be opened")]
+    Open,
+    /// It was lost: removed, reset, or destroyed.
+    #[error("it was lost")]
+    Lost,
+    /// A shader was not compiled.
+    #[error("a shader was not compiled")]
+    Shader,
+    /// A buffer could not be mapped.
+    #[error("mapping failed")]
+    Mapping,
+    /// Another call was refused.
+    #[error("a call failed")]
+    Call,
 }
 
 /// The number of an error's kind: stable, never reused, the same in Rust and in C
@@ -293,6 +362,10 @@ pub enum Code {
     LevelUnavailable = 19,
     /// Memory could not be had.
     OutOfMemory = 20,
+    /// No GPU adapter, or one that lacks something or is too small.
+    NoAdapter = 21,
+    /// A GPU device failed.
+    Device = 22,
 }
 
 impl Error {
@@ -322,7 +395,11 @@ impl Error {
             Error::FeatureOutOfRange { .. } => Code::FeatureOutOfRange,
             Error::InvalidArgument { .. } => Code::InvalidArgument,
             Error::LevelUnavailable { .. } => Code::LevelUnavailable,
-            Error::OutOfMemory { .. } => Code::OutOfMemory,
+            Error::NoAdapter { .. } | Error::AdapterLimit { .. } | Error::AdapterFeature { .. } => {
+                Code::NoAdapter
+            }
+            Error::Device { .. } => Code::Device,
+            Error::OutOfMemory { .. } | Error::DeviceMemory { .. } => Code::OutOfMemory,
         }
     }
 

@@ -41,6 +41,7 @@
 //! | `torch`, `gzip`, `yaml` | torch files; gzipped files; YAML side-cars |
 //! | `pack` | writing packs; reading them needs no feature |
 //! | `analysis` | comparing models: matchings, correlations, families, the logit lens |
+//! | `wgpu` | encoding on a GPU, with the same bits (see `gpu`) |
 //! | `cli` | the `sae` tool, with all of the above |
 //!
 //! Without `std` the crate is `no_std` + `alloc` and models come from bytes. A feature adds API;
@@ -70,6 +71,8 @@ mod ensemble;
 pub mod error;
 pub mod features;
 mod fit;
+#[cfg(feature = "wgpu")]
+pub mod gpu;
 mod importance;
 mod json;
 pub mod kernels;

@@ -87,6 +87,21 @@ impl<'r> Rows<'r> {
             .unwrap_or(&[])
     }
 
+    /// Widens a row to f32, exactly: its first values into all of `to`, 0 beyond them.
+    pub fn read(&self, row: usize, to: &mut [f32]) {
+        let bytes = self.row_bytes(row);
+        let size = self.dtype.size().max(1);
+        to.fill(0.0);
+        for (to, bytes) in to.iter_mut().zip(bytes.chunks_exact(size)) {
+            *to = match (self.dtype, bytes) {
+                (Dtype::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
+                (Dtype::BF16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
+                (_, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+                _ => 0.0,
+            };
+        }
+    }
+
     /// The rows `first .. first + count` (clipped to those that exist).
     #[must_use]
     pub fn part(&self, first: usize, count: usize) -> Self {

@@ -99,6 +99,13 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "rows", "scratch", "select",
         ],
     ),
+    // Encoding on a device.
+    (
+        &["gpu"],
+        &[
+            "encode", "error", "features", "kernels", "model", "rows", "scratch", "select",
+        ],
+    ),
     // Whether a packed model gives what it gave when it was written.
     (
         &["self_test"],

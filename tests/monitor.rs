@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use reference::monitor as plain;
 use reference::random::Random;
 use sae::monitor::{
-    Accumulator, Bins, Collect, Confusion, ErrorFit, Event, EventRing, Monitor, MonitorOptions,
-    Pool, Pooling, Quality, RowInfo, Rule, Rules, Unseen, choose, only_in,
+    Accumulator, Bins, Collect, Confusion, ErrorFit, ErrorModel, Event, EventRing, Monitor,
+    MonitorOptions, Pool, Pooling, Quality, RowInfo, Rule, Rules, Unseen, choose, only_in,
 };
 use sae::{Code, Error, Features, OpenOptions, RowStatus, Rows, Sae, Scratch};
 use std::sync::Arc;
@@ -1686,6 +1686,189 @@ fn an_error_model_finds_a_linear_error() {
         ErrorFit::new(4).unwrap().solve(0.0),
         Code::InvalidArgument,
         "more than 5",
+    );
+}
+
+/// Quality in parts, as snapshots, merged: the bits of one pass; the numbers of two passes in f64.
+#[test]
+fn snapshots_of_quality_come_back_and_merge() {
+    let sae = model(5, 0.1, None);
+    let other = model(5, 0.2, None);
+    let mut random = Random(31);
+    let values: Vec<f32> = (0..60 * D_IN).map(|_| random.number()).collect();
+    let rows = library::rows(&values, D_IN);
+    let (features, decoded) = library::encode_decode(&sae, rows);
+    let mut fit = ErrorFit::new(D_IN).unwrap();
+    let mut halves = [ErrorFit::new(D_IN).unwrap(), ErrorFit::new(D_IN).unwrap()];
+    let mut first = Quality::new(&sae).unwrap();
+    first
+        .add_all(rows, &features, &decoded, &mut |at, quality| {
+            let row = &values[at * D_IN..(at + 1) * D_IN];
+            fit.add(row, quality).unwrap();
+            halves[at % 2].add(row, quality).unwrap();
+        })
+        .unwrap();
+    let errors = fit.solve(1e-9).unwrap();
+    let [mut one, two] = halves;
+    one.merge(&two).unwrap();
+    let merged = one.solve(1e-9).unwrap();
+    for (a, b) in merged.weights.iter().zip(&errors.weights) {
+        close(*a, *b, 1e-9);
+    }
+    refused(
+        one.merge(&ErrorFit::new(3).unwrap()),
+        Code::Length,
+        "values per row",
+    );
+    let bytes = errors.to_bytes().unwrap();
+    assert_eq!(bytes.len(), errors.snapshot_len());
+    assert_eq!(ErrorModel::from_bytes(&bytes).unwrap(), errors);
+    assert_eq!(errors.to_json()["weights"].as_array().unwrap().len(), D_IN);
+
+    let mean = vec![0.125; D_IN];
+    let makes: [&dyn Fn() -> Quality; 3] = [
+        &|| Quality::new(&sae).unwrap(),
+        &|| Quality::about(&sae, &mean).unwrap(),
+        &|| {
+            let mut quality = Quality::new(&sae).unwrap();
+            quality.set_error_model(errors.clone(), 0.5).unwrap();
+            quality
+        },
+    ];
+    for (which, make) in makes.iter().enumerate() {
+        let fed = |range: std::ops::Range<usize>| {
+            let mut quality = make();
+            for row in range {
+                let at = row * D_IN..(row + 1) * D_IN;
+                let found = features.row(row).unwrap();
+                quality
+                    .add(&values[at.clone()], found, &decoded[at])
+                    .unwrap();
+            }
+            quality
+        };
+        let whole = fed(0..60);
+        let mut back = Quality::from_bytes(&fed(23..60).to_bytes().unwrap(), &sae).unwrap();
+        back.merge(&Quality::from_bytes(&fed(0..23).to_bytes().unwrap(), &sae).unwrap())
+            .unwrap();
+        let bytes = whole.to_bytes().unwrap();
+        assert_eq!(bytes.len(), whole.snapshot_len());
+        assert_eq!(back.to_bytes().unwrap(), bytes, "{which}");
+        assert_eq!(back.summary(), whole.summary());
+        let json = whole.to_json();
+        assert_eq!(json["fvu"], whole.summary().fvu);
+        assert_eq!(json["anomalous"].is_u64(), which == 2);
+        // Halves give the numbers of their exact floats.
+        let halves: Vec<u8> = values
+            .iter()
+            .flat_map(|&x| half::f16::from_f32(x).to_le_bytes())
+            .collect();
+        let narrow = Rows::from_bytes(&halves, sae::Dtype::F16, 60, D_IN, D_IN * 2).unwrap();
+        let mut by_halves = make();
+        by_halves
+            .add_all(narrow, &features, &decoded, &mut |_, _| {})
+            .unwrap();
+        let mut by_floats = make();
+        let rounded: Vec<f32> = values
+            .iter()
+            .map(|&x| half::f16::from_f32(x).to_f32())
+            .collect();
+        by_floats
+            .add_all(
+                library::rows(&rounded, D_IN),
+                &features,
+                &decoded,
+                &mut |_, _| {},
+            )
+            .unwrap();
+        assert_eq!(by_halves.summary(), by_floats.summary());
+
+        // What is wrong with bytes is told, whatever it is.
+        for cut in 0..bytes.len() {
+            Quality::from_bytes(&bytes[..cut], &sae).unwrap_err();
+        }
+        for at in 0..bytes.len() {
+            let mut broken = bytes.clone();
+            broken[at] ^= 4;
+            Quality::from_bytes(&broken, &sae).unwrap_err();
+        }
+        refused(
+            Quality::from_bytes(&bytes, &other),
+            Code::InvalidValue,
+            "model of the snapshot",
+        );
+        // And with the right check sum: more anomalies than rows, too many rows, unknown flags.
+        for (at, value) in [(56, 61u64), (32, 1 << 60), (24, 7), (28, 1)] {
+            let mut broken = bytes.clone();
+            broken[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            let end = broken.len() - 4;
+            let check = crc32fast::hash(&broken[..end]).to_le_bytes();
+            broken[end..].copy_from_slice(&check);
+            Quality::from_bytes(&broken, &sae).unwrap_err();
+        }
+    }
+    // Anomalies against plain f64; removing a row takes its anomaly back.
+    let mut quality = makes[2]();
+    let mut expected = 0;
+    for row in 0..60 {
+        let at = row * D_IN..(row + 1) * D_IN;
+        let (x, y) = (&values[at.clone()], &decoded[at]);
+        let found = quality.add(x, features.row(row).unwrap(), y).unwrap();
+        let squared: f64 = x
+            .iter()
+            .zip(y)
+            .map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2))
+            .sum();
+        let predicted: f64 = x
+            .iter()
+            .zip(&errors.weights)
+            .map(|(&x, a)| f64::from(x) * a)
+            .sum();
+        let score = (squared - predicted - errors.bias) / errors.deviation;
+        close(found.anomaly, score, 1e-9);
+        expected += u64::from(score > 0.5);
+    }
+    assert!(expected > 3 && quality.summary().anomalous == expected);
+    let mut undone = quality.clone();
+    for row in 0..60 {
+        let at = row * D_IN..(row + 1) * D_IN;
+        undone
+            .remove(
+                &values[at.clone()],
+                features.row(row).unwrap(),
+                &decoded[at],
+            )
+            .unwrap();
+    }
+    assert_eq!(undone.summary(), makes[2]().summary());
+    refused(
+        makes[0]().merge(&quality),
+        Code::InvalidArgument,
+        "error model",
+    );
+    refused(
+        quality.set_error_model(errors.clone(), 1.0),
+        Code::InvalidArgument,
+        "before the first row",
+    );
+    let mut fresh = makes[0]();
+    refused(
+        fresh.set_error_model(errors.clone(), f64::NAN),
+        Code::InvalidArgument,
+        "finite",
+    );
+    let mut narrow = errors;
+    narrow.weights.pop();
+    refused(fresh.set_error_model(narrow, 1.0), Code::Length, "weights");
+    refused(
+        fresh.add_all(rows, &features, &decoded[1..], &mut |_, _| {}),
+        Code::Length,
+        "reconstructions",
+    );
+    refused(
+        fresh.add_all(rows.part(0, 3), &features, &decoded, &mut |_, _| {}),
+        Code::Length,
+        "rows of features",
     );
 }
 

@@ -97,9 +97,11 @@ fn alerts_are_lines_of_json_when_piped() {
     // The same through a full encode, and with --watch into a pipe.
     let stats = folder.join("stats.json").display().to_string();
     let snapshot = folder.join("statistics.bin").display().to_string();
+    let quality = folder.join("quality.bin").display().to_string();
     let more = [
         &arguments[..],
         &["--watch", "--stats", &stats, "--snapshot", &snapshot],
+        &["--quality", &quality],
     ]
     .concat();
     let watched = sae(&more);
@@ -111,6 +113,11 @@ fn alerts_are_lines_of_json_when_piped() {
     let statistics =
         sae::monitor::Accumulator::from_bytes(&fs::read(snapshot).unwrap(), None).unwrap();
     assert_eq!(stats["statistics"]["rows"], statistics.rows());
+    assert_eq!(stats["statistics"]["dead"], statistics.dead().len());
+    let model = sae::Sae::open(demo("sae"), &sae::OpenOptions::default()).unwrap();
+    let quality = sae::monitor::Quality::from_bytes(&fs::read(quality).unwrap(), &model).unwrap();
+    assert_eq!(stats["quality"]["rows"], quality.summary().rows);
+    assert!(quality.summary().rows == statistics.rows() && quality.summary().fvu < 0.5);
     // The same statistics are a baseline.
     let drift = folder.join("drift.json");
     fs::write(

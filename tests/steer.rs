@@ -4,6 +4,8 @@
 
 #[path = "../benches/common/allocations.rs"]
 mod allocations;
+#[path = "steer/decompose.rs"]
+mod decompose;
 mod library;
 mod reference;
 

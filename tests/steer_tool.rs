@@ -135,3 +135,101 @@ fn mistakes_are_told_with_file_and_place() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(fs::read_to_string(&plan).unwrap(), relative);
 }
+
+fn decompose(vector: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sae"))
+        .args(["decompose", &format!("{ROOT}/src/bin/sae/demo/sae"), vector])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// A vector that adds a feature and takes another away, as a file for llama.cpp and as npy.
+#[test]
+fn vectors_are_decomposed() {
+    let folder = folder("decompose");
+    let options = sae::OpenOptions::default();
+    let sae = sae::Sae::open(format!("{ROOT}/src/bin/sae/demo/sae"), &options).unwrap();
+    let plan = Plan::from_json(
+        r#"{"edits": [{"feature": 5, "rule": "add", "strength": 3},
+            {"feature": 40, "rule": "add", "strength": -2}]}"#,
+    );
+    let plan = sae.compile_plan(&plan.unwrap()).unwrap();
+    let vector = sae.constant_vector(&plan).unwrap();
+    let control = folder.join("control.gguf");
+    let mut file = sae::control_vector::ControlVector::default();
+    file.directions.insert(12, vector.clone());
+    file.write(&control).unwrap();
+    let npy = folder.join("vectors.npy");
+    let opposite = vector.iter().map(|value| -value);
+    let both: Vec<f32> = vector.iter().copied().chain(opposite).collect();
+    let bytes: Vec<u8> = both.iter().flat_map(|value| value.to_le_bytes()).collect();
+    sae::container::npy_write::write_npy(&npy, sae::Dtype::F32, &[2, vector.len()], &bytes)
+        .unwrap();
+    let (control, npy) = (control.to_str().unwrap(), npy.to_str().unwrap());
+
+    let check = |output: Output, sign: f64| {
+        assert_eq!(text(&output.stderr), "");
+        assert!(output.status.success());
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        for (place, feature, strength) in [(0, 5, 3.0), (1, 40, -2.0)] {
+            let parts = found["parts"].as_array().unwrap();
+            let part = parts.iter().find(|part| part["feature"] == feature);
+            let part = part.unwrap_or_else(|| panic!("no feature {feature}, place {place}"));
+            let error = part["strength"].as_f64().unwrap() - sign * strength;
+            assert!(error.abs() < 1e-3, "{part}");
+            assert_eq!(
+                part["cosine"].as_f64().unwrap() > 0.0,
+                sign * strength > 0.0
+            );
+        }
+        assert!(found["explained"].as_f64().unwrap() > 0.999);
+        assert_eq!(found["along"].as_array().unwrap().len(), 8);
+        assert!(found["against"][0]["cosine"].as_f64().unwrap() < 0.0);
+    };
+    check(decompose(control, &["--json"]), 1.0);
+    check(decompose(npy, &["--row", "1", "--json"]), -1.0);
+
+    // The plan adds the vector again.
+    let plan = folder.join("plan.json");
+    let plan = plan.to_str().unwrap();
+    let output = decompose(npy, &["--row", "0", "--plan", plan, "--top", "2"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    assert!(
+        table.contains("feature\tlength\tstrength\tcosine\n"),
+        "{table}"
+    );
+    assert!(
+        table.contains("\nagainst\nfeature\tcosine\tprojection\n"),
+        "{table}"
+    );
+    let read = Plan::from_json(&fs::read_to_string(plan).unwrap()).unwrap();
+    let back = sae
+        .constant_vector(&sae.compile_plan(&read).unwrap())
+        .unwrap();
+    for (back, expected) in back.iter().zip(&vector) {
+        assert!((back - expected).abs() < 1e-3);
+    }
+
+    // Mistakes name the file.
+    for (vector, arguments) in [
+        (npy, vec![]),
+        (npy, vec!["--row", "2"]),
+        (npy, vec!["--layer", "12"]),
+        (control, vec!["--layer", "13"]),
+        (&*rows(), vec![]),
+    ] {
+        let output = decompose(vector, &arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let message = text(&output.stderr);
+        assert!(
+            message.starts_with(&format!("error: {vector}: ")),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+    let output = decompose(npy, &["--row", "0", "--plan", npy]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(decompose(npy, &["-k", "0"]).status.code(), Some(2));
+}

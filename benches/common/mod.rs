@@ -93,6 +93,13 @@ impl Bench {
         self.figure_of_rows(name, bytes, goal, || None, call);
     }
 
+    /// The median of a figure, in seconds, if it was timed.
+    pub(crate) fn median(&self, name: &str) -> Option<f64> {
+        let mut figures = self.figures.iter();
+        let figure = figures.find(|figure| figure.name == name)?;
+        (!only_checked()).then_some(figure.median)
+    }
+
     /// [`Bench::figure`] for rows all over a matrix; `same_rows` reads them plainly.
     pub(crate) fn figure_of_rows(
         &mut self,

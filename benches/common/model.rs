@@ -72,6 +72,39 @@ impl Model {
         ])
     }
 
+    /// The same as a TopK model, with [`L0`] features of every row.
+    pub(crate) fn top_k_file(&self) -> Vec<u8> {
+        let (d_in, d_sae) = (self.d_in, self.d_sae);
+        self.pack(&[
+            ("W_dec", vec![d_sae, d_in], &self.w_dec),
+            ("W_enc", vec![d_in, d_sae], &self.w_enc),
+            ("b_dec", vec![d_in], &self.b_dec),
+            ("b_enc", vec![d_sae], &self.b_enc),
+        ])
+    }
+
+    /// Opens a copy of [`Model::top_k_file`].
+    pub(crate) fn open_top_k<'b>(&self, bytes: &'b [u8]) -> Sae<'b> {
+        let config = serde_json::json!({
+            "architecture": "topk",
+            "k": L0,
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+            "dtype": "float32",
+            "apply_b_dec_to_input": true,
+            "normalize_activations": "none",
+            "metadata": { "hook_name": "blocks.12.hook_resid_post" },
+        });
+        let options = OpenOptions::default();
+        Sae::from_bytes(
+            "sae_weights.safetensors",
+            bytes,
+            Some(&config.to_string()),
+            &options,
+        )
+        .expect("a model of the benches opens")
+    }
+
     /// A safetensors file.
     fn pack(&self, tensors: &[(&str, Vec<usize>, &[f32])]) -> Vec<u8> {
         let name = match self.weight_type {

@@ -8,7 +8,8 @@
 //       --top N              features to show for each token, strongest first [3]
 //       --hook NAME          where the SAE reads [what its checkpoint says], as
 //                            blocks.12.hook_resid_post or l_out-12; one for each SAE
-//       --labels FILE.json   descriptions of features, as Neuronpedia exports them
+//       --labels FILE        descriptions of features, as Neuronpedia exports them
+//       --rules RULES.json   watch features of the first SAE and print alerts as they come
 //       --steer PLAN.json    edit the rows of the first SAE with a plan
 //       --against OTHER.gguf run the prompt through another file of the same language model too, as
 //                            another quantisation, and report what changes
@@ -18,6 +19,7 @@
 // The prompt is run twice: first to check that each SAE reconstructs the rows of its place better
 // than those beside it, then for the features. A prompt below 32 tokens is too short for the check.
 #include "sae_ggml.h"
+#include "sae_monitor.h"
 
 #include "llama.h"
 
@@ -52,7 +54,7 @@ std::string read_file(const std::string &path) {
 }
 
 struct options {
-    std::string model, against, prompt = "The quick brown fox", labels, steer;
+    std::string model, against, prompt = "The quick brown fox", labels, steer, rules;
     std::vector<std::string> saes, hooks;
     std::vector<llama_token> ids;
     int tokens = 16, top = 3, threads = 0;
@@ -73,9 +75,9 @@ options read_options(int argc, char **argv) {
         std::string arg = argv[i];
         if (arg == "--help" || arg == "-h") {
             std::puts("usage: llama_features MODEL.gguf SAE... [--prompt TEXT | --ids 1,2,3] "
-                      "[--tokens N]\n         [--top N] [--hook NAME]... [--labels FILE.json] "
-                      "[--steer PLAN.json]\n         [--against OTHER.gguf] [--threads N] "
-                      "[--no-check]");
+                      "[--tokens N]\n         [--top N] [--hook NAME]... [--labels FILE] "
+                      "[--rules RULES.json]\n         [--steer PLAN.json] "
+                      "[--against OTHER.gguf] [--threads N] [--no-check]");
             std::exit(0);
         }
         if (arg == "--no-check") {
@@ -107,6 +109,8 @@ options read_options(int argc, char **argv) {
             out.hooks.push_back(value);
         } else if (arg == "--labels") {
             out.labels = value;
+        } else if (arg == "--rules") {
+            out.rules = value;
         } else if (arg == "--steer") {
             out.steer = value;
         } else if (arg == "--against") {
@@ -120,117 +124,116 @@ options read_options(int argc, char **argv) {
     return out;
 }
 
-// Descriptions of features in a JSON list of objects with `index` and `description`. Other values,
-// nested ones too, are passed over.
-class label_reader {
-  public:
-    explicit label_reader(std::string text) : text_(std::move(text)) {}
+// A text of a file, made harmless for a terminal.
+std::string one_line(std::string text) {
+    for (char &c : text)
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+    return text;
+}
 
-    std::map<uint32_t, std::string> read() {
-        std::map<uint32_t, std::string> labels;
-        expect('[');
-        while (!accept(']')) {
-            expect('{');
-            std::string index, description;
-            while (!accept('}')) {
-                std::string key = string();
-                expect(':');
-                if (key == "index")
-                    index = peek() == '"' ? string() : scalar();
-                else if (key == "description" && peek() == '"')
-                    description = string();
-                else
-                    skip();
-                accept(',');
-            }
-            if (!index.empty())
-                labels[static_cast<uint32_t>(std::strtoul(index.c_str(), nullptr, 10))] =
-                    description;
-            accept(',');
-        }
-        return labels;
-    }
-
-  private:
-    char peek() {
-        while (at_ < text_.size() && std::strchr(" \t\r\n", text_[at_]) != nullptr) at_++;
-        if (at_ >= text_.size()) fail("the labels end early");
-        return text_[at_];
-    }
-    bool accept(char c) {
-        if (peek() != c) return false;
-        at_++;
-        return true;
-    }
-    void expect(char c) {
-        if (!accept(c)) fail(std::string("the labels lack a `") + c + "`");
-    }
-    std::string string() {
-        expect('"');
-        std::string out;
-        while (at_ < text_.size() && text_[at_] != '"') {
-            char c = text_[at_++];
-            if (c != '\\' || at_ >= text_.size()) {
-                out += c;
-                continue;
-            }
-            c = text_[at_++];
-            if (c == 'u') {
-                unsigned long code = std::strtoul(text_.substr(at_, 4).c_str(), nullptr, 16);
-                at_ = std::min(at_ + 4, text_.size());
-                if (code < 0x80) {
-                    out += static_cast<char>(code);
-                } else if (code < 0x800) {
-                    out += static_cast<char>(0xc0 | (code >> 6));
-                    out += static_cast<char>(0x80 | (code & 0x3f));
-                } else {
-                    out += static_cast<char>(0xe0 | (code >> 12));
-                    out += static_cast<char>(0x80 | ((code >> 6) & 0x3f));
-                    out += static_cast<char>(0x80 | (code & 0x3f));
-                }
-            } else {
-                out += c == 'n' || c == 't' || c == 'r' ? ' ' : c;
-            }
-        }
-        at_++;
-        return out;
-    }
-    std::string scalar() {
-        peek();
-        size_t start = at_;
-        while (at_ < text_.size() && std::strchr(",]} \t\r\n", text_[at_]) == nullptr) at_++;
-        return text_.substr(start, at_ - start);
-    }
-    void skip() {
-        char c = peek();
-        if (c == '"') {
-            string();
-        } else if (c == '[' || c == '{') {
-            at_++;
-            while (!accept(c == '[' ? ']' : '}')) {
-                skip();
-                accept(':');
-                accept(',');
-            }
-        } else {
-            scalar();
-        }
-    }
-
-    std::string text_;
-    size_t at_ = 0;
+struct labels_closer {
+    void operator()(sae_labels *labels) const { sae_labels_close(labels); }
 };
+using labels_owner = std::unique_ptr<sae_labels, labels_closer>;
+
+// The first description of a feature with a space before it; "" if there is none.
+std::string label_of(const sae_labels *labels, uint32_t feature) {
+    const char *text = labels == nullptr ? nullptr : sae_labels_text(labels, feature, 0);
+    return text == nullptr ? "" : " " + one_line(text);
+}
 
 struct sae_closer {
     void operator()(sae_model *model) const { sae_model_close(model); }
 };
 using sae_owner = std::unique_ptr<sae_model, sae_closer>;
 
+// Rules at work on the rows of one SAE, and the alerts that are not printed yet.
+class watcher {
+  public:
+    watcher(const sae_model *model, const std::string &path) : model_(model) {
+        sae_error error;
+        check(sae_rules_compile(model, read_file(path).c_str(), &rules_, &error), error, path);
+        check(sae_scratch_create(model, &scratch_, &error), error);
+        sae_monitor_options options{};
+        options.struct_size = sizeof options;
+        options.on_event = [](const sae_event *event, void *context) {
+            static_cast<watcher *>(context)->alerts_.push_back(*event);
+        };
+        options.context = this;
+        check(sae_monitor_create(model, rules_, &options, &monitor_, &error), error, path);
+    }
+    ~watcher() {
+        sae_monitor_destroy(monitor_);
+        sae_scratch_destroy(scratch_);
+        sae_rules_destroy(rules_);
+    }
+    watcher(const watcher &) = delete;
+    watcher &operator=(const watcher &) = delete;
+
+    // Reads no more of the SAE than the features that the rules name.
+    void watch(const sae_rows *rows, size_t number, size_t position) {
+        sae_rows row = *rows;
+        const size_t bytes = row.stride_bytes != 0
+                                 ? row.stride_bytes
+                                 : row.width * (row.dtype == SAE_DTYPE_F32 ? 4 : 2);
+        row.data = static_cast<const char *>(row.data) + number * bytes;
+        row.n_rows = 1;
+        sae_monitor_row info{};
+        info.position = position;
+        sae_error error;
+        check(sae_monitor_observe(model_, monitor_, &row, &info, 1, scratch_, &error), error);
+    }
+
+    // Prints the alerts at a position.
+    void print(size_t position, const sae_labels *labels) const {
+        for (const sae_event &event : alerts_) {
+            if (event.position != position) continue;
+            std::printf("%16s  %s, score %.2f:", "ALERT", sae_rules_name(rules_, event.rule),
+                        event.score);
+            for (uint32_t i = 0; i < event.n_contributions; i++) {
+                const sae_contribution &one = event.contributions[i];
+                const char *own = sae_rules_label(rules_, one.feature);
+                std::printf("  %u %.2f%s", one.feature, static_cast<double>(one.value),
+                            own != nullptr ? (" " + one_line(own)).c_str()
+                                           : label_of(labels, one.feature).c_str());
+            }
+            std::printf("\n");
+        }
+    }
+
+    void print_counts() const {
+        sae_monitor_counts counts{};
+        counts.struct_size = sizeof counts;
+        sae_error error;
+        check(sae_monitor_count(monitor_, &counts, &error), error);
+        std::printf("\nwatched %llu rows, %llu bytes of weights each: %llu alerts\n",
+                    static_cast<unsigned long long>(counts.rows),
+                    static_cast<unsigned long long>(sae_rules_bytes_per_row(rules_)),
+                    static_cast<unsigned long long>(counts.events));
+        for (size_t i = 0; i < sae_rules_count(rules_); i++)
+            std::printf("  %s: %llu\n", sae_rules_name(rules_, i),
+                        static_cast<unsigned long long>(sae_monitor_rule_events(monitor_, i)));
+    }
+
+  private:
+    const sae_model *model_;
+    sae_rules *rules_ = nullptr;
+    sae_scratch *scratch_ = nullptr;
+    sae_monitor *monitor_ = nullptr;
+    // Of a server, a ring (`sae_event_ring`) that another thread reads.
+    std::vector<sae_event> alerts_;
+};
+
 // One SAE, and what was found with it: for each token the features that fired.
 struct reader {
     std::string path, hook;
     sae_owner sae;
     std::vector<std::map<uint32_t, float>> rows;
+    // Watches its rows; NULL: nobody does.
+    watcher *watch = nullptr;
+    // Of the batch that runs: the position of its first token, and which tokens mean little.
+    size_t first = 0;
+    std::vector<bool> skipped;
 
     static void on_rows(const sae_ggml_event *event, void *data) {
         auto &self = *static_cast<reader *>(data);
@@ -241,6 +244,9 @@ struct reader {
             std::map<uint32_t, float> fired;
             for (size_t i = 0; i < row.count; i++) fired[row.indices[i]] = row.values[i];
             self.rows.push_back(fired);
+            const size_t token = event->tokens != nullptr ? event->tokens[r] : event->first_row + r;
+            if (self.watch != nullptr && !self.skipped[token])
+                self.watch->watch(event->rows, r, self.first + token);
         }
     }
 };
@@ -330,6 +336,7 @@ class session {
         llama_batch batch = llama_batch_init(static_cast<int32_t>(tokens.size()), 0, 1);
         batch.n_tokens = static_cast<int32_t>(tokens.size());
         std::vector<sae_row_info> infos(tokens.size());
+        std::vector<bool> skipped(tokens.size());
         for (size_t i = 0; i < tokens.size(); i++) {
             batch.token[i] = tokens[i];
             batch.pos[i] = static_cast<llama_pos>(first + i);
@@ -344,8 +351,12 @@ class session {
             infos[i].last = i + 1 == tokens.size();
             infos[i].stage = first == 0 ? SAE_STAGE_PROMPT : SAE_STAGE_GENERATION;
             // SAEs are seldom trained on BOS and the like, and there they mean little.
-            if (named_ && llama_vocab_is_control(vocab_, tokens[i]))
-                infos[i].stage = SAE_STAGE_SKIPPED;
+            skipped[i] = named_ && llama_vocab_is_control(vocab_, tokens[i]);
+            if (skipped[i]) infos[i].stage = SAE_STAGE_SKIPPED;
+        }
+        for (reader &one : readers_) {
+            one.first = first;
+            one.skipped = skipped;
         }
         sae_ggml_batch about{};
         about.n_tokens = tokens.size();
@@ -405,7 +416,7 @@ class session {
 
 void print_rows(const session &lm, const std::vector<llama_token> &tokens,
                 const std::vector<reader> &readers, size_t first, const options &about,
-                const std::map<uint32_t, std::string> &labels) {
+                const sae_labels *labels) {
     for (size_t row = first; row < tokens.size(); row++) {
         std::printf("%16s", lm.piece(tokens[row]).c_str());
         for (const reader &one : readers) {
@@ -417,11 +428,12 @@ void print_rows(const session &lm, const std::vector<llama_token> &tokens,
             std::printf("  %3zu fire:", fired.size());
             for (size_t i = 0; i < fired.size() && i < static_cast<size_t>(about.top); i++) {
                 std::printf("  %u %.2f", fired[i].first, static_cast<double>(fired[i].second));
-                auto label = labels.find(fired[i].first);
-                if (label != labels.end()) std::printf(" %s", label->second.c_str());
+                std::printf("%s", label_of(labels, fired[i].first).c_str());
             }
         }
         std::printf("\n");
+        for (const reader &one : readers)
+            if (one.watch != nullptr) one.watch->print(row, labels);
     }
     std::fflush(stdout);
 }
@@ -497,8 +509,15 @@ int main(int argc, char **argv) {
                                           : sae_model_text(model, SAE_TEXT_HOOK_NAME);
         if (one.hook.empty()) fail(one.path + " does not say where it reads: give --hook");
     }
-    std::map<uint32_t, std::string> labels;
-    if (!about.labels.empty()) labels = label_reader(read_file(about.labels)).read();
+    labels_owner labels;
+    if (!about.labels.empty()) {
+        sae_labels *table = nullptr;
+        check(sae_labels_open(about.labels.c_str(), &table, &error), error);
+        labels.reset(table);
+        check(sae_model_check_labels(readers[0].sae.get(), table, &error), error, about.labels);
+    }
+    std::unique_ptr<watcher> watch;
+    if (!about.rules.empty()) watch.reset(new watcher(readers[0].sae.get(), about.rules));
     sae_plan *plan = nullptr;
     if (!about.steer.empty()) {
         const std::string text = read_file(about.steer);
@@ -512,17 +531,21 @@ int main(int argc, char **argv) {
         session lm(about.model, about, readers);
         std::vector<llama_token> tokens = prompt = lm.tokenize();
         if (about.check) lm.check_fit(tokens);
+        readers[0].watch = watch.get();
         const bool generates = !lm.encodes() && about.against.empty();
         lm.open(tokens.size() + static_cast<size_t>(about.tokens), 0, plan);
         if (!lm.run(tokens, 0, &error)) fail(error.message);
-        print_rows(lm, tokens, readers, 0, about, labels);
+        print_rows(lm, tokens, readers, 0, about, labels.get());
         for (int i = 0; generates && i < about.tokens; i++) {
             llama_token token = lm.next();
             if (lm.ends(token)) break;
             tokens.push_back(token);
             if (!lm.run({token}, tokens.size() - 1, &error)) fail(error.message);
-            print_rows(lm, tokens, readers, tokens.size() - 1, about, labels);
+            print_rows(lm, tokens, readers, tokens.size() - 1, about, labels.get());
         }
+        if (watch) watch->print_counts();
+        // The same rows are not watched twice.
+        readers[0].watch = nullptr;
         if (plan != nullptr) {
             const sae_steer_scratch *steered = sae_ggml_steered(lm.hook(), 0);
             sae_audit audit{};

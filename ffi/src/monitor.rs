@@ -10,12 +10,14 @@ use crate::memory::{
 };
 use crate::model::sae_model;
 use crate::monitor_events::{fits, sae_rules, to_c};
+use crate::quality::{give_bytes, give_text};
 use crate::scratch::sae_scratch;
 use crate::types::*;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ffi::{c_char, c_void};
 use core::ptr::null_mut;
-use sae::monitor::{self, Accumulator, Collect, Event, MonitorOptions, RowInfo, Unseen};
+use sae::monitor::{self, Accumulator, Bins, Collect, Event, MonitorOptions, RowInfo, Unseen};
 
 /// A monitor, and who hears of its events.
 pub struct Monitor {
@@ -94,6 +96,19 @@ pub unsafe extern "C" fn sae_monitor_create(
                 SAE_COLLECT_ALL => Some(Collect::all(&model.sae).top(given.top)),
                 other => return Err(invalid("options.collect", "one of SAE_COLLECT_...", other)),
             };
+            match (given.histogram, given.reserved) {
+                (0, 0) => {}
+                (1, 0) => {
+                    made.collect = made.collect.map(|collect| collect.histogram(Bins::USUAL));
+                }
+                (found, reserved) => {
+                    return Err(Failure::Invalid {
+                        argument: "options.histogram",
+                        expected: "0 or 1, and 0 in `reserved`",
+                        found: Found::Unsigned(found.max(reserved).into()),
+                    });
+                }
+            }
             if given.streams > 0 {
                 made.streams = given.streams;
             }
@@ -493,6 +508,94 @@ pub unsafe extern "C" fn sae_monitor_feature(
     unsafe { call(error, body) }
 }
 
+/// The features that never fired.
+///
+/// # Safety
+/// - `monitor` is a handle; `features` (of `n_features`), `count` and `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_monitor_dead(
+    monitor: *const sae_monitor,
+    features: *mut u32,
+    n_features: usize,
+    count: *mut usize,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `monitor` is a handle.
+        let monitor = unsafe { Handle::shared("monitor", monitor) }?;
+        let dead = statistics(&monitor)?.dead();
+        apart(
+            ("features", addresses(features, n_features)),
+            ("count", addresses(count, 1)),
+        )?;
+        // SAFETY: the caller guarantees that `count` is an output.
+        unsafe { store("count", count, dead.len()) }?;
+        if n_features > 0 && n_features < dead.len() {
+            return Err(Failure::Length {
+                argument: "n_features",
+                expected: dead.len(),
+                found: n_features,
+            });
+        }
+        // SAFETY: the caller guarantees that `features` is an output of `n_features`.
+        let features = unsafe { slice_mut("features", features, n_features) }?;
+        for (to, feature) in features.iter_mut().zip(dead) {
+            *to = feature;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
+/// Description length of a row's features.
+///
+/// # Safety
+/// - `monitor` is a handle; `bits` and `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_monitor_description_length(
+    monitor: *const sae_monitor,
+    bits: *mut f64,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `monitor` is a handle.
+        let monitor = unsafe { Handle::shared("monitor", monitor) }?;
+        let found = statistics(&monitor)?.description_length()?;
+        // SAFETY: the caller guarantees that `bits` is an output.
+        unsafe { store("bits", bits, found) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
+/// The statistics as JSON.
+///
+/// # Safety
+/// - `monitor` is a handle; `buffer` (of `n_bytes`), `needed` and `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_monitor_json(
+    monitor: *const sae_monitor,
+    buffer: *mut c_char,
+    n_bytes: usize,
+    needed: *mut usize,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `monitor` is a handle.
+        let monitor = unsafe { Handle::shared("monitor", monitor) }?;
+        let statistics = statistics(&monitor)?;
+        let rules = monitor.monitor.rules();
+        let text = statistics
+            .to_json(|feature| rules.label(feature))
+            .to_string();
+        // SAFETY: the caller guarantees that `buffer` (of `n_bytes`) and `needed` are outputs.
+        unsafe { give_text(text, buffer, n_bytes, needed) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
 /// Counts and statistics as OpenMetrics text.
 ///
 /// # Safety
@@ -535,30 +638,9 @@ pub unsafe extern "C" fn sae_monitor_snapshot(
         // SAFETY: the caller guarantees that `monitor` is a handle.
         let monitor = unsafe { Handle::shared("monitor", monitor) }?;
         let statistics = statistics(&monitor)?;
-        let length = statistics.snapshot_len();
-        apart(
-            ("buffer", addresses(buffer.cast::<u8>(), n_bytes)),
-            ("needed", addresses(needed, 1)),
-        )?;
-        // SAFETY: the caller guarantees that `needed` is an output.
-        unsafe { store("needed", needed, length) }?;
-        if n_bytes == 0 {
-            return Ok(());
-        }
-        if n_bytes < length {
-            return Err(Failure::Length {
-                argument: "n_bytes",
-                expected: length,
-                found: n_bytes,
-            });
-        }
-        let bytes = statistics.to_bytes()?;
-        // SAFETY: the caller guarantees that `buffer` is an output of `n_bytes`.
-        let buffer = unsafe { slice_mut("buffer", buffer.cast::<u8>(), n_bytes) }?;
-        for (to, byte) in buffer.iter_mut().zip(bytes) {
-            *to = byte;
-        }
-        Ok(())
+        let make = || statistics.to_bytes();
+        // SAFETY: the caller guarantees that `buffer` (of `n_bytes`) and `needed` are outputs.
+        unsafe { give_bytes(statistics.snapshot_len(), make, buffer, n_bytes, needed) }
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }

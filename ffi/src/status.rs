@@ -61,6 +61,8 @@ fn text(status: sae_status) -> &'static CStr {
         SAE_STATUS_INVALID_ARGUMENT => c"an argument is not allowed",
         SAE_STATUS_LEVEL_UNAVAILABLE => c"the level is not available here",
         SAE_STATUS_OUT_OF_MEMORY => c"out of memory",
+        SAE_STATUS_NO_ADAPTER => c"no GPU adapter that will do",
+        SAE_STATUS_DEVICE => c"a GPU device failed",
         SAE_STATUS_WRONG_HANDLE => c"a handle is of another kind or was destroyed",
         SAE_STATUS_PANIC => c"a defect of the library was caught at its boundary",
         SAE_STATUS_IN_USE => c"a handle is in use by another call",

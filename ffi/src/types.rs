@@ -50,6 +50,8 @@ pub(crate) const SAE_STATUS_FEATURE_OUT_OF_RANGE: sae_status = 17;
 pub(crate) const SAE_STATUS_INVALID_ARGUMENT: sae_status = 18;
 pub(crate) const SAE_STATUS_LEVEL_UNAVAILABLE: sae_status = 19;
 pub(crate) const SAE_STATUS_OUT_OF_MEMORY: sae_status = 20;
+pub(crate) const SAE_STATUS_NO_ADAPTER: sae_status = 21;
+pub(crate) const SAE_STATUS_DEVICE: sae_status = 22;
 pub(crate) const SAE_STATUS_WRONG_HANDLE: sae_status = 30;
 pub(crate) const SAE_STATUS_PANIC: sae_status = 31;
 pub(crate) const SAE_STATUS_IN_USE: sae_status = 32;
@@ -157,6 +159,7 @@ pub(crate) const SAE_REFIT_LEAST_SQUARES: sae_refit = 2;
 
 pub(crate) const SAE_ENSEMBLE_BAG: sae_ensemble_kind = 0;
 pub(crate) const SAE_ENSEMBLE_CHAIN: sae_ensemble_kind = 1;
+pub(crate) const SAE_ENSEMBLE_ROUTED: sae_ensemble_kind = 2;
 
 pub(crate) const SAE_BATCH_TOGETHER: sae_batch_rule = 0;
 pub(crate) const SAE_BATCH_PER_FEATURE: sae_batch_rule = 1;
@@ -206,6 +209,8 @@ const _: () = {
     assert!(SAE_STATUS_INVALID_ARGUMENT == Code::InvalidArgument as i32);
     assert!(SAE_STATUS_LEVEL_UNAVAILABLE == Code::LevelUnavailable as i32);
     assert!(SAE_STATUS_OUT_OF_MEMORY == Code::OutOfMemory as i32);
+    assert!(SAE_STATUS_NO_ADAPTER == Code::NoAdapter as i32);
+    assert!(SAE_STATUS_DEVICE == Code::Device as i32);
 };
 
 #[derive(Clone, Copy)]
@@ -425,6 +430,56 @@ pub struct sae_monitor_options {
     pub ring: *const crate::monitor_events::sae_event_ring,
     pub on_event: sae_on_event,
     pub context: *mut c_void,
+    pub histogram: u32,
+    pub reserved: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_quality_options {
+    pub struct_size: u32,
+    pub fit_errors: u32,
+    pub mean: *const f32,
+    pub n_mean: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_row_quality {
+    pub l0: f64,
+    pub l1: f64,
+    pub l2: f64,
+    pub norm: f64,
+    pub reconstruction_norm: f64,
+    pub error_norm: f64,
+    pub cosine: f64,
+    pub norm_ratio: f64,
+    pub zf_deviation: f64,
+    pub afa_loss: f64,
+    pub anomaly: f64,
+    pub finite: u32,
+    pub reserved: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_quality_summary {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub rows: u64,
+    pub non_finite: u64,
+    pub overflows: u64,
+    pub anomalous: u64,
+    pub l0: f64,
+    pub l1: f64,
+    pub mse: f64,
+    pub fvu: f64,
+    pub explained_variance: f64,
+    pub cosine: f64,
+    pub norm_ratio: f64,
+    pub reconstruction_bias: f64,
+    pub zf_deviation: f64,
+    pub afa_loss: f64,
 }
 
 #[derive(Clone, Copy)]
@@ -494,6 +549,8 @@ pub(crate) const STEER_BATCH_SIZE_1: usize = 8 + 9 * P;
 pub(crate) const PLAN_COST_SIZE_1: usize = 40;
 pub(crate) const AUDIT_SIZE_1: usize = 40;
 pub(crate) const MONITOR_OPTIONS_SIZE_1: usize = 16 + 6 * P;
+pub(crate) const QUALITY_OPTIONS_SIZE_1: usize = 8 + 2 * P;
+pub(crate) const QUALITY_SUMMARY_SIZE_1: usize = 120;
 pub(crate) const MONITOR_COUNTS_SIZE_1: usize = 72;
 pub(crate) const FEATURE_SUMMARY_SIZE_1: usize = 64;
 pub(crate) const EDIT_SIZE_1: usize = 48 + 6 * P;
@@ -650,7 +707,7 @@ const _: () = {
     assert!(offset_of!(sae_event, score) == 24);
     assert!(offset_of!(sae_event, contributions) == 32);
 
-    assert!(size_of::<sae_monitor_options>() == 16 + 6 * P);
+    assert!(size_of::<sae_monitor_options>() == 24 + 6 * P);
     assert!(offset_of!(sae_monitor_options, struct_size) == 0);
     assert!(offset_of!(sae_monitor_options, unseen) == 4);
     assert!(offset_of!(sae_monitor_options, collect) == 8);
@@ -661,6 +718,47 @@ const _: () = {
     assert!(offset_of!(sae_monitor_options, ring) == 16 + 3 * P);
     assert!(offset_of!(sae_monitor_options, on_event) == 16 + 4 * P);
     assert!(offset_of!(sae_monitor_options, context) == 16 + 5 * P);
+    assert!(offset_of!(sae_monitor_options, histogram) == 16 + 6 * P);
+    assert!(offset_of!(sae_monitor_options, reserved) == 20 + 6 * P);
+
+    assert!(size_of::<sae_quality_options>() == 8 + 2 * P);
+    assert!(offset_of!(sae_quality_options, struct_size) == 0);
+    assert!(offset_of!(sae_quality_options, fit_errors) == 4);
+    assert!(offset_of!(sae_quality_options, mean) == 8);
+    assert!(offset_of!(sae_quality_options, n_mean) == 8 + P);
+
+    assert!(size_of::<sae_row_quality>() == 96);
+    assert!(offset_of!(sae_row_quality, l0) == 0);
+    assert!(offset_of!(sae_row_quality, l1) == 8);
+    assert!(offset_of!(sae_row_quality, l2) == 16);
+    assert!(offset_of!(sae_row_quality, norm) == 24);
+    assert!(offset_of!(sae_row_quality, reconstruction_norm) == 32);
+    assert!(offset_of!(sae_row_quality, error_norm) == 40);
+    assert!(offset_of!(sae_row_quality, cosine) == 48);
+    assert!(offset_of!(sae_row_quality, norm_ratio) == 56);
+    assert!(offset_of!(sae_row_quality, zf_deviation) == 64);
+    assert!(offset_of!(sae_row_quality, afa_loss) == 72);
+    assert!(offset_of!(sae_row_quality, anomaly) == 80);
+    assert!(offset_of!(sae_row_quality, finite) == 88);
+    assert!(offset_of!(sae_row_quality, reserved) == 92);
+
+    assert!(size_of::<sae_quality_summary>() == 120);
+    assert!(offset_of!(sae_quality_summary, struct_size) == 0);
+    assert!(offset_of!(sae_quality_summary, reserved) == 4);
+    assert!(offset_of!(sae_quality_summary, rows) == 8);
+    assert!(offset_of!(sae_quality_summary, non_finite) == 16);
+    assert!(offset_of!(sae_quality_summary, overflows) == 24);
+    assert!(offset_of!(sae_quality_summary, anomalous) == 32);
+    assert!(offset_of!(sae_quality_summary, l0) == 40);
+    assert!(offset_of!(sae_quality_summary, l1) == 48);
+    assert!(offset_of!(sae_quality_summary, mse) == 56);
+    assert!(offset_of!(sae_quality_summary, fvu) == 64);
+    assert!(offset_of!(sae_quality_summary, explained_variance) == 72);
+    assert!(offset_of!(sae_quality_summary, cosine) == 80);
+    assert!(offset_of!(sae_quality_summary, norm_ratio) == 88);
+    assert!(offset_of!(sae_quality_summary, reconstruction_bias) == 96);
+    assert!(offset_of!(sae_quality_summary, zf_deviation) == 104);
+    assert!(offset_of!(sae_quality_summary, afa_loss) == 112);
 
     assert!(size_of::<sae_monitor_row>() == 32);
     assert!(offset_of!(sae_monitor_row, stream) == 0);

@@ -35,6 +35,8 @@ pub use hook::{Hook, HookPoint};
 pub use matrix::{FeatureAxis, Layout, Matrix};
 pub(crate) use packed::{Checksum, Packed, SelfTest, StoredScreen};
 pub use packed::{PackInfo, SourceFile};
+#[cfg(feature = "wgpu")]
+pub(crate) use screening::why_none as why_no_screen;
 pub(crate) use screening::{Asked, asked};
 pub use screening::{ScreenInfo, ScreenKind, ScreenOptions};
 pub use transforms::{Transform, Transforms};

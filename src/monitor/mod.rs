@@ -27,6 +27,7 @@ pub mod measures;
 mod metrics;
 mod pool;
 mod quality;
+mod quality_snapshot;
 mod ring;
 mod row;
 mod rules;

@@ -3,9 +3,10 @@
 use super::accumulator::filled;
 use super::sum::Sum;
 use crate::error::Error;
-use crate::features::{FeaturesRow, RowStatus};
+use crate::features::{Features, FeaturesRow, RowStatus};
 use crate::kernels::Kernels;
 use crate::model::Sae;
+use crate::rows::Rows;
 use alloc::vec::Vec;
 
 /// Rows with a norm of this and beyond count as overflows.
@@ -37,6 +38,8 @@ pub struct RowQuality {
     pub zf_deviation: f64,
     /// `(|f| - |x - b|)^2`, the AFA loss.
     pub afa_loss: f64,
+    /// [`ErrorModel::score`]; 0 without an error model. A signal for rules.
+    pub anomaly: f64,
     /// Whether all of that is known: the row and its reconstruction are finite.
     pub finite: bool,
 }
@@ -51,6 +54,8 @@ pub struct QualitySummary {
     pub non_finite: u64,
     /// Rows with a norm of 2^30 and beyond, which entered nothing.
     pub overflows: u64,
+    /// Rows whose [`RowQuality::anomaly`] is above the limit of [`Quality::set_error_model`].
+    pub anomalous: u64,
     /// Mean number of active features.
     pub l0: f64,
     /// Mean of `sum f`.
@@ -92,7 +97,7 @@ enum Term {
     Afa,
 }
 
-const TERMS: usize = 10;
+pub(super) const TERMS: usize = 10;
 
 /// Streaming quality of reconstructions, for models whose output site is their input site, or with
 /// the rows of the output site as x.
@@ -104,20 +109,30 @@ const TERMS: usize = 10;
 /// The global variance is `sum |x - c|^2 - |sum (x - c)|^2 / n` with a fixed c near the mean (the
 /// decoder's bias), so little cancels: its relative error is at most about
 /// `d 2^-52 sum |x - c|^2 / sum |x - mean|^2`.
+///
+/// Snapshots: [`Quality::to_bytes`] comes back to the bit, [`Quality::to_json`] is for reading. Which
+/// features are dead and how long the description of a row is follow from an
+/// [`Accumulator`](super::Accumulator) and stand in its snapshots.
 #[derive(Clone, Debug)]
 pub struct Quality {
     kernels: &'static Kernels,
+    /// [`Sae::fingerprint`] of the model.
+    pub(super) model: u64,
     /// c.
-    about: Vec<f64>,
-    known_mean: bool,
+    pub(super) about: Vec<f64>,
+    pub(super) known_mean: bool,
     bias: Vec<f64>,
-    rows: u64,
-    non_finite: u64,
-    overflows: u64,
-    sums: [Sum; TERMS],
+    pub(super) rows: u64,
+    pub(super) non_finite: u64,
+    pub(super) overflows: u64,
+    pub(super) anomalous: u64,
+    pub(super) sums: [Sum; TERMS],
     /// `sum (x - c)`, per column; empty if the mean is known.
-    columns: Vec<Sum>,
+    pub(super) columns: Vec<Sum>,
+    /// The baseline, and the score above which a row is anomalous.
+    pub(super) errors: Option<(ErrorModel, f64)>,
     work: Vec<f64>,
+    narrow: Vec<f32>,
 }
 
 impl Quality {
@@ -151,7 +166,36 @@ impl Quality {
         Self::make(sae, Some(mean))
     }
 
-    fn make(sae: &Sae<'_>, mean: Option<&[f32]>) -> Result<Self, Error> {
+    /// Scores every row from here on by a baseline of its error, and counts those whose score is
+    /// above `over`.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a baseline of rows of another width; [`Error::InvalidArgument`] for one
+    /// with a number that is not finite, or once rows were added.
+    pub fn set_error_model(&mut self, model: ErrorModel, over: f64) -> Result<(), Error> {
+        if model.weights.len() != self.work.len() {
+            return Err(Error::Length {
+                what: "weights of an error model",
+                expected: self.work.len() as u64,
+                found: model.weights.len() as u64,
+            });
+        }
+        let seen = self.rows > 0 || self.non_finite > 0 || self.overflows > 0;
+        if seen || !model.is_finite() || !over.is_finite() {
+            return Err(Error::InvalidArgument {
+                what: "error model",
+                expected: "finite numbers, before the first row".into(),
+                found: match seen {
+                    true => alloc::format!("{} rows", self.rows),
+                    false => "a number that is not finite".into(),
+                },
+            });
+        }
+        self.errors = Some((model, over));
+        Ok(())
+    }
+
+    pub(super) fn make(sae: &Sae<'_>, mean: Option<&[f32]>) -> Result<Self, Error> {
         let d = sae.d_out();
         let mut bias = filled(d, 0.0)?;
         if let Some(values) = &sae.parts().decoder_bias {
@@ -163,21 +207,33 @@ impl Quality {
         };
         Ok(Quality {
             kernels: sae.kernels,
+            model: sae.fingerprint(),
             about,
             known_mean: mean.is_some(),
             bias,
             rows: 0,
             non_finite: 0,
             overflows: 0,
+            anomalous: 0,
             sums: [Sum::default(); TERMS],
             columns: filled(if mean.is_some() { 0 } else { d }, Sum::default())?,
+            errors: None,
             work: filled(d, 0.0)?,
+            narrow: filled(d, 0.0)?,
         })
     }
 
-    /// Bytes held, which never change.
+    /// Values per row.
+    pub fn d_out(&self) -> usize {
+        self.work.len()
+    }
+
+    /// Bytes held, which change with an error model only.
     pub fn bytes(&self) -> u64 {
+        let weights = self.errors.as_ref();
         let lists = [
+            weights.map_or(0, |errors| size_of_val(&errors.0.weights[..])),
+            size_of_val(&self.narrow[..]),
             size_of_val(&self.about[..]),
             size_of_val(&self.bias[..]),
             size_of_val(&self.columns[..]),
@@ -254,7 +310,7 @@ impl Quality {
         let over = |a: f64, b: f64| if b == 0.0 { 0.0 } else { a / b };
         let (norm, reconstruction_norm, l2) = (libm::sqrt(xx), libm::sqrt(yy), libm::sqrt(ff));
         let distance = l2 - libm::sqrt(centred);
-        let found = RowQuality {
+        let mut found = RowQuality {
             l0: features.values.iter().filter(|&&f| f != 0.0).count() as f64,
             l1,
             l2,
@@ -265,8 +321,12 @@ impl Quality {
             norm_ratio: over(reconstruction_norm, norm),
             zf_deviation: over(decoded - ff, ff),
             afa_loss: distance * distance,
+            anomaly: 0.0,
             finite: true,
         };
+        if let Some((model, _)) = &self.errors {
+            found.anomaly = model.score(row, &found);
+        }
         let terms = [
             found.l0,
             l1,
@@ -294,6 +354,51 @@ impl Quality {
         reconstruction: &[f32],
     ) -> Result<RowQuality, Error> {
         self.change(row, features, reconstruction, false)
+    }
+
+    /// Adds rows of any format with their features and reconstructions, `[rows, d_out]`; `each` is
+    /// told the number of a row and its quality. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless there are as many of each, d_out wide; nothing is added then.
+    pub fn add_all(
+        &mut self,
+        rows: Rows<'_>,
+        features: &Features,
+        reconstructions: &[f32],
+        each: &mut dyn FnMut(usize, &RowQuality),
+    ) -> Result<(), Error> {
+        let d = self.work.len();
+        let lengths = [
+            ("values per row", d, rows.width()),
+            ("rows of features", rows.rows(), features.rows()),
+            (
+                "values of reconstructions",
+                rows.rows().saturating_mul(d),
+                reconstructions.len(),
+            ),
+        ];
+        for (what, expected, found) in lengths {
+            if expected != found {
+                return Err(Error::Length {
+                    what,
+                    expected: expected as u64,
+                    found: found as u64,
+                });
+            }
+        }
+        let mut narrow = core::mem::take(&mut self.narrow);
+        let parts = features.iter().zip(reconstructions.chunks_exact(d.max(1)));
+        let mut result = Ok(());
+        for (number, (found, decoded)) in parts.enumerate() {
+            rows.read(number, &mut narrow);
+            match self.add(&narrow, found, decoded) {
+                Ok(quality) => each(number, &quality),
+                Err(error) => result = Err(error),
+            }
+        }
+        self.narrow = narrow;
+        result
     }
 
     /// Undoes [`Quality::add`] of the same row, to the bit, whatever was added since.
@@ -332,6 +437,9 @@ impl Quality {
             return Ok(found);
         }
         self.rows = self.rows.wrapping_add(one);
+        if (self.errors.as_ref()).is_some_and(|(_, over)| found.anomaly > *over) {
+            self.anomalous = self.anomalous.wrapping_add(one);
+        }
         let put = |sum: &mut Sum, term: f64| match undo {
             true => sum.take(Sum::of(term)),
             false => sum.add(term),
@@ -348,19 +456,25 @@ impl Quality {
     /// Adds what another one has seen.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if it measures the variance about another row, or another model.
+    /// [`Error::InvalidArgument`] if it measures the variance about another row, another model, or
+    /// anomalies by another baseline.
     pub fn merge(&mut self, other: &Quality) -> Result<(), Error> {
-        let key = |of: &Quality| (of.about.clone(), of.bias.clone(), of.known_mean);
-        if key(self) != key(other) {
+        let same = self.model == other.model
+            && self.known_mean == other.known_mean
+            && self.about == other.about
+            && self.errors == other.errors;
+        if !same {
             return Err(Error::InvalidArgument {
                 what: "quality to merge",
-                expected: "that of the same model about the same mean".into(),
+                expected: "that of the same model, about the same mean, by the same error model"
+                    .into(),
                 found: "another".into(),
             });
         }
         self.rows += other.rows;
         self.non_finite += other.non_finite;
         self.overflows += other.overflows;
+        self.anomalous += other.anomalous;
         for (sum, other) in self.sums.iter_mut().zip(other.sums) {
             sum.merge(other);
         }
@@ -387,6 +501,7 @@ impl Quality {
             rows: self.rows,
             non_finite: self.non_finite,
             overflows: self.overflows,
+            anomalous: self.anomalous,
             l0: mean(Term::L0),
             l1: mean(Term::L1),
             mse: over(mean(Term::Error), self.work.len() as f64),
@@ -416,6 +531,11 @@ pub struct ErrorModel {
 }
 
 impl ErrorModel {
+    pub(super) fn is_finite(&self) -> bool {
+        let rest = [self.bias, self.r_squared, self.deviation];
+        self.weights.iter().chain(&rest).all(|x| x.is_finite())
+    }
+
     /// The anomaly score of a row: `(|x - y|^2 - a . x - b) / deviation`. A signal for rules.
     pub fn score(&self, row: &[f32], quality: &RowQuality) -> f64 {
         let pairs = self.weights.iter().zip(row);
@@ -487,6 +607,31 @@ impl ErrorFit {
         }
         self.squares += target * target;
         self.rows += 1;
+        Ok(())
+    }
+
+    /// Adds what another fit has seen. The sums are f64 in the order of the rows, so a merge adds a
+    /// rounding each.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if it is of rows of another width.
+    pub fn merge(&mut self, other: &ErrorFit) -> Result<(), Error> {
+        if self.d != other.d {
+            return Err(Error::Length {
+                what: "values per row",
+                expected: self.d as u64,
+                found: other.d as u64,
+            });
+        }
+        let pairs = [
+            (&mut self.matrix, &other.matrix),
+            (&mut self.right, &other.right),
+        ];
+        for (to, from) in pairs {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        }
+        self.squares += other.squares;
+        self.rows += other.rows;
         Ok(())
     }
 

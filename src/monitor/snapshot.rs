@@ -23,9 +23,9 @@ const MAGIC: &[u8; 8] = b"SAESTATS";
 /// The version that is written, and the only one that is read.
 pub const SNAPSHOT_VERSION: u32 = 1;
 /// What error messages call the format.
-const CONTAINER: &str = "snapshot";
+pub(super) const CONTAINER: &str = "snapshot";
 /// Rows that a snapshot can count: so many that merging cannot overflow in the life of a host.
-const MAX_COUNT: u64 = 1 << 56;
+pub(super) const MAX_COUNT: u64 = 1 << 56;
 /// Bytes before the lists.
 const HEADER: usize = 8 + 4 + 4 + 8 + 3 * 4 + 3 * 4 + 3 * 4 + 8;
 
@@ -40,15 +40,7 @@ impl Accumulator {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let length = self.snapshot_len();
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(length)
-            .map_err(|_| Error::OutOfMemory {
-                what: "a snapshot",
-                bytes: length as u64,
-            })?;
-        let mut out = Writer(bytes);
+        let mut out = Writer::with_room(self.snapshot_len())?;
         let collect = &self.collect;
         out.bytes(MAGIC);
         out.u32(SNAPSHOT_VERSION);
@@ -135,9 +127,7 @@ impl Accumulator {
             out.u64(hits.positive);
             out.u64(hits.negative);
         }
-        let check = crc32(&out.0);
-        out.u32(check);
-        Ok(out.0)
+        Ok(out.finish())
     }
 
     /// Reads a snapshot of the model with this fingerprint, or of any (`None`). Nothing is
@@ -148,52 +138,12 @@ impl Accumulator {
     /// [`Error::UnsupportedContainer`] for another version; [`Error::InvalidValue`] for another
     /// model.
     pub fn from_bytes(bytes: &[u8], model: Option<u64>) -> Result<Self, Error> {
-        let mut from = Reader { bytes, at: 0 };
-        if from.take(8, "magic number")? != MAGIC {
-            return Err(malformed("it does not begin with `SAESTATS`"));
-        }
-        let version = from.u32()?;
-        if version != SNAPSHOT_VERSION {
-            return Err(Error::UnsupportedContainer {
-                container: CONTAINER,
-                what: alloc::format!("version {version} (this is {SNAPSHOT_VERSION})"),
-            });
-        }
+        let mut from = Reader::new(bytes, MAGIC)?;
         let collect = from.collect()?;
         let expected = length(&collect).ok_or_else(|| malformed("its sizes overflow"))?;
-        let found = bytes.len() as u64;
-        if found < expected {
-            return Err(Error::Truncated {
-                container: CONTAINER,
-                what: "the whole".into(),
-                needed: expected,
-                available: found,
-            });
-        }
-        if found > expected {
-            return Err(malformed(alloc::format!(
-                "{found} bytes where {expected} belong"
-            )));
-        }
-        let (body, check) = bytes.split_at(bytes.len().saturating_sub(4));
-        let mut check = Reader {
-            bytes: check,
-            at: 0,
-        };
-        let (check, crc) = (check.u32()?, crc32(body));
-        if check != crc {
-            return Err(Error::Checksum {
-                member: CONTAINER.into(),
-                expected: check,
-                found: crc,
-            });
-        }
-        if let Some(model) = model.filter(|&model| model != collect.model) {
-            return Err(Error::InvalidValue {
-                key: "model of the snapshot".into(),
-                expected: alloc::format!("{model:016x}"),
-                found: alloc::format!("{:016x}", collect.model),
-            });
+        from.whole(expected)?;
+        if let Some(model) = model {
+            same_model(model, collect.model)?;
         }
         let mut this = Accumulator::new(collect.clone())?;
         if this.collect != collect {
@@ -305,19 +255,21 @@ impl Accumulator {
             "overflows": self.overflows(),
             "bins": bins,
             "conditions": self.condition_rows,
+            "dead": self.dead().len(),
+            "description_length": self.description_length().ok(),
             "features": features,
         })
     }
 }
 
-fn malformed(what: impl Into<String>) -> Error {
+pub(super) fn malformed(what: impl Into<String>) -> Error {
     Error::Malformed {
         container: CONTAINER,
         what: what.into(),
     }
 }
 
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
@@ -346,22 +298,45 @@ fn length(collect: &Collect) -> Option<u64> {
     slots.checked_mul(per_slot)?.checked_add(rest)
 }
 
-struct Writer(Vec<u8>);
+pub(super) struct Writer(pub(super) Vec<u8>);
 
 impl Writer {
-    fn bytes(&mut self, bytes: &[u8]) {
+    /// With room for a snapshot of this length.
+    pub(super) fn with_room(length: usize) -> Result<Self, Error> {
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(length)
+            .map_err(|_| Error::OutOfMemory {
+                what: "a snapshot",
+                bytes: length as u64,
+            })?;
+        Ok(Writer(bytes))
+    }
+
+    /// The bytes, with the CRC-32 of all before it.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        let check = crc32(&self.0);
+        self.u32(check);
+        self.0
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
-    fn u32(&mut self, number: u32) {
+    pub(super) fn u32(&mut self, number: u32) {
         self.bytes(&number.to_le_bytes());
     }
 
-    fn u64(&mut self, number: u64) {
+    pub(super) fn u64(&mut self, number: u64) {
         self.bytes(&number.to_le_bytes());
     }
 
-    fn sum(&mut self, sum: Sum) {
+    pub(super) fn f64(&mut self, number: f64) {
+        self.u64(number.to_bits());
+    }
+
+    pub(super) fn sum(&mut self, sum: Sum) {
         self.bytes(&sum.to_bytes());
     }
 
@@ -371,12 +346,89 @@ impl Writer {
     }
 }
 
-struct Reader<'b> {
+/// The error of a snapshot of another model.
+pub(super) fn same_model(expected: u64, found: u64) -> Result<(), Error> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(Error::InvalidValue {
+            key: "model of the snapshot".into(),
+            expected: alloc::format!("{expected:016x}"),
+            found: alloc::format!("{found:016x}"),
+        }),
+    }
+}
+
+pub(super) struct Reader<'b> {
     bytes: &'b [u8],
     at: usize,
 }
 
 impl<'b> Reader<'b> {
+    /// Behind the magic number and the version, which are checked.
+    pub(super) fn new(bytes: &'b [u8], magic: &[u8; 8]) -> Result<Self, Error> {
+        let mut from = Reader { bytes, at: 0 };
+        if from.take(8, "magic number")? != magic {
+            let magic = core::str::from_utf8(magic).unwrap_or_default();
+            return Err(malformed(alloc::format!(
+                "it does not begin with `{magic}`"
+            )));
+        }
+        let version = from.u32()?;
+        if version != SNAPSHOT_VERSION {
+            return Err(Error::UnsupportedContainer {
+                container: CONTAINER,
+                what: alloc::format!("version {version} (this is {SNAPSHOT_VERSION})"),
+            });
+        }
+        Ok(from)
+    }
+
+    /// Checks that there are as many bytes as belong, and their CRC.
+    pub(super) fn whole(&self, expected: u64) -> Result<(), Error> {
+        let found = self.bytes.len() as u64;
+        if found < expected {
+            return Err(Error::Truncated {
+                container: CONTAINER,
+                what: "the whole".into(),
+                needed: expected,
+                available: found,
+            });
+        }
+        if found > expected {
+            return Err(malformed(alloc::format!(
+                "{found} bytes where {expected} belong"
+            )));
+        }
+        let end = self.bytes.len().saturating_sub(4);
+        let (body, check) = self.bytes.split_at(end);
+        let mut check = Reader {
+            bytes: check,
+            at: 0,
+        };
+        let (check, crc) = (check.u32()?, crc32(body));
+        match check == crc {
+            true => Ok(()),
+            false => Err(Error::Checksum {
+                member: CONTAINER.into(),
+                expected: check,
+                found: crc,
+            }),
+        }
+    }
+
+    /// So many finite numbers.
+    pub(super) fn f64s(&mut self, count: usize) -> Result<Vec<f64>, Error> {
+        let bytes = self.take(count.saturating_mul(8), "numbers")?;
+        let numbers = bytes.chunks_exact(8);
+        let numbers: Vec<f64> = numbers
+            .map(|eight| f64::from_le_bytes(eight.try_into().unwrap_or_default()))
+            .collect();
+        match numbers.iter().all(|number| number.is_finite()) {
+            true => Ok(numbers),
+            false => Err(malformed("a number that is not finite")),
+        }
+    }
+
     fn take(&mut self, count: usize, what: &str) -> Result<&'b [u8], Error> {
         let end = self.at.saturating_add(count);
         let found = self.bytes.get(self.at..end).ok_or(Error::Truncated {
@@ -389,12 +441,12 @@ impl<'b> Reader<'b> {
         Ok(found)
     }
 
-    fn u32(&mut self) -> Result<u32, Error> {
+    pub(super) fn u32(&mut self) -> Result<u32, Error> {
         let bytes = self.take(4, "a number")?;
         Ok(u32::from_le_bytes(bytes.try_into().unwrap_or_default()))
     }
 
-    fn u64(&mut self) -> Result<u64, Error> {
+    pub(super) fn u64(&mut self) -> Result<u64, Error> {
         let bytes = self.take(8, "a number")?;
         Ok(u64::from_le_bytes(bytes.try_into().unwrap_or_default()))
     }
@@ -403,7 +455,7 @@ impl<'b> Reader<'b> {
         Ok(f32::from_bits(self.u32()?))
     }
 
-    fn sum(&mut self) -> Result<Sum, Error> {
+    pub(super) fn sum(&mut self) -> Result<Sum, Error> {
         Ok(Sum::from_words([self.u64()?, self.u64()?, self.u64()?]))
     }
 

@@ -55,6 +55,7 @@ mod batch;
 mod change;
 mod compile;
 mod compiled;
+mod decompose;
 mod direct;
 mod edit;
 mod hash;
@@ -72,6 +73,7 @@ pub(crate) use plan::name_of;
 
 pub use batch::{Audit, Batch, Outcome, Report, RowInfo};
 pub use compiled::{CompiledPlan, PlanCost};
+pub use decompose::{Decomposition, Projection, VectorPart};
 pub use plan::{
     Budget, Condition, Conflicts, Direction, Edit, ErrorTerm, Mask, OverBudget, Plan, Reads,
     RowFilter, Rule, Scale, Scope, ScoreMode, Stage, Strength, Target,

@@ -111,6 +111,8 @@ static_assert(SAE_STATUS_FEATURE_OUT_OF_RANGE == 17, "sae_status");
 static_assert(SAE_STATUS_INVALID_ARGUMENT == 18, "sae_status");
 static_assert(SAE_STATUS_LEVEL_UNAVAILABLE == 19, "sae_status");
 static_assert(SAE_STATUS_OUT_OF_MEMORY == 20, "sae_status");
+static_assert(SAE_STATUS_NO_ADAPTER == 21, "sae_status");
+static_assert(SAE_STATUS_DEVICE == 22, "sae_status");
 static_assert(SAE_STATUS_WRONG_HANDLE == 30, "sae_status");
 static_assert(SAE_STATUS_PANIC == 31, "sae_status");
 static_assert(SAE_STATUS_IN_USE == 32, "sae_status");
@@ -216,7 +218,7 @@ static_assert(offsetof(sae_event, position) == 16, "sae_event");
 static_assert(offsetof(sae_event, score) == 24, "sae_event");
 static_assert(offsetof(sae_event, contributions) == 32, "sae_event");
 
-static_assert(sizeof(sae_monitor_options) == 16 + 6 * P, "sae_monitor_options");
+static_assert(sizeof(sae_monitor_options) == 24 + 6 * P, "sae_monitor_options");
 static_assert(offsetof(sae_monitor_options, struct_size) == 0, "sae_monitor_options");
 static_assert(offsetof(sae_monitor_options, unseen) == 4, "sae_monitor_options");
 static_assert(offsetof(sae_monitor_options, collect) == 8, "sae_monitor_options");
@@ -227,6 +229,47 @@ static_assert(offsetof(sae_monitor_options, pending_features) == 16 + 2 * P, "sa
 static_assert(offsetof(sae_monitor_options, ring) == 16 + 3 * P, "sae_monitor_options");
 static_assert(offsetof(sae_monitor_options, on_event) == 16 + 4 * P, "sae_monitor_options");
 static_assert(offsetof(sae_monitor_options, context) == 16 + 5 * P, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, histogram) == 16 + 6 * P, "sae_monitor_options");
+static_assert(offsetof(sae_monitor_options, reserved) == 20 + 6 * P, "sae_monitor_options");
+
+static_assert(sizeof(sae_quality_options) == 8 + 2 * P, "sae_quality_options");
+static_assert(offsetof(sae_quality_options, struct_size) == 0, "sae_quality_options");
+static_assert(offsetof(sae_quality_options, fit_errors) == 4, "sae_quality_options");
+static_assert(offsetof(sae_quality_options, mean) == 8, "sae_quality_options");
+static_assert(offsetof(sae_quality_options, n_mean) == 8 + P, "sae_quality_options");
+
+static_assert(sizeof(sae_row_quality) == 96, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, l0) == 0, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, l1) == 8, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, l2) == 16, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, norm) == 24, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, reconstruction_norm) == 32, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, error_norm) == 40, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, cosine) == 48, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, norm_ratio) == 56, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, zf_deviation) == 64, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, afa_loss) == 72, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, anomaly) == 80, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, finite) == 88, "sae_row_quality");
+static_assert(offsetof(sae_row_quality, reserved) == 92, "sae_row_quality");
+
+static_assert(sizeof(sae_quality_summary) == 120, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, struct_size) == 0, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, reserved) == 4, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, rows) == 8, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, non_finite) == 16, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, overflows) == 24, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, anomalous) == 32, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, l0) == 40, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, l1) == 48, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, mse) == 56, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, fvu) == 64, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, explained_variance) == 72, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, cosine) == 80, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, norm_ratio) == 88, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, reconstruction_bias) == 96, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, zf_deviation) == 104, "sae_quality_summary");
+static_assert(offsetof(sae_quality_summary, afa_loss) == 112, "sae_quality_summary");
 
 static_assert(sizeof(sae_monitor_row) == 32, "sae_monitor_row");
 static_assert(offsetof(sae_monitor_row, stream) == 0, "sae_monitor_row");
@@ -342,6 +385,7 @@ static_assert(SAE_REFIT_GRADIENT == 1, "SAE_REFIT_GRADIENT");
 static_assert(SAE_REFIT_LEAST_SQUARES == 2, "SAE_REFIT_LEAST_SQUARES");
 static_assert(SAE_ENSEMBLE_BAG == 0, "SAE_ENSEMBLE_BAG");
 static_assert(SAE_ENSEMBLE_CHAIN == 1, "SAE_ENSEMBLE_CHAIN");
+static_assert(SAE_ENSEMBLE_ROUTED == 2, "SAE_ENSEMBLE_ROUTED");
 static_assert(SAE_BATCH_TOGETHER == 0, "SAE_BATCH_TOGETHER");
 static_assert(SAE_BATCH_PER_FEATURE == 1, "SAE_BATCH_PER_FEATURE");
 

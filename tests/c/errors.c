@@ -224,7 +224,7 @@ int main(int argc, char **argv) {
     CHECK(status[0] == SAE_ROW_NON_FINITE && status[1] == SAE_ROW_OK && read[0] == 0);
 
     /* Every status has a text of its own. */
-    for (sae_status a = 0; a <= SAE_STATUS_OUT_OF_MEMORY; a++) {
+    for (sae_status a = 0; a <= SAE_STATUS_DEVICE; a++) {
         CHECK(strcmp(sae_status_text(a), sae_status_text(12345)) != 0);
         for (sae_status b = 0; b < a; b++)
             CHECK(strcmp(sae_status_text(a), sae_status_text(b)) != 0);

@@ -1,5 +1,5 @@
 /* Monitoring: alerts by callback and by ring, streams, rolling back gives the bytes of never having
- * proposed, snapshots merge, texts fit or say what they need, whatever a caller does wrong is a
+ * proposed, snapshots merge, quality is that of plain loops, texts fit or say what they need, whatever a caller does wrong is a
  * status and changes nothing. */
 #include "check.h"
 #include "sae_monitor.h"
@@ -30,6 +30,164 @@ static sae_monitor_options options_of(const sae_event_ring *ring, struct heard *
     options.on_event = hear;
     options.context = heard;
     return options;
+}
+
+/* Quality: the numbers of plain loops, snapshots that merge, an error model, wrong calls. */
+static void quality(const sae_model *model, const sae_rows *rows, const sae_features *features,
+                    sae_scratch *scratch) {
+    const size_t d = rows->width, n = rows->n_rows;
+    float *decoded = malloc(n * d * sizeof(float));
+    sae_row_quality *each = calloc(n, sizeof *each);
+    CHECK(decoded != NULL && each != NULL && n >= 4);
+    CHECK_OK(sae_model_decode(model, features, rows, scratch, decoded, n * d, &error));
+    sae_quality_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = (uint32_t)sizeof options;
+    options.fit_errors = 1;
+    sae_quality *all = NULL, *part = NULL, *none = NULL;
+    CHECK_OK(sae_quality_create(model, &options, &all, &error));
+    CHECK_OK(sae_quality_create(model, NULL, &part, &error));
+    options.fit_errors = 2;
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_quality_create(model, &options, &none, &error));
+    options.fit_errors = 0;
+    options.mean = decoded;
+    options.n_mean = d - 1;
+    CHECK_STATUS(SAE_STATUS_LENGTH, sae_quality_create(model, &options, &none, &error));
+    CHECK(none == NULL);
+
+    CHECK_STATUS(SAE_STATUS_LENGTH,
+                 sae_quality_add(all, rows, features, decoded, n * d - 1, NULL, 0, &error));
+    CHECK_STATUS(SAE_STATUS_LENGTH,
+                 sae_quality_add(all, rows, features, decoded, n * d, each, n - 1, &error));
+    sae_quality_summary means, again;
+    means.struct_size = again.struct_size = (uint32_t)sizeof means;
+    CHECK_OK(sae_quality_summarize(all, &means, &error));
+    CHECK(means.rows == 0 && means.non_finite == 0);
+    CHECK_OK(sae_quality_add(all, rows, features, decoded, n * d, each, n, &error));
+    CHECK_OK(sae_quality_summarize(all, &means, &error));
+    double l0 = 0, l1 = 0, errors = 0, spread = 0;
+    for (size_t row = 0; row < n; row++) {
+        sae_row_features fired;
+        CHECK_OK(sae_features_row(features, row, &fired, &error));
+        for (size_t i = 0; i < fired.count; i++) l1 += (double)fired.values[i];
+        l0 += (double)fired.count;
+        CHECK(each[row].finite == 1 && each[row].l0 == (double)fired.count);
+        CHECK(each[row].anomaly == 0 && each[row].reserved == 0);
+    }
+    for (size_t j = 0; j < d; j++) {
+        double mean = 0;
+        for (size_t row = 0; row < n; row++)
+            mean += (double)((const float *)rows->data)[row * d + j] / (double)n;
+        for (size_t row = 0; row < n; row++) {
+            double x = (double)((const float *)rows->data)[row * d + j];
+            double e = x - (double)decoded[row * d + j];
+            errors += e * e;
+            spread += (x - mean) * (x - mean);
+        }
+    }
+#define NEAR(a, b) CHECK((a) - (b) < 1e-9 * (1 + (b)) && (b) - (a) < 1e-9 * (1 + (b)))
+    CHECK(means.rows == n && means.non_finite == 0 && means.anomalous == 0);
+    NEAR(means.l0, l0 / (double)n);
+    NEAR(means.l1, l1 / (double)n);
+    NEAR(means.fvu, errors / spread);
+    NEAR(means.mse, errors / (double)(n * d));
+
+    /* Twice through a snapshot: the same means over twice the rows. */
+    size_t size = 0;
+    CHECK_OK(sae_quality_snapshot(all, NULL, 0, &size, &error));
+    unsigned char *bytes = malloc(size);
+    CHECK(bytes != NULL);
+    CHECK_STATUS(SAE_STATUS_LENGTH, sae_quality_snapshot(all, bytes, size - 1, &size, &error));
+    CHECK_OK(sae_quality_snapshot(all, bytes, size, &size, &error));
+    CHECK_STATUS(SAE_STATUS_TRUNCATED, sae_quality_merge(model, part, bytes, size - 1, &error));
+    bytes[size / 2] ^= 1;
+    CHECK_STATUS(SAE_STATUS_CORRUPT, sae_quality_merge(model, part, bytes, size, &error));
+    bytes[size / 2] ^= 1;
+    for (int time = 0; time < 2; time++)
+        CHECK_OK(sae_quality_merge(model, part, bytes, size, &error));
+    CHECK_OK(sae_quality_summarize(part, &again, &error));
+    CHECK(again.rows == 2 * n && again.fvu == means.fvu && again.cosine == means.cosine);
+    free(bytes);
+    size_t needed = 0;
+    CHECK_OK(sae_quality_json(all, NULL, 0, &needed, &error));
+    char *json = malloc(needed);
+    CHECK(json != NULL);
+    CHECK_OK(sae_quality_json(all, json, needed, &needed, &error));
+    CHECK(strlen(json) + 1 == needed && strstr(json, "\"fvu\":") != NULL);
+    free(json);
+
+    /* An error model of these few rows (the ridge makes it one), and what it says of them. */
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_quality_fit_errors(part, 1e-3, NULL, 0, &needed, &error));
+    CHECK_OK(sae_quality_fit_errors(all, 1e-3, NULL, 0, &needed, &error));
+    bytes = malloc(needed);
+    CHECK(bytes != NULL);
+    CHECK_OK(sae_quality_fit_errors(all, 1e-3, bytes, needed, &needed, &error));
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_quality_set_error_model(part, bytes, needed, 0, &error));
+    CHECK_OK(sae_quality_create(model, NULL, &none, &error));
+    CHECK_STATUS(SAE_STATUS_TRUNCATED,
+                 sae_quality_set_error_model(none, bytes, needed - 1, 0, &error));
+    CHECK_OK(sae_quality_set_error_model(none, bytes, needed, 0, &error));
+    CHECK_OK(sae_quality_add(none, rows, features, decoded, n * d, each, n, &error));
+    CHECK_OK(sae_quality_summarize(none, &again, &error));
+    size_t above = 0;
+    for (size_t row = 0; row < n; row++) above += each[row].anomaly > 0;
+    CHECK(again.anomalous == above && above > 0 && above < n);
+    free(bytes);
+    sae_quality_destroy(all);
+    sae_quality_destroy(part);
+    sae_quality_destroy(none);
+    free(decoded);
+    free(each);
+}
+
+/* Which features are dead, the description length, and the statistics as JSON. */
+static void statistics(const sae_model *model, const sae_rules *rules, const sae_rows *rows,
+                       const sae_features *features, sae_scratch *scratch) {
+    sae_monitor_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = (uint32_t)sizeof options;
+    options.collect = SAE_COLLECT_ALL;
+    options.histogram = 2;
+    sae_monitor *monitor = NULL;
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_monitor_create(model, rules, &options, &monitor, &error));
+    options.histogram = 1;
+    CHECK_OK(sae_monitor_create(model, rules, &options, &monitor, &error));
+    CHECK_OK(sae_monitor_observe(model, monitor, rows, NULL, 0, scratch, &error));
+    size_t count = 0, fired = 0;
+    CHECK_OK(sae_monitor_dead(monitor, NULL, 0, &count, &error));
+    uint32_t *dead = calloc(count + 1, sizeof *dead);
+    CHECK(dead != NULL);
+    if (count > 1)
+        CHECK_STATUS(SAE_STATUS_LENGTH, sae_monitor_dead(monitor, dead, count - 1, &count, &error));
+    CHECK_OK(sae_monitor_dead(monitor, dead, count, &count, &error));
+    sae_features_view view;
+    CHECK_OK(sae_features_all(features, &view, &error));
+    size_t next = 0;
+    for (uint32_t feature = 0; feature < sae_model_d_sae(model); feature++) {
+        int found = 0;
+        for (size_t i = 0; i < view.count; i++) found |= view.indices[i] == feature;
+        fired += (size_t)found;
+        if (!found) CHECK(next < count && dead[next++] == feature);
+    }
+    CHECK(next == count && fired + count == sae_model_d_sae(model));
+    free(dead);
+    double bits = 0;
+    CHECK_OK(sae_monitor_description_length(monitor, &bits, &error));
+    CHECK(bits > 0);
+    size_t needed = 0;
+    CHECK_OK(sae_monitor_json(monitor, NULL, 0, &needed, &error));
+    char *json = malloc(needed);
+    CHECK(json != NULL);
+    CHECK_OK(sae_monitor_json(monitor, json, needed, &needed, &error));
+    CHECK(strlen(json) + 1 == needed && strstr(json, "\"description_length\":") != NULL);
+    CHECK(strstr(json, "\"label\":\"a \\\"label\\\"\"") != NULL);
+    CHECK_STATUS(SAE_STATUS_LENGTH, sae_monitor_json(monitor, json, 9, &needed, &error));
+    CHECK(strlen(json) == 8);
+    free(json);
+    sae_monitor_destroy(monitor);
 }
 
 static unsigned char *snapshot(const sae_monitor *monitor, size_t *size) {
@@ -203,6 +361,9 @@ int main(int argc, char **argv) {
                  sae_monitor_open_metrics(monitor, metrics, 20, &needed, &error));
     CHECK(strlen(metrics) == 19);
     free(metrics);
+
+    statistics(model, rules, &rows, features, scratch);
+    quality(model, &rows, features, scratch);
 
     sae_monitor_destroy(monitor);
     sae_monitor_destroy(direct);

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // every test program uses a part of it
 
+pub(crate) mod kinds;
 pub(crate) mod parts;
 
 use sae::{Features, Level, OpenOptions, Rows, Sae, Scratch};

@@ -15,12 +15,26 @@ prints '2866 6.2'
 prints '"program"'
 sed -n '/ fire:/p' "$work/example.txt" | head -n 12
 
+# Alerts, with the labels of the export where the rules have none.
+printf '{"rules": [{"name": "programs", "kind": "threshold", "feature": 2866, "over": 4}]}' \
+    >"$work/rules.json"
+"$example" "$work/minilm.gguf" "$demo/sae" --labels "$demo/labels.json" --top 1 \
+    --rules "$work/rules.json" --prompt "To compile the program, run make." >"$work/example.txt"
+grep -E '^ +ALERT  programs, score [0-9.]+:  2866 [0-9.]+ .*"program"' "$work/example.txt" ||
+    { cat "$work/example.txt"; echo "no alert" >&2; exit 1; }
+
 # Generation, steering, and the same weights in another file.
 ids=$(seq -s, 3 7 370)
 "$example" "$work/tiny.gguf" "$work/fitted-sae" --ids "$ids" --tokens 5 --top 2 >"$work/example.txt"
 prints " fire:"
 [ "$(grep -c ' fire:' "$work/example.txt")" -eq $((53 + 5)) ]
 cp "$work/example.txt" "$work/unsteered.txt"
+# What begins to fire while it generates is told as it does.
+all=("$work/tiny.gguf" "$work/fitted-sae" --ids "$ids" --tokens 5 --top 100000)
+"$example" "${all[@]}" >"$work/plain.txt"
+python3 tests/llama/alerts.py rules "$work/plain.txt" >"$work/rules.json"
+"$example" "${all[@]}" --rules "$work/rules.json" >"$work/example.txt"
+python3 tests/llama/alerts.py check "$work/plain.txt" "$work/example.txt" "$work/rules.json"
 printf '{"edits": [{"feature": 3, "rule": "add", "strength": 40}]}' >"$work/plan.json"
 "$example" "$work/tiny.gguf" "$work/fitted-sae" --ids "$ids" --tokens 5 --top 2 \
     --steer "$work/plan.json" >"$work/example.txt"
@@ -42,7 +56,9 @@ if "$example" "$work/minilm.gguf" "$demo/sae" --hook encoder.layer.2 --prompt "$
     exit 1
 fi
 prints "this SAE fits the ADD of \`norm_w-3\`"
-for wrong in "$work/no-such.gguf $demo/sae" "$work/tiny.gguf" "$work/tiny.gguf $demo/sae --what 3" \
+printf '{"rules": [{"name": "x", "kind": "threshold", "feature": 3072, "over": 4}]}' >"$work/wrong.json"
+for wrong in "$work/no-such.gguf $demo/sae" "$work/tiny.gguf $work/fitted-sae --labels $work/no-such" \
+    "$work/minilm.gguf $demo/sae --rules $work/wrong.json" "$work/tiny.gguf" "$work/tiny.gguf $demo/sae --what 3" \
     "$work/tiny.gguf $demo/sae --prompt x"; do
     # shellcheck disable=SC2086
     if "$example" $wrong >"$work/example.txt" 2>&1; then

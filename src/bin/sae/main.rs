@@ -6,6 +6,7 @@
 //! `verify` looked at is wrong.
 
 mod compare;
+mod decompose;
 mod demo;
 mod encode;
 mod failure;
@@ -62,6 +63,7 @@ enum Command {
     Encode(encode::Args),
     Readout(readout::Args),
     Steer(steer::Args),
+    Decompose(decompose::Args),
     Pack(pack::Args),
     Verify(verify::Args),
     Monitor(monitor::Args),
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         Command::Encode(args) => encode::run(args, style, out),
         Command::Readout(args) => readout::run(args, style, out),
         Command::Steer(args) => steer::run(args, style, out),
+        Command::Decompose(args) => decompose::run(args, style, out),
         Command::Pack(args) => pack::run(args, out),
         Command::Verify(args) => verify::run(args, style, out),
         Command::Monitor(args) => monitor::run(args, style, out),

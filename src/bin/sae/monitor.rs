@@ -63,6 +63,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<PathBuf>,
 
+    /// Write a snapshot of the quality of the reconstructions, binary: for programs that merge them
+    #[arg(long, value_name = "QUALITY")]
+    quality: Option<PathBuf>,
+
     /// Statistics of a time that was normal, as `--stats` writes them: what `cusum` and `drift`
     /// rules take where they say no numbers; those of the rules win
     #[arg(long, value_name = "STATS.json")]
@@ -89,7 +93,8 @@ const SHOWN: usize = 6;
 
 pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(), Failure> {
     let read = [args.model.path.as_path(), &args.rows, &args.rules];
-    for path in [&args.stats, &args.snapshot].into_iter().flatten() {
+    let written = [&args.stats, &args.snapshot, &args.quality];
+    for path in written.into_iter().flatten() {
         output::check(path, &read)?;
     }
     let mut sae = args.model.open()?;
@@ -106,7 +111,16 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
     }
     let file = RowsFile::open(&args.rows, sae.d_in())?;
     let rows = file.rows()?;
-    let collects = args.stats.is_some() || args.snapshot.is_some();
+    let collects = args.stats.is_some() || args.snapshot.is_some() || args.quality.is_some();
+    if args.quality.is_some() && sae.d_in() != sae.d_out() {
+        return Err(Error::InvalidArgument {
+            what: "--quality",
+            expected: "a model whose input and output are one site".into(),
+            found: format!("{} values in, {} out", sae.d_in(), sae.d_out()),
+        }
+        .in_file(args.model.path.display().to_string())
+        .into());
+    }
     if collects {
         while_waiting("preparing the model", || sae.prepare_in_place())?;
     }
@@ -119,7 +133,8 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
     let monitor = Monitor::new(compiled, &options)?;
     let view = View::new(args.watch, style, &rules, rows.rows());
     let mut session = Session {
-        quality: match args.stats.is_some() && sae.d_in() == sae.d_out() {
+        quality: match (args.stats.is_some() || args.quality.is_some()) && sae.d_in() == sae.d_out()
+        {
             true => Some(Quality::new(&sae)?),
             false => None,
         },
@@ -180,6 +195,9 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
     session.say(&rules, began.elapsed());
     if let (Some(path), Some(statistics)) = (&args.snapshot, session.monitor.statistics()) {
         write_file(path, &statistics.to_bytes()?)?;
+    }
+    if let (Some(path), Some(quality)) = (&args.quality, &session.quality) {
+        write_file(path, &quality.to_bytes()?)?;
     }
     if let Some(path) = &args.stats {
         let text = session.document(args, &rules).to_string();
@@ -351,17 +369,7 @@ impl Session<'_> {
         let inputs = Some(part);
         self.sae
             .decode(&self.features, inputs, &mut self.scratch, &mut self.decoded)?;
-        let mut wide = vec![0.0_f32; d];
-        for (at, (row, decoded)) in self
-            .features
-            .iter()
-            .zip(self.decoded.chunks_exact(d))
-            .enumerate()
-        {
-            read_row(part, at, &mut wide);
-            quality.add(&wide, row, decoded)?;
-        }
-        Ok(())
+        quality.add_all(part, &self.features, &self.decoded, &mut |_, _| {})
     }
 
     /// What happened, on stderr.
@@ -441,7 +449,7 @@ impl Session<'_> {
             },
             "dead": dead,
             "description_length": statistics.and_then(|s| s.description_length().ok()),
-            "quality": self.quality.as_ref().map(quality_json),
+            "quality": self.quality.as_ref().map(Quality::to_json),
             "baseline": statistics.map(|statistics| {
                 let fired = statistics.summaries().filter(|one| one.fired > 0);
                 let fired: Vec<u32> = fired.map(|one| one.feature).collect();
@@ -451,45 +459,6 @@ impl Session<'_> {
             "time": self.times.to_json(),
             "events": self.events,
         })
-    }
-}
-
-fn quality_json(quality: &Quality) -> Value {
-    let found = quality.summary();
-    json!({
-        "rows": found.rows,
-        "l0": found.l0,
-        "l1": found.l1,
-        "mse": found.mse,
-        "fvu": found.fvu,
-        "explained_variance": found.explained_variance,
-        "cosine": found.cosine,
-        "norm_ratio": found.norm_ratio,
-        "reconstruction_bias": found.reconstruction_bias,
-        "zf_deviation": found.zf_deviation,
-        "afa_loss": found.afa_loss,
-    })
-}
-
-/// Widens a row to f32.
-fn read_row(rows: Rows<'_>, row: usize, to: &mut [f32]) {
-    let bytes = rows.row_bytes(row);
-    match rows.dtype() {
-        sae::Dtype::F16 => {
-            let halves = bytes
-                .chunks_exact(2)
-                .map(|two| half::f16::from_le_bytes([two[0], two[1]]));
-            to.iter_mut()
-                .zip(halves)
-                .for_each(|(to, half)| *to = half.to_f32());
-        }
-        _ => {
-            let fours = bytes.chunks_exact(4);
-            let values = fours.map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
-            to.iter_mut()
-                .zip(values)
-                .for_each(|(to, value)| *to = value);
-        }
     }
 }
 

@@ -1,0 +1,3 @@
+fn quad(held: vec4<f32>) -> vec4<f32> {
+    return held;
+}
