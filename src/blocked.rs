@@ -133,8 +133,10 @@ impl Sae<'_> {
         }
     }
 
-    /// Rows of a batch that [`crate::Scratch::new`] makes room for.
-    pub(crate) fn default_rows(&self) -> usize {
+    /// Rows that are best encoded in one call, and that [`Scratch::new`] has room for: with so
+    /// many, reading the weights once for all of them is a small part. 1 for models that take one
+    /// row at a time, whose calls may have any number of rows.
+    pub fn batch_rows(&self) -> usize {
         match self.is_blocked() {
             true => Sizes::of(self).rows(MOST_WORDS).clamp(1, BATCH_ROWS),
             false => 1,
