@@ -95,8 +95,8 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "part",
         ],
         &[
-            "decode", "dtype", "encode", "error", "features", "kernels", "model", "readout",
-            "rows", "scratch", "select",
+            "decode", "dtype", "encode", "error", "features", "kernels", "model", "monitor",
+            "readout", "rows", "scratch", "select",
         ],
     ),
     // Encoding on a device.
