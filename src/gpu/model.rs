@@ -277,6 +277,9 @@ fn refused(sae: &Sae<'_>) -> Option<&'static str> {
     if let Some(why) = why_no_screen(&sae.parts) {
         return Some(why);
     }
+    if let Activation::Pursuit(_) = sae.parts.activation {
+        return Some("each step of a pursuit has an input of its own");
+    }
     if sae.parts.encoder.layout() == Layout::Blocks {
         return Some("its encoder is made of blocks");
     }
