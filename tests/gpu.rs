@@ -469,6 +469,13 @@ fn what_is_not_there_is_named() {
 #[test]
 fn models_and_streams_of_another_upload_are_refused() {
     let Some(device) = device() else { return };
+    // Pursuits have screens on the CPU; a step's input is known only after the step before.
+    let case = fixture::case("saelens_standard");
+    let pursued = library::open(&case.checkpoint, &case.given, Level::best())
+        .with_pursuit(sae::model::Pursuit::matching(3, 0.0, false))
+        .unwrap();
+    let error = device.upload(&pursued, &UploadOptions::default());
+    assert_eq!(error.unwrap_err().code(), Code::Unsupported);
     let [a, b] = [0, 1].map(|_| model(Activation::Relu, Stored::Rows, false));
     let uploaded = device.upload(&a, &UploadOptions::default()).unwrap();
     let mut stream = uploaded.stream(&StreamOptions::default().rows(4)).unwrap();
