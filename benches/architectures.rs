@@ -6,12 +6,18 @@
 //! checked first. `-- --test` checks answers at small sizes and times nothing.
 
 mod common;
+/// The pursuits in plain f64, of the tests.
+#[allow(dead_code)] // the benches need a part of them
+#[path = "../tests/reference/pursuit.rs"]
+mod plain;
 
 use common::bandwidth;
 use common::model::Random;
 use sae::bytes::Bytes;
 use sae::kernels::{Kernels, WeightType};
-use sae::model::{Activation, FeatureAxis, Matrix, Parts, Pursuit, Rank, Thresholds};
+use sae::model::{
+    Activation, FeatureAxis, Matrix, Parts, Pursuit, Rank, ScreenKind, ScreenOptions, Thresholds,
+};
 use sae::tensor::Tensor;
 use sae::{Dtype, Features, Rows, Sae, Scratch};
 use std::hint::black_box;
@@ -37,6 +43,13 @@ fn matrix(features: usize, width: usize, unit: bool) -> Matrix<'static> {
     let bytes = Bytes::owned(bytemuck::cast_slice(&values).to_vec());
     let tensor = Tensor::new("weights", Dtype::F32, &[features, width], bytes).expect("a tensor");
     Matrix::new(&tensor, FeatureAxis::First, features, width).expect("a matrix")
+}
+
+/// What the plain pursuits are made of.
+mod model {
+    pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| a * b).sum()
+    }
 }
 
 fn row(width: usize) -> Vec<f32> {
@@ -127,6 +140,9 @@ fn top_k(timed: bool, speed: f64) {
     order.truncate(k);
     order.sort_unstable();
     assert_eq!(features.indices(), order);
+    let values: Vec<u32> = order.iter().map(|&i| pre(i).to_bits()).collect();
+    let found = features.values().iter().map(|value| value.to_bits());
+    assert_eq!(found.collect::<Vec<_>>(), values);
     if !timed {
         return;
     }
@@ -189,57 +205,114 @@ fn pursuits(timed: bool, speed: f64) {
     let rows = Rows::from_f32(&input, d).expect("a row");
     let kernels = Kernels::best();
     let mut sums = vec![0.0; n];
-    let rules = [
-        ("matching pursuit", Pursuit::matching(steps, 0.0, false)),
-        ("matching pursuit, signed", Pursuit::matching_signed(steps)),
-        ("gradient pursuit", Pursuit::gradient(steps, false)),
+    type Plain = fn(&[Vec<f64>], &[f64], usize) -> Vec<f64>;
+    let rules: [(&str, Pursuit, Plain); 4] = [
+        (
+            "matching pursuit",
+            Pursuit::matching(steps, 0.0, false),
+            |atoms, x, steps| plain::saelens(atoms, x, steps, 0.0, false),
+        ),
+        (
+            "matching pursuit, signed",
+            Pursuit::matching_signed(steps),
+            plain::itda,
+        ),
+        (
+            "gradient pursuit",
+            Pursuit::gradient(steps, false),
+            |atoms, x, steps| plain::gradient(atoms, x, steps, false),
+        ),
         (
             "orthogonal matching pursuit",
             Pursuit::orthogonal(steps, false),
+            |atoms, x, steps| plain::orthogonal(atoms, x, steps, false),
         ),
     ];
-    if timed {
-        println!("\na step of a pursuit, {d} x {n}, f32, {steps} steps");
-    }
-    for (name, rule) in rules {
-        let sae = model(&dictionary, Activation::Pursuit(rule));
+    // Every atom and every value of every pursuit, by the plain f64 code of the tests.
+    let wide = |values: &[f32]| values.iter().map(|&v| v.into()).collect::<Vec<f64>>();
+    let x = wide(&input);
+    let atoms: Vec<Vec<f64>> = bytemuck::cast_slice::<u8, f32>(dictionary.bytes())
+        .chunks_exact(d)
+        .map(wide)
+        .collect();
+    let bound = plain::norm(&x) * 64.0 / f64::from(1 << 24);
+    for (name, rule, plain) in &rules {
+        let sae = model(&dictionary, Activation::Pursuit(rule.clone()));
         let (mut scratch, mut features) = (Scratch::new(&sae).expect("memory"), Features::new());
         sae.encode(rows, &mut scratch, &mut features)
             .expect("it encodes");
-        assert!(!features.is_empty() && features.len() <= steps);
-        // The first atom is the one of the largest product.
-        let first = sae.with_k(1).expect("one step");
-        let mut found = Features::new();
-        first
-            .encode(rows, &mut scratch, &mut found)
-            .expect("it encodes");
-        products(kernels, &dictionary, &input, &mut sums);
-        let size = |i: usize| match name.contains("signed") {
-            true => sums[i].abs() as f32,
-            false => sums[i] as f32,
-        };
-        let best = (0..n).reduce(|a, b| if size(b) > size(a) { b } else { a });
-        assert_eq!(found.indices(), [best.expect("an atom") as u32]);
-        if !timed {
-            continue;
+        let codes = plain(&atoms, &x, steps);
+        let support: Vec<u32> = (0..n as u32)
+            .filter(|&i| codes[i as usize] != 0.0)
+            .collect();
+        assert_eq!(features.indices(), support, "{name}");
+        for (&i, &value) in support.iter().zip(features.values()) {
+            let error = (f64::from(value) - codes[i as usize]).abs();
+            assert!(error <= bound, "{name}, atom {i}: {error}");
         }
+    }
+    drop(atoms);
+    if !timed {
+        return;
+    }
+    println!("\na step of a pursuit, {d} x {n}, f32, {steps} steps, every atom and value checked");
+    let dense = model(
+        &dictionary,
+        Activation::TopK {
+            k: steps,
+            rank: Rank::Value,
+            relu: true,
+        },
+    );
+    for (name, rule, _) in rules {
+        let sae = model(&dictionary, Activation::Pursuit(rule));
+        let (mut scratch, mut features) = (Scratch::new(&sae).expect("memory"), Features::new());
+        let (mut other, mut found) = (Scratch::new(&dense).expect("memory"), Features::new());
+        // With a screen, which must change no bit.
+        let options = ScreenOptions::from(ScreenKind::Proven);
+        let screened = sae.share().with_screen_options(options).prepare();
+        let screened = screened.expect("memory");
+        let mut third = Scratch::new(&screened).expect("memory");
+        let mut same = Features::new();
+        sae.encode(rows, &mut scratch, &mut features)
+            .expect("it encodes");
+        screened
+            .encode(rows, &mut third, &mut same)
+            .expect("it encodes");
+        assert_eq!(features, same, "{name}, screened");
         let times = medians(
-            9,
+            15,
             &mut [
                 &mut || products(kernels, &dictionary, black_box(&input), &mut sums),
+                &mut || {
+                    dense
+                        .encode(black_box(rows), &mut other, &mut found)
+                        .expect("it encodes")
+                },
                 &mut || {
                     sae.encode(black_box(rows), &mut scratch, &mut features)
                         .expect("it encodes")
                 },
+                &mut || {
+                    screened
+                        .encode(black_box(rows), &mut third, &mut same)
+                        .expect("it encodes")
+                },
             ],
         );
-        let step = times[1] / steps as f64;
+        let step = times[2] / steps as f64;
+        let quick = times[3] / steps as f64;
         println!(
-            "  {name:<28} {:>8.1} us a step, one pass {:>8.1} us: {:.3} passes, {:.2} of the bandwidth",
+            "  {name:<28} {:>8.1} us: {:.3} of the products alone ({:.1} us), {:.3} of an encode by \
+             top {steps} ({:.1} us); {:.2} of the bandwidth; prepared {:.1} us, {:.3} of that encode",
             step * 1e6,
-            times[0] * 1e6,
             step / times[0],
-            dictionary.size_bytes() as f64 / step / speed
+            times[0] * 1e6,
+            step / times[1],
+            times[1] * 1e6,
+            dictionary.size_bytes() as f64 / step / speed,
+            quick * 1e6,
+            quick / times[1]
         );
     }
 }

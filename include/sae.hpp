@@ -14,6 +14,7 @@
 #define SAE_HPP
 
 #include "sae.h"
+#include "sae_architectures.h"
 #include "sae_steer.h"
 
 #include <cstddef>
@@ -155,6 +156,8 @@ template <typename Call> result<void> run(Call call) {
 } // namespace detail
 
 class model;
+class lorsa;
+class molt;
 
 // A batch of activation rows of the caller, which are only read.
 class rows {
@@ -266,10 +269,12 @@ class scratch {
     static result<scratch> try_create(const model &model);
     // In memory of the caller, of `model::scratch_size` bytes.
     static result<scratch> try_create_in(const model &model, void *memory, std::size_t n_bytes);
+    static result<scratch> try_create(const lorsa &lorsa);
 #if SAE_EXCEPTIONS
     explicit scratch(const model &model) : scratch(try_create(model).value()) {}
     scratch(const model &model, void *memory, std::size_t n_bytes)
         : scratch(try_create_in(model, memory, n_bytes).value()) {}
+    explicit scratch(const lorsa &lorsa) : scratch(try_create(lorsa).value()) {}
 #endif
     sae_scratch *c() const noexcept { return handle_.get(); }
 
@@ -282,9 +287,12 @@ class scratch {
 class set {
   public:
     static result<set> try_compile(const model &model, span<const std::uint32_t> features);
+    static result<set> try_compile(const molt &molt, span<const std::uint32_t> features);
 #if SAE_EXCEPTIONS
     set(const model &model, span<const std::uint32_t> features)
         : set(try_compile(model, features).value()) {}
+    set(const molt &molt, span<const std::uint32_t> features)
+        : set(try_compile(molt, features).value()) {}
 #endif
     std::size_t size() const noexcept { return sae_set_count(c()); }
     sae_set *c() const noexcept { return handle_.get(); }
@@ -442,28 +450,126 @@ struct open_options {
     bool screen_check = false;
 };
 
+namespace detail {
+// The C form of the options, as long as they live.
+struct c_options {
+    explicit c_options(const open_options &from) {
+        for (const std::string &setting : from.settings) settings.push_back(setting.c_str());
+        options.check = from.full_check ? SAE_CHECK_FULL : SAE_CHECK_QUICK;
+        options.strict = from.strict ? 1 : 0;
+        options.level = from.level.empty() ? nullptr : from.level.c_str();
+        options.settings = settings.data();
+        options.n_settings = settings.size();
+        options.screen = from.screen.empty() ? nullptr : from.screen.c_str();
+        options.screen_delta_exponent = from.screen_delta_exponent;
+        options.screen_seed = from.screen_seed;
+        options.screen_check = from.screen_check ? 1 : 0;
+    }
+    std::vector<const char *> settings;
+    sae_open_options options = SAE_OPEN_OPTIONS_INIT;
+};
+
+// A status span has one entry for each row.
+inline result<void> wrong_status() {
+    sae_error details{};
+    details.code = SAE_STATUS_LENGTH;
+    const char message[] = "`status`: expected one entry for each row";
+    details.message_length = sizeof message - 1;
+    for (std::size_t i = 0; i < sizeof message; i++) details.message[i] = message[i];
+    return details;
+}
+
+// Opens through `open`, which takes options, a place for the handle and an error.
+template <typename Handle, typename Open>
+result<Handle *> opened(const open_options &options, Open open) {
+    const c_options c(options);
+    Handle *handle = nullptr;
+    sae_error details;
+    if (open(&c.options, &handle, &details) != SAE_STATUS_OK) return details;
+    return handle;
+}
+} // namespace detail
+
+// How much each feature contributes to reconstructions.
+class importance {
+  public:
+    static result<importance> try_create(const model &model);
+    result<void> try_add(const features &features) {
+        return detail::run(
+            [&](sae_error *e) { return sae_importance_add(c(), features.c(), e); });
+    }
+    // All d_sae features, the most important first.
+    result<void> try_order(span<std::uint32_t> order) const {
+        return detail::run([&](sae_error *e) {
+            return sae_importance_order(c(), order.data(), order.size(), e);
+        });
+    }
+#if SAE_EXCEPTIONS
+    explicit importance(const model &model) : importance(try_create(model).value()) {}
+    void add(const features &features) { try_add(features).value(); }
+    void order(span<std::uint32_t> order) const { try_order(order).value(); }
+#endif
+    sae_importance *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit importance(sae_importance *handle) : handle_(handle) {}
+    detail::owner<sae_importance, sae_importance_destroy> handle_;
+};
+
+// The work space for selection over a batch.
+class batch {
+  public:
+    static result<batch> try_create(const model &model, sae_batch_rule rule, std::size_t budget,
+                                    std::size_t n_rows);
+#if SAE_EXCEPTIONS
+    batch(const model &model, sae_batch_rule rule, std::size_t budget, std::size_t n_rows)
+        : batch(try_create(model, rule, budget, n_rows).value()) {}
+#endif
+    sae_batch *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit batch(sae_batch *handle) : handle_(handle) {}
+    detail::owner<sae_batch, sae_batch_destroy> handle_;
+};
+
+// What a cross-layer transcoder has written for the layers to come.
+class layer_stream {
+  public:
+    static result<layer_stream> try_create(const model &model, std::size_t n_rows);
+    result<void> try_restart(std::size_t n_rows) {
+        return detail::run(
+            [&](sae_error *e) { return sae_layer_stream_restart(c(), n_rows, e); });
+    }
+#if SAE_EXCEPTIONS
+    layer_stream(const model &model, std::size_t n_rows)
+        : layer_stream(try_create(model, n_rows).value()) {}
+    void restart(std::size_t n_rows) { try_restart(n_rows).value(); }
+#endif
+    sae_layer_stream *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit layer_stream(sae_layer_stream *handle) : handle_(handle) {}
+    detail::owner<sae_layer_stream, sae_layer_stream_destroy> handle_;
+};
+
 // An open SAE.
 class model {
   public:
     static result<model> try_open(const std::string &path, const open_options &options = {}) {
-        const c_options c(options);
-        sae_model *handle = nullptr;
-        sae_error details;
-        if (sae_model_open(path.c_str(), &c.options, &handle, &details) != SAE_STATUS_OK)
-            return details;
-        return model(handle);
+        return made(detail::opened<sae_model>(
+            options, [&](const sae_open_options *o, sae_model **out, sae_error *e) {
+                return sae_model_open(path.c_str(), o, out, e);
+            }));
     }
     // The bytes of a file, used in place: they must outlive the model. `config` may be nullptr.
     static result<model> try_open_memory(const void *bytes, std::size_t n_bytes,
                                          const std::string &name = "", const char *config = nullptr,
                                          const open_options &options = {}) {
-        const c_options c(options);
-        sae_model *handle = nullptr;
-        sae_error details;
-        if (sae_model_open_memory(bytes, n_bytes, name.empty() ? nullptr : name.c_str(), config,
-                                  &c.options, &handle, &details) != SAE_STATUS_OK)
-            return details;
-        return model(handle);
+        return made(detail::opened<sae_model>(
+            options, [&](const sae_open_options *o, sae_model **out, sae_error *e) {
+                return sae_model_open_memory(bytes, n_bytes, name.empty() ? nullptr : name.c_str(),
+                                             config, o, out, e);
+            }));
     }
     result<void> try_prepare() {
         return detail::run([&](sae_error *e) { return sae_model_prepare(c(), e); });
@@ -569,6 +675,120 @@ class model {
         });
     }
 
+    // Derived models: they share the weights and may outlive this one.
+    result<model> try_with_k(std::size_t k) const {
+        return derived([&](sae_model **d, sae_error *e) { return sae_model_with_k(c(), k, d, e); });
+    }
+    result<model> try_with_top_k(std::size_t k) const {
+        return derived(
+            [&](sae_model **d, sae_error *e) { return sae_model_with_top_k(c(), k, d, e); });
+    }
+    result<model> try_with_threshold(float threshold) const {
+        return derived([&](sae_model **d, sae_error *e) {
+            return sae_model_with_threshold(c(), threshold, d, e);
+        });
+    }
+    // d_sae weights; none to rank by the values.
+    result<model> try_with_rank_weights(span<const double> weights) const {
+        return derived([&](sae_model **d, sae_error *e) {
+            return sae_model_with_rank_weights(c(), weights.data(), weights.size(), d, e);
+        });
+    }
+    result<model> try_with_prefix(std::size_t count) const {
+        return derived(
+            [&](sae_model **d, sae_error *e) { return sae_model_with_prefix(c(), count, d, e); });
+    }
+    result<model> try_with_range(std::size_t first, std::size_t count) const {
+        return derived([&](sae_model **d, sae_error *e) {
+            return sae_model_with_range(c(), first, count, d, e);
+        });
+    }
+    result<model> try_with_features(span<const std::uint32_t> features) const {
+        return derived([&](sae_model **d, sae_error *e) {
+            return sae_model_with_features(c(), features.data(), features.size(), d, e);
+        });
+    }
+    // Made of SAE_PURSUIT_INIT(steps).
+    result<model> try_with_pursuit(const sae_pursuit &pursuit) const {
+        return derived([&](sae_model **d, sae_error *e) {
+            return sae_model_with_pursuit(c(), &pursuit, d, e);
+        });
+    }
+    // One model made of several: SAE_ENSEMBLE_BAG or SAE_ENSEMBLE_CHAIN.
+    static result<model> try_ensemble(span<const model *const> members, sae_ensemble_kind kind) {
+        const std::vector<const sae_model *> handles = handles_of(members);
+        return derived([&](sae_model **d, sae_error *e) {
+            return sae_ensemble_create(handles.data(), handles.size(), kind, d, e);
+        });
+    }
+    // One model of which a router picks one member for each row. `vectors` has d_in numbers for each
+    // member, `center` d_in or none.
+    static result<model> try_routed(span<const model *const> members, span<const float> vectors,
+                                    span<const double> center, bool weighs) {
+        const std::vector<const sae_model *> handles = handles_of(members);
+        return derived([&](sae_model **d, sae_error *e) {
+            return sae_ensemble_create_routed(handles.data(), handles.size(), vectors.data(),
+                                              vectors.size(), center.data(), center.size(),
+                                              weighs ? 1 : 0, d, e);
+        });
+    }
+    result<void> try_encode_batch(const rows &rows, batch &batch, scratch &scratch,
+                                  features &features) const {
+        return detail::run([&](sae_error *e) {
+            return sae_model_encode_batch(c(), rows.c(), batch.c(), scratch.c(), features.c(), e);
+        });
+    }
+    // Rows whose sites lie apart: one C struct for each of input_sites(), as `rows::c` gives.
+    result<void> try_encode_sites(span<const sae_rows> sites, scratch &scratch,
+                                  features &features) const {
+        return detail::run([&](sae_error *e) {
+            return sae_model_encode_sites(c(), sites.data(), sites.size(), scratch.c(),
+                                          features.c(), e);
+        });
+    }
+    // `status` has one entry for each row.
+    result<void> try_readout_sites(const set &set, span<const sae_rows> sites, scratch &scratch,
+                                   span<float> values, span<sae_row_status> status) const {
+        const std::size_t n_rows = sites.empty() ? 0 : sites[0].n_rows;
+        if (status.size() != n_rows) return detail::wrong_status();
+        return detail::run([&](sae_error *e) {
+            return sae_model_readout_sites(c(), set.c(), sites.data(), sites.size(), scratch.c(),
+                                           values.data(), values.size(), status.data(), e);
+        });
+    }
+    // `sites` may be empty unless decode_needs_inputs().
+    result<void> try_decode_sites(const features &features, span<const sae_rows> sites,
+                                  scratch &scratch, span<float> out) const {
+        return detail::run([&](sae_error *e) {
+            return sae_model_decode_sites(c(), features.c(), sites.data(), sites.size(),
+                                          scratch.c(), out.data(), out.size(), e);
+        });
+    }
+    // Cross-layer transcoders, layer by layer.
+    result<void> try_encode_layer(layer_stream &stream, std::size_t layer, const rows &rows,
+                                  scratch &scratch, features &features) const {
+        return detail::run([&](sae_error *e) {
+            return sae_model_encode_layer(c(), stream.c(), layer, rows.c(), scratch.c(),
+                                          features.c(), e);
+        });
+    }
+    // `inputs` may be nullptr unless decode_needs_inputs().
+    result<void> try_decode_layer(layer_stream &stream, std::size_t layer, const rows *inputs,
+                                  scratch &scratch, span<float> out) const {
+        return detail::run([&](sae_error *e) {
+            return sae_model_decode_layer(c(), stream.c(), layer, inputs ? inputs->c() : nullptr,
+                                          scratch.c(), out.data(), out.size(), e);
+        });
+    }
+    // First feature of a layer, and how many it has.
+    std::pair<std::uint32_t, std::uint32_t> layer_features(std::size_t layer) const noexcept {
+        std::pair<std::uint32_t, std::uint32_t> found{0, 0};
+        sae_model_layer_features(c(), layer, &found.first, &found.second, nullptr);
+        return found;
+    }
+    std::size_t input_sites() const noexcept { return sae_model_input_sites(c()); }
+    std::size_t output_sites() const noexcept { return sae_model_output_sites(c()); }
+
     std::size_t d_in() const noexcept { return sae_model_d_in(c()); }
     std::size_t d_sae() const noexcept { return sae_model_d_sae(c()); }
     std::size_t d_out() const noexcept { return sae_model_d_out(c()); }
@@ -617,43 +837,106 @@ class model {
                      span<float> values, span<sae_row_status> status = {}) const {
         try_readout_one(feature, rows, scratch, values, status).value();
     }
+    model with_k(std::size_t k) const { return try_with_k(k).value(); }
+    model with_top_k(std::size_t k) const { return try_with_top_k(k).value(); }
+    model with_threshold(float threshold) const { return try_with_threshold(threshold).value(); }
+    model with_rank_weights(span<const double> weights) const {
+        return try_with_rank_weights(weights).value();
+    }
+    model with_prefix(std::size_t count) const { return try_with_prefix(count).value(); }
+    model with_range(std::size_t first, std::size_t count) const {
+        return try_with_range(first, count).value();
+    }
+    model with_features(span<const std::uint32_t> features) const {
+        return try_with_features(features).value();
+    }
+    model with_pursuit(const sae_pursuit &pursuit) const {
+        return try_with_pursuit(pursuit).value();
+    }
+    static model ensemble(span<const model *const> members, sae_ensemble_kind kind) {
+        return try_ensemble(members, kind).value();
+    }
+    static model routed(span<const model *const> members, span<const float> vectors,
+                        span<const double> center, bool weighs) {
+        return try_routed(members, vectors, center, weighs).value();
+    }
+    void encode_batch(const rows &rows, batch &batch, scratch &scratch, features &features) const {
+        try_encode_batch(rows, batch, scratch, features).value();
+    }
+    void encode_sites(span<const sae_rows> sites, scratch &scratch, features &features) const {
+        try_encode_sites(sites, scratch, features).value();
+    }
+    void readout_sites(const set &set, span<const sae_rows> sites, scratch &scratch,
+                       span<float> values, span<sae_row_status> status) const {
+        try_readout_sites(set, sites, scratch, values, status).value();
+    }
+    void decode_sites(const features &features, span<const sae_rows> sites, scratch &scratch,
+                      span<float> out) const {
+        try_decode_sites(features, sites, scratch, out).value();
+    }
+    void encode_layer(layer_stream &stream, std::size_t layer, const rows &rows, scratch &scratch,
+                      features &features) const {
+        try_encode_layer(stream, layer, rows, scratch, features).value();
+    }
+    void decode_layer(layer_stream &stream, std::size_t layer, const rows *inputs,
+                      scratch &scratch, span<float> out) const {
+        try_decode_layer(stream, layer, inputs, scratch, out).value();
+    }
 #endif
     sae_model *c() const noexcept { return handle_.get(); }
 
   private:
     explicit model(sae_model *handle) : handle_(handle) {}
+    static result<model> made(result<sae_model *> opened) {
+        if (!opened) return opened.details();
+        return model(opened.value());
+    }
+
+    template <typename Make> static result<model> derived(Make make) {
+        sae_model *handle = nullptr;
+        sae_error details;
+        if (make(&handle, &details) != SAE_STATUS_OK) return details;
+        return model(handle);
+    }
+
+    static std::vector<const sae_model *> handles_of(span<const model *const> members) {
+        std::vector<const sae_model *> handles;
+        for (const model *member : members) handles.push_back(member ? member->c() : nullptr);
+        return handles;
+    }
 
     // A status span of another length than the rows would be written beyond its end.
     static result<void> wrong_status(const rows &rows, span<sae_row_status> status) {
         if (status.empty() || status.size() == rows.n_rows()) return {};
-        sae_error details{};
-        details.code = SAE_STATUS_LENGTH;
-        const char message[] = "`status`: expected one entry for each row";
-        details.message_length = sizeof message - 1;
-        for (std::size_t i = 0; i < sizeof message; i++) details.message[i] = message[i];
-        return details;
+        return detail::wrong_status();
     }
-
-    // The C form of the options, as long as they live.
-    struct c_options {
-        explicit c_options(const open_options &from) {
-            for (const std::string &setting : from.settings) settings.push_back(setting.c_str());
-            options.check = from.full_check ? SAE_CHECK_FULL : SAE_CHECK_QUICK;
-            options.strict = from.strict ? 1 : 0;
-            options.level = from.level.empty() ? nullptr : from.level.c_str();
-            options.settings = settings.data();
-            options.n_settings = settings.size();
-            options.screen = from.screen.empty() ? nullptr : from.screen.c_str();
-            options.screen_delta_exponent = from.screen_delta_exponent;
-            options.screen_seed = from.screen_seed;
-            options.screen_check = from.screen_check ? 1 : 0;
-        }
-        std::vector<const char *> settings;
-        sae_open_options options = SAE_OPEN_OPTIONS_INIT;
-    };
 
     detail::owner<sae_model, sae_model_close> handle_;
 };
+
+inline result<importance> importance::try_create(const model &model) {
+    sae_importance *handle = nullptr;
+    sae_error details;
+    if (sae_importance_create(model.c(), &handle, &details) != SAE_STATUS_OK) return details;
+    return importance(handle);
+}
+
+inline result<batch> batch::try_create(const model &model, sae_batch_rule rule, std::size_t budget,
+                                       std::size_t n_rows) {
+    sae_batch *handle = nullptr;
+    sae_error details;
+    if (sae_batch_create(model.c(), rule, budget, n_rows, &handle, &details) != SAE_STATUS_OK)
+        return details;
+    return batch(handle);
+}
+
+inline result<layer_stream> layer_stream::try_create(const model &model, std::size_t n_rows) {
+    sae_layer_stream *handle = nullptr;
+    sae_error details;
+    if (sae_layer_stream_create(model.c(), n_rows, &handle, &details) != SAE_STATUS_OK)
+        return details;
+    return layer_stream(handle);
+}
 
 inline result<scratch> scratch::try_create(const model &model) {
     sae_scratch *handle = nullptr;
@@ -715,6 +998,237 @@ inline result<set> set::try_compile(const model &model, span<const std::uint32_t
     sae_set *handle = nullptr;
     sae_error details;
     if (sae_set_compile(model.c(), features.data(), features.size(), &handle, &details) !=
+        SAE_STATUS_OK)
+        return details;
+    return set(handle);
+}
+
+// What the rows of one sequence leave for later ones.
+class lorsa_cache {
+  public:
+    static result<lorsa_cache> try_create(const lorsa &lorsa, std::size_t n_rows);
+    // Forgets all rows from this one on.
+    result<void> try_truncate(std::size_t length) {
+        return detail::run(
+            [&](sae_error *e) { return sae_lorsa_cache_truncate(c(), length, e); });
+    }
+    std::size_t length() const noexcept { return sae_lorsa_cache_length(c()); }
+#if SAE_EXCEPTIONS
+    lorsa_cache(const lorsa &lorsa, std::size_t n_rows)
+        : lorsa_cache(try_create(lorsa, n_rows).value()) {}
+    void truncate(std::size_t length) { try_truncate(length).value(); }
+#endif
+    sae_lorsa_cache *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit lorsa_cache(sae_lorsa_cache *handle) : handle_(handle) {}
+    detail::owner<sae_lorsa_cache, sae_lorsa_cache_destroy> handle_;
+};
+
+// Low-rank sparse attention: features that look at the rows before.
+class lorsa {
+  public:
+    static result<lorsa> try_open(const std::string &path, const open_options &options = {}) {
+        return made(detail::opened<sae_lorsa>(
+            options, [&](const sae_open_options *o, sae_lorsa **out, sae_error *e) {
+                return sae_lorsa_open(path.c_str(), o, out, e);
+            }));
+    }
+    // The bytes of a file, used in place: they must outlive it. `config` may be nullptr.
+    static result<lorsa> try_open_memory(const void *bytes, std::size_t n_bytes,
+                                         const std::string &name = "", const char *config = nullptr,
+                                         const open_options &options = {}) {
+        return made(detail::opened<sae_lorsa>(
+            options, [&](const sae_open_options *o, sae_lorsa **out, sae_error *e) {
+                return sae_lorsa_open_memory(bytes, n_bytes, name.empty() ? nullptr : name.c_str(),
+                                             config, o, out, e);
+            }));
+    }
+    result<lorsa> try_with_k(std::size_t k) const {
+        sae_lorsa *handle = nullptr;
+        sae_error details;
+        if (sae_lorsa_with_k(c(), k, &handle, &details) != SAE_STATUS_OK) return details;
+        return lorsa(handle);
+    }
+    result<void> try_encode(const rows &rows, lorsa_cache &cache, scratch &scratch,
+                            features &features) const {
+        return detail::run([&](sae_error *e) {
+            return sae_lorsa_encode(c(), rows.c(), cache.c(), scratch.c(), features.c(), e);
+        });
+    }
+    // `status` has one entry for each row.
+    result<void> try_readout(span<const std::uint32_t> wanted, const rows &rows,
+                             lorsa_cache &cache, scratch &scratch, span<float> values,
+                             span<sae_row_status> status) const {
+        if (status.size() != rows.n_rows()) return detail::wrong_status();
+        return detail::run([&](sae_error *e) {
+            return sae_lorsa_readout(c(), wanted.data(), wanted.size(), rows.c(), cache.c(),
+                                     scratch.c(), values.data(), values.size(), status.data(), e);
+        });
+    }
+    result<void> try_decode(const features &features, scratch &scratch, span<float> out) const {
+        return detail::run([&](sae_error *e) {
+            return sae_lorsa_decode(c(), features.c(), scratch.c(), out.data(), out.size(), e);
+        });
+    }
+    std::size_t d_in() const noexcept { return sae_lorsa_d_in(c()); }
+    std::size_t d_sae() const noexcept { return sae_lorsa_d_sae(c()); }
+    std::size_t d_out() const noexcept { return sae_lorsa_d_out(c()); }
+    const char *level() const noexcept { return sae_lorsa_level(c()); }
+#if SAE_EXCEPTIONS
+    static lorsa open(const std::string &path, const open_options &options = {}) {
+        return try_open(path, options).value();
+    }
+    static lorsa open_memory(const void *bytes, std::size_t n_bytes, const std::string &name = "",
+                             const char *config = nullptr, const open_options &options = {}) {
+        return try_open_memory(bytes, n_bytes, name, config, options).value();
+    }
+    lorsa with_k(std::size_t k) const { return try_with_k(k).value(); }
+    void encode(const rows &rows, lorsa_cache &cache, scratch &scratch, features &features) const {
+        try_encode(rows, cache, scratch, features).value();
+    }
+    void readout(span<const std::uint32_t> wanted, const rows &rows, lorsa_cache &cache,
+                 scratch &scratch, span<float> values, span<sae_row_status> status) const {
+        try_readout(wanted, rows, cache, scratch, values, status).value();
+    }
+    void decode(const features &features, scratch &scratch, span<float> out) const {
+        try_decode(features, scratch, out).value();
+    }
+#endif
+    sae_lorsa *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit lorsa(sae_lorsa *handle) : handle_(handle) {}
+    static result<lorsa> made(result<sae_lorsa *> opened) {
+        if (!opened) return opened.details();
+        return lorsa(opened.value());
+    }
+    detail::owner<sae_lorsa, sae_lorsa_close> handle_;
+};
+
+// The work space of one thread for one mixture of transforms.
+class molt_scratch {
+  public:
+    static result<molt_scratch> try_create(const molt &molt);
+#if SAE_EXCEPTIONS
+    explicit molt_scratch(const molt &molt) : molt_scratch(try_create(molt).value()) {}
+#endif
+    sae_molt_scratch *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit molt_scratch(sae_molt_scratch *handle) : handle_(handle) {}
+    detail::owner<sae_molt_scratch, sae_molt_scratch_destroy> handle_;
+};
+
+// A mixture of linear transforms, whose decoding reads the row.
+class molt {
+  public:
+    static result<molt> try_open(const std::string &path, const open_options &options = {}) {
+        return made(detail::opened<sae_molt>(
+            options, [&](const sae_open_options *o, sae_molt **out, sae_error *e) {
+                return sae_molt_open(path.c_str(), o, out, e);
+            }));
+    }
+    // The bytes of a file, used in place: they must outlive it. `config` may be nullptr.
+    static result<molt> try_open_memory(const void *bytes, std::size_t n_bytes,
+                                        const std::string &name = "", const char *config = nullptr,
+                                        const open_options &options = {}) {
+        return made(detail::opened<sae_molt>(
+            options, [&](const sae_open_options *o, sae_molt **out, sae_error *e) {
+                return sae_molt_open_memory(bytes, n_bytes, name.empty() ? nullptr : name.c_str(),
+                                            config, o, out, e);
+            }));
+    }
+    result<molt> try_with_k(std::size_t k) const {
+        sae_molt *handle = nullptr;
+        sae_error details;
+        if (sae_molt_with_k(c(), k, &handle, &details) != SAE_STATUS_OK) return details;
+        return molt(handle);
+    }
+    result<void> try_encode(const rows &rows, molt_scratch &scratch, features &features) const {
+        return detail::run([&](sae_error *e) {
+            return sae_molt_encode(c(), rows.c(), scratch.c(), features.c(), e);
+        });
+    }
+    // `status` has one entry for each row.
+    result<void> try_readout(const set &set, const rows &rows, molt_scratch &scratch,
+                             span<float> values, span<sae_row_status> status) const {
+        if (status.size() != rows.n_rows()) return detail::wrong_status();
+        return detail::run([&](sae_error *e) {
+            return sae_molt_readout(c(), set.c(), rows.c(), scratch.c(), values.data(),
+                                    values.size(), status.data(), e);
+        });
+    }
+    // `inputs` are the rows that were encoded.
+    result<void> try_decode(const features &features, const rows &inputs, molt_scratch &scratch,
+                            span<float> out) const {
+        return detail::run([&](sae_error *e) {
+            return sae_molt_decode(c(), features.c(), inputs.c(), scratch.c(), out.data(),
+                                   out.size(), e);
+        });
+    }
+    std::size_t d_in() const noexcept { return sae_molt_d_in(c()); }
+    std::size_t d_sae() const noexcept { return sae_molt_d_sae(c()); }
+    std::size_t d_out() const noexcept { return sae_molt_d_out(c()); }
+    const char *level() const noexcept { return sae_molt_level(c()); }
+#if SAE_EXCEPTIONS
+    static molt open(const std::string &path, const open_options &options = {}) {
+        return try_open(path, options).value();
+    }
+    static molt open_memory(const void *bytes, std::size_t n_bytes, const std::string &name = "",
+                            const char *config = nullptr, const open_options &options = {}) {
+        return try_open_memory(bytes, n_bytes, name, config, options).value();
+    }
+    molt with_k(std::size_t k) const { return try_with_k(k).value(); }
+    void encode(const rows &rows, molt_scratch &scratch, features &features) const {
+        try_encode(rows, scratch, features).value();
+    }
+    void readout(const set &set, const rows &rows, molt_scratch &scratch, span<float> values,
+                 span<sae_row_status> status) const {
+        try_readout(set, rows, scratch, values, status).value();
+    }
+    void decode(const features &features, const rows &inputs, molt_scratch &scratch,
+                span<float> out) const {
+        try_decode(features, inputs, scratch, out).value();
+    }
+#endif
+    sae_molt *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit molt(sae_molt *handle) : handle_(handle) {}
+    static result<molt> made(result<sae_molt *> opened) {
+        if (!opened) return opened.details();
+        return molt(opened.value());
+    }
+    detail::owner<sae_molt, sae_molt_close> handle_;
+};
+
+inline result<lorsa_cache> lorsa_cache::try_create(const lorsa &lorsa, std::size_t n_rows) {
+    sae_lorsa_cache *handle = nullptr;
+    sae_error details;
+    if (sae_lorsa_cache_create(lorsa.c(), n_rows, &handle, &details) != SAE_STATUS_OK)
+        return details;
+    return lorsa_cache(handle);
+}
+
+inline result<molt_scratch> molt_scratch::try_create(const molt &molt) {
+    sae_molt_scratch *handle = nullptr;
+    sae_error details;
+    if (sae_molt_scratch_create(molt.c(), &handle, &details) != SAE_STATUS_OK) return details;
+    return molt_scratch(handle);
+}
+
+inline result<scratch> scratch::try_create(const lorsa &lorsa) {
+    sae_scratch *handle = nullptr;
+    sae_error details;
+    if (sae_lorsa_scratch_create(lorsa.c(), &handle, &details) != SAE_STATUS_OK) return details;
+    return scratch(handle);
+}
+
+inline result<set> set::try_compile(const molt &molt, span<const std::uint32_t> features) {
+    sae_set *handle = nullptr;
+    sae_error details;
+    if (sae_molt_set_compile(molt.c(), features.data(), features.size(), &handle, &details) !=
         SAE_STATUS_OK)
         return details;
     return set(handle);

@@ -1,6 +1,8 @@
 /*
  * sae_architectures.h - what libsae does beyond one model and one row: models derived from models,
- * pursuits, ensembles, selection over a batch, rows of several sites, layers one after the other.
+ * pursuits, ensembles, selection over a batch, rows of several sites, layers one after the other,
+ * and two kinds of models that are no `sae_model`: low-rank sparse attention and mixtures of
+ * transforms.
  *
  * A derived model is a model: every function of sae.h, sae_steer.h and this header takes it. It
  * shares the weights of the model that it was made of, which may be closed before it; bytes given
@@ -67,6 +69,15 @@ SAE_API sae_status sae_model_with_rank_weights(const sae_model *model, const dou
  * Any thread. */
 SAE_API sae_status sae_model_with_prefix(const sae_model *model, size_t count,
                                          sae_model **derived, sae_error *error);
+
+/* The model of the features from `first` on, in place: an expert of a file that holds experts one
+ * after the other, say. A rule that ranks ranks among them alone.
+ *   first, count  at least one feature, within d_sae.
+ *   derived  receives the handle.
+ *   error    may be NULL.
+ * SAE_STATUS_INVALID_ARGUMENT for rules with groups and weights in blocks, too. Any thread. */
+SAE_API sae_status sae_model_with_range(const sae_model *model, size_t first, size_t count,
+                                        sae_model **derived, sae_error *error);
 
 /* The model of chosen features, in this order: feature i of it is features[i] of this one. Copies
  * their weights. With `sae_importance_order` its prefixes are progressively better codes.
@@ -147,19 +158,38 @@ enum {
     SAE_ENSEMBLE_BAG = 0,
     /* Every member reads what the ones before leave; reconstructions add up (boosting, residual
      * stacks, SAE-boost). */
-    SAE_ENSEMBLE_CHAIN = 1
+    SAE_ENSEMBLE_CHAIN = 1,
+    /* A router picks the one member that reads a row (switch SAEs): `sae_ensemble_create_routed`. */
+    SAE_ENSEMBLE_ROUTED = 2
 };
 
 /* One model made of several: feature i of member j is feature i plus the sizes of the members
  * before.
  *   members, n_members  at least one, of equal d_in and d_out, none an ensemble itself.
- *   kind      a sae_ensemble_kind.
+ *   kind      SAE_ENSEMBLE_BAG or SAE_ENSEMBLE_CHAIN.
  *   ensemble  receives the handle; release it with `sae_model_close`.
  *   error     may be NULL.
  * SAE_STATUS_INVALID_ARGUMENT if the members cannot be joined. Any thread. */
 SAE_API sae_status sae_ensemble_create(const sae_model *const *members, size_t n_members,
                                        sae_ensemble_kind kind, sae_model **ensemble,
                                        sae_error *error);
+
+/* One model made of several, of which each row reads one: the first of the largest
+ * vector_j . (row - center). Encoding costs the router and one member. The experts of a file are
+ * made with `sae_model_with_range`.
+ *   members, n_members  1 to 256, of equal d_in, d_out and decoder bias, none an ensemble itself.
+ *   vectors, n_vectors  the router: d_in numbers for each member, one after the other; copied.
+ *   center, n_center    d_in numbers that are taken off the row; NULL and 0 for none.
+ *   weighs    1: values are multiplied by the member's probability, the softmax of the products.
+ *             0: they keep their size.
+ *   ensemble  receives the handle; release it with `sae_model_close`.
+ *   error     may be NULL.
+ * SAE_STATUS_INVALID_ARGUMENT if the members cannot be joined. Any thread. */
+SAE_API sae_status sae_ensemble_create_routed(const sae_model *const *members, size_t n_members,
+                                              const float *vectors, size_t n_vectors,
+                                              const double *center, size_t n_center,
+                                              uint32_t weighs, sae_model **ensemble,
+                                              sae_error *error);
 
 /* ------------------------------------------------------------------------------------------ */
 /* Importance                                                                                  */
@@ -270,6 +300,19 @@ SAE_API sae_status sae_model_readout_sites(const sae_model *model, const sae_set
                                            sae_scratch *scratch, float *values, size_t n_values,
                                            sae_row_status *status, sae_error *error);
 
+/* `sae_model_decode` with inputs whose sites lie apart. The reconstructed rows are whole.
+ *   features  of this model.
+ *   sites, n_sites  the rows that were encoded, as above; needed if
+ *             `sae_model_decode_needs_inputs`, else may be NULL and 0.
+ *   scratch   of this thread, made for this model.
+ *   out, n_out  receives n_rows * d_out values; n_out must be exactly that. Apart from the sites.
+ *   error     may be NULL.
+ * Any thread; the scratch is for this call alone. */
+SAE_API sae_status sae_model_decode_sites(const sae_model *model, const sae_features *features,
+                                          const sae_rows *sites, size_t n_sites,
+                                          sae_scratch *scratch, float *out, size_t n_out,
+                                          sae_error *error);
+
 /* ------------------------------------------------------------------------------------------ */
 /* Layers one after the other                                                                  */
 /* ------------------------------------------------------------------------------------------ */
@@ -348,6 +391,28 @@ typedef struct sae_lorsa_cache sae_lorsa_cache;
 SAE_API sae_status sae_lorsa_open(const char *path, const sae_open_options *options,
                                   sae_lorsa **lorsa, sae_error *error);
 
+/* Opens a checkpoint from the bytes of a file, as `sae_model_open_memory` does.
+ *   bytes, n_bytes  used in place: they must stay until the Lorsa, and all that was derived of it,
+ *            is closed.
+ *   name     how the file is called; NULL if that is not known.
+ *   config   the text of the side-car; NULL without one.
+ *   options  NULL for the defaults.
+ *   lorsa    receives the handle; release it with `sae_lorsa_close`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_open_memory(const void *bytes, size_t n_bytes, const char *name,
+                                         const char *config, const sae_open_options *options,
+                                         sae_lorsa **lorsa, sae_error *error);
+
+/* The same Lorsa selecting by another k; it takes the caches of this one. It shares the weights, and
+ * may outlive the first.
+ *   k        0 (no features) to d_sae.
+ *   derived  receives the handle; release it with `sae_lorsa_close`.
+ *   error    may be NULL.
+ * SAE_STATUS_INVALID_ARGUMENT for one without k. Any thread. */
+SAE_API sae_status sae_lorsa_with_k(const sae_lorsa *lorsa, size_t k, sae_lorsa **derived,
+                                    sae_error *error);
+
 /* Closes a Lorsa; NULL does nothing. No call may be using it. */
 SAE_API void sae_lorsa_close(sae_lorsa *lorsa);
 
@@ -359,6 +424,9 @@ SAE_API size_t sae_lorsa_d_sae(const sae_lorsa *lorsa);
 
 /* Width of the rows that decoding gives; 0 if `lorsa` is none. Any thread. */
 SAE_API size_t sae_lorsa_d_out(const sae_lorsa *lorsa);
+
+/* Name of the instruction set in use, which `options` chose; "" if `lorsa` is none. Any thread. */
+SAE_API const char *sae_lorsa_level(const sae_lorsa *lorsa);
 
 /* Makes the work space of one thread.
  *   scratch  receives the handle; release it with `sae_scratch_destroy`.
@@ -418,6 +486,113 @@ SAE_API sae_status sae_lorsa_readout(const sae_lorsa *lorsa, const uint32_t *wan
 SAE_API sae_status sae_lorsa_decode(const sae_lorsa *lorsa, const sae_features *features,
                                     sae_scratch *scratch, float *out, size_t n_out,
                                     sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* Mixtures of linear transforms                                                               */
+/* ------------------------------------------------------------------------------------------ */
+
+/* A mixture of linear transforms in place of an MLP, of which each row uses a few. A feature that
+ * fires adds a low-rank transform of the row, so it is no `sae_model`. Immutable and shared by
+ * threads. */
+typedef struct sae_molt sae_molt;
+
+/* The work space of one thread for one mixture. Belongs to one call at a time. */
+typedef struct sae_molt_scratch sae_molt_scratch;
+
+/* Opens a checkpoint, as `sae_model_open` does.
+ *   path     the file or folder.
+ *   options  NULL for the defaults.
+ *   molt     receives the handle; release it with `sae_molt_close`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_molt_open(const char *path, const sae_open_options *options,
+                                 sae_molt **molt, sae_error *error);
+
+/* Opens a checkpoint from the bytes of a file, as `sae_model_open_memory` does.
+ *   bytes, n_bytes  used in place: they must stay until the mixture, and all that was derived of it,
+ *            is closed.
+ *   name     how the file is called; NULL if that is not known.
+ *   config   the text of the side-car; NULL without one.
+ *   options  NULL for the defaults.
+ *   molt     receives the handle; release it with `sae_molt_close`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_molt_open_memory(const void *bytes, size_t n_bytes, const char *name,
+                                        const char *config, const sae_open_options *options,
+                                        sae_molt **molt, sae_error *error);
+
+/* Closes a mixture; NULL does nothing. No call may be using it. */
+SAE_API void sae_molt_close(sae_molt *molt);
+
+/* Width of the rows that go in; 0 if `molt` is none. Any thread. */
+SAE_API size_t sae_molt_d_in(const sae_molt *molt);
+
+/* Number of features, each with a transform; 0 if `molt` is none. Any thread. */
+SAE_API size_t sae_molt_d_sae(const sae_molt *molt);
+
+/* Width of the rows that decoding gives; 0 if `molt` is none. Any thread. */
+SAE_API size_t sae_molt_d_out(const sae_molt *molt);
+
+/* Name of the instruction set in use, which `options` chose; "" if `molt` is none. Any thread. */
+SAE_API const char *sae_molt_level(const sae_molt *molt);
+
+/* The same mixture selecting by another k. It shares the weights, and may outlive the first.
+ *   k        0 (no features) to d_sae.
+ *   derived  receives the handle; release it with `sae_molt_close`.
+ *   error    may be NULL.
+ * SAE_STATUS_INVALID_ARGUMENT for one without k. Any thread. */
+SAE_API sae_status sae_molt_with_k(const sae_molt *molt, size_t k, sae_molt **derived,
+                                   sae_error *error);
+
+/* Makes the work space of one thread.
+ *   scratch  receives the handle; release it with `sae_molt_scratch_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_molt_scratch_create(const sae_molt *molt, sae_molt_scratch **scratch,
+                                           sae_error *error);
+
+/* Destroys the work space; NULL does nothing. */
+SAE_API void sae_molt_scratch_destroy(sae_molt_scratch *scratch);
+
+/* Encodes rows, as `sae_model_encode` does.
+ *   rows      of width d_in.
+ *   scratch   of this thread, made for this mixture.
+ *   features  what it held is replaced.
+ *   error     may be NULL.
+ * Any thread; scratch and features are for this call alone. */
+SAE_API sae_status sae_molt_encode(const sae_molt *molt, const sae_rows *rows,
+                                   sae_molt_scratch *scratch, sae_features *features,
+                                   sae_error *error);
+
+/* Compiles features for readout, as `sae_set_compile` does.
+ *   features, count  in any order, also twice.
+ *   set      receives the handle; release it with `sae_set_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_molt_set_compile(const sae_molt *molt, const uint32_t *features,
+                                        size_t count, sae_set **set, sae_error *error);
+
+/* Reads a set out of rows, as `sae_model_readout` does.
+ *   set       compiled for this mixture.
+ *   rows, scratch  as above.
+ *   values, n_values  receives n_rows * sae_set_count values; n_values must be exactly that.
+ *   status    receives n_rows numbers: what happened to each row.
+ *   error     may be NULL.
+ * Any thread; the scratch is for this call alone. */
+SAE_API sae_status sae_molt_readout(const sae_molt *molt, const sae_set *set, const sae_rows *rows,
+                                    sae_molt_scratch *scratch, float *values, size_t n_values,
+                                    sae_row_status *status, sae_error *error);
+
+/* Decodes features into rows of the layer's output.
+ *   features  of this mixture.
+ *   inputs    the rows that were encoded, as many.
+ *   scratch   of this thread, made for this mixture.
+ *   out, n_out  receives n_rows * d_out values; n_out must be exactly that. Apart from the inputs.
+ *   error     may be NULL.
+ * Any thread; the scratch is for this call alone. */
+SAE_API sae_status sae_molt_decode(const sae_molt *molt, const sae_features *features,
+                                   const sae_rows *inputs, sae_molt_scratch *scratch, float *out,
+                                   size_t n_out, sae_error *error);
 
 #ifdef __cplusplus
 }

@@ -113,9 +113,13 @@ const NONE: u32 = u32::MAX;
 impl Sae<'_> {
     /// Whether the rule and the encoder allow batches.
     pub(crate) fn is_blocked(&self) -> bool {
-        // With k = 0 nothing is left to do, and 0 stands for rules that do not rank below.
-        let nothing = matches!(self.parts.activation, Activation::TopK { k: 0, .. });
-        !nothing
+        // With k = 0 nothing is left to do, and 0 stands for rules that do not rank below. Every row of
+        // a pursuit goes its own way after the first step.
+        let alone = matches!(
+            self.parts.activation,
+            Activation::TopK { k: 0, .. } | Activation::Pursuit(_)
+        );
+        !alone
             && self.parts.encoder.layout() != Layout::Blocks
             && self.d_in() <= WIDEST
             && asked(&self.parts, 0).is_some()
@@ -129,8 +133,10 @@ impl Sae<'_> {
         }
     }
 
-    /// Rows of a batch that [`crate::Scratch::new`] makes room for.
-    pub(crate) fn default_rows(&self) -> usize {
+    /// Rows that are best encoded in one call, and that [`Scratch::new`] has room for: with so
+    /// many, reading the weights once for all of them is a small part. 1 for models that take one
+    /// row at a time, whose calls may have any number of rows.
+    pub fn batch_rows(&self) -> usize {
         match self.is_blocked() {
             true => Sizes::of(self).rows(MOST_WORDS).clamp(1, BATCH_ROWS),
             false => 1,

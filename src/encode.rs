@@ -8,7 +8,7 @@ use crate::Dtype;
 use crate::error::Error;
 use crate::features::{Features, RowStatus};
 use crate::kernels::{Kernels, WeightType};
-use crate::model::{Activation, InputNorm, Layout, Matrix, Parts, Sae};
+use crate::model::{Activation, InputNorm, Layout, Matrix, Parts, Pursuit, Sae};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
 use crate::select::{Selector, Sink};
@@ -114,9 +114,13 @@ impl Sae<'_> {
         features: &mut Features,
     ) -> Result<RowStatus, Error> {
         if let Activation::Pursuit(pursuit) = &self.parts.activation {
+            let before = features.len();
             let (status, chosen) = self.pursue(pursuit, work);
             for (feature, value) in chosen.iter() {
                 features.push(feature, value)?;
+            }
+            if self.screen_options().check && self.screen.is_some() {
+                self.compare_pursuits(pursuit, work, features, before)?;
             }
             return Ok(status);
         }
@@ -144,16 +148,28 @@ impl Sae<'_> {
         let finished = selector.and_then(|selector| selector.finish(&mut dense));
         work.screen = screen;
         finished?;
-        let indices = features.indices().get(before..).unwrap_or(&[]);
-        let values = features.values().get(before..).unwrap_or(&[]);
-        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-        if indices == dense.indices() && bits(values) == bits(dense.values()) {
-            return Ok(());
+        same(features, before, &dense)
+    }
+
+    /// The same for a pursuit, which has left its last residual in `work.input`.
+    fn compare_pursuits(
+        &self,
+        pursuit: &Pursuit,
+        work: &mut Work<'_>,
+        features: &Features,
+        before: usize,
+    ) -> Result<(), Error> {
+        for (to, from) in work.input.iter_mut().zip(work.raw.iter()) {
+            *to = *from as f32;
         }
-        Err(Error::ScreenMismatch {
-            screened: indices.len() as u64,
-            dense: dense.len() as u64,
-        })
+        let mut dense = Features::new();
+        let screen = work.screen.take();
+        let (_, chosen) = self.pursue(pursuit, work);
+        for (feature, value) in chosen.iter() {
+            dense.push(feature, value)?;
+        }
+        work.screen = screen;
+        same(features, before, &dense)
     }
 
     /// Forms every product of the prepared row and selects from them. Threshold rules write to
@@ -391,6 +407,20 @@ fn row_type(dtype: Dtype) -> WeightType {
         Dtype::BF16 => WeightType::BF16,
         _ => WeightType::F32,
     }
+}
+
+/// Whether the features from `before` on are those of the dense scan, bit for bit.
+fn same(features: &Features, before: usize, dense: &Features) -> Result<(), Error> {
+    let indices = features.indices().get(before..).unwrap_or(&[]);
+    let values = features.values().get(before..).unwrap_or(&[]);
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    if indices == dense.indices() && bits(values) == bits(dense.values()) {
+        return Ok(());
+    }
+    Err(Error::ScreenMismatch {
+        screened: indices.len() as u64,
+        dense: dense.len() as u64,
+    })
 }
 
 /// How many features are best asked of [`products`] at once.

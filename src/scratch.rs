@@ -139,7 +139,7 @@ impl Scratch<'static> {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new(sae: &Sae<'_>) -> Result<Self, Error> {
-        Self::for_rows(sae, sae.default_rows())
+        Self::for_rows(sae, sae.batch_rows())
     }
 
     /// Work space for this model, with room for batches of so many rows. With one row it is as

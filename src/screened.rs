@@ -3,7 +3,7 @@
 use crate::encode::check_width;
 use crate::error::Error;
 use crate::kernels::screen::ScreenKernels;
-use crate::model::{Activation, Rank, Sae};
+use crate::model::{Activation, Matrix, Rank, Sae};
 use crate::rows::Rows;
 use crate::scratch::Scratch;
 use crate::screen::{Bounds, Screen};
@@ -25,6 +25,16 @@ pub(crate) struct Work<'w> {
     pub(crate) bounds: &'w mut [f64],
     /// For rules that rank: an entry for each feature; else empty.
     pub(crate) order: &'w mut [u64],
+}
+
+impl Work<'_> {
+    /// The same for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> Work<'_> {
+        Work {
+            bounds: self.bounds,
+            order: self.order,
+        }
+    }
 }
 
 impl Sae<'_> {
@@ -62,7 +72,7 @@ impl Sae<'_> {
 
     /// Rows of the encoder that are fetched ahead of the one being computed.
     fn ahead(&self) -> usize {
-        (AHEAD_BYTES / self.parts.encoder.stride_bytes().max(1)).clamp(1, 8)
+        ahead(&self.parts.encoder)
     }
 
     /// Length of the scratch that screened encoding needs, in f64 units: bounds and order.
@@ -70,7 +80,9 @@ impl Sae<'_> {
         match &self.screen {
             None => [0, 0],
             Some(screen) => match self.parts.activation {
-                Activation::TopK { .. } => [screen.work_len(), screen.features()],
+                Activation::TopK { .. } | Activation::Pursuit(_) => {
+                    [screen.work_len(), screen.features()]
+                }
                 _ => [screen.work_len(), 0],
             },
         }
@@ -192,6 +204,87 @@ impl Sae<'_> {
             selector.block(feature, &[self.product(input, feature)], &[], features)?;
         }
         Ok(())
+    }
+}
+
+fn ahead(encoder: &Matrix<'_>) -> usize {
+    (AHEAD_BYTES / encoder.stride_bytes().max(1)).clamp(1, 8)
+}
+
+/// What a screen knows of the ranks of the features for one input.
+pub(crate) struct Ranked<'w> {
+    screen: &'w Screen<'w>,
+    kernels: &'static ScreenKernels,
+    bounds: Bounds<'w>,
+    entries: &'w mut [u64],
+    rank: Rank,
+}
+
+impl<'w> Ranked<'w> {
+    /// `None` if the work space is too short.
+    pub(crate) fn new(
+        screen: &'w Screen<'w>,
+        kernels: &'static ScreenKernels,
+        input: &[f32],
+        rank: Rank,
+        work: &'w mut Work<'_>,
+    ) -> Option<Self> {
+        Some(Ranked {
+            bounds: screen.bounds(kernels, input, true, work.bounds)?,
+            entries: work.order,
+            screen,
+            kernels,
+            rank,
+        })
+    }
+
+    /// Gives `judge` the features that can have the highest rank above `least`: first those of the
+    /// `count` highest bounds, then, in descending order, every other one whose bound reaches the
+    /// highest rank found so far, which `judge` says (`least` while there is none).
+    pub(crate) fn candidates(
+        self,
+        encoder: &Matrix<'_>,
+        least: f32,
+        count: usize,
+        mut judge: impl FnMut(usize) -> f32,
+    ) {
+        let features = 0..self.screen.features();
+        let order = Order::new(&self.bounds, features, self.rank, least);
+        let fetch = |feature: usize| self.kernels.prefetch(encoder.row(feature).unwrap_or(&[]));
+        let found = order.best(count, self.entries);
+        let first = self.entries.get_mut(..found).unwrap_or(&mut []);
+        let last = first.iter().min().copied().unwrap_or(0);
+        let mut highest = least;
+        for &entry in first.iter() {
+            highest = judge(feature_of(entry));
+        }
+        if found < count {
+            // No other feature can rank.
+            return;
+        }
+        let found = order.between(highest, last, self.entries);
+        let others = self.entries.get_mut(..found).unwrap_or(&mut []);
+        others.sort_unstable_by(|a, b| b.cmp(a));
+        let fetched = ahead(encoder);
+        for (i, &entry) in others.iter().enumerate() {
+            if bound_of(entry) < highest {
+                break;
+            }
+            if let Some(&next) = others.get(i + fetched) {
+                fetch(feature_of(next));
+            }
+            let feature = feature_of(entry);
+            let closer = match self.rank {
+                Rank::Value => self
+                    .bounds
+                    .refined_upper(self.screen, self.kernels, feature),
+                Rank::Magnitude => f32::INFINITY,
+            };
+            if closer < highest {
+                continue;
+            }
+            highest = judge(feature);
+        }
     }
 }
 

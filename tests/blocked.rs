@@ -122,6 +122,9 @@ fn columns_become_rows_at_every_level() {
         (16, 16, 0),
         (47, 33, 1),
         (100, 64, 0),
+        (33, 256, 0),
+        (50, 208, 5),
+        (18, 250, 0),
     ] {
         for ty in WeightType::ALL {
             let (size, stride) = (ty.size(), (features + spare) * ty.size() + 1);

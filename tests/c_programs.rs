@@ -26,6 +26,13 @@ const PROGRAMS: &[&str] = &[
     "fork",
 ];
 
+/// How the C++ programs are built.
+const CPP: [(&str, &[&str]); 3] = [
+    ("17", &["-std=c++17"]),
+    ("20", &["-std=c++20"]),
+    ("bare", &["-std=c++17", "-fno-exceptions", "-fno-rtti"]),
+];
+
 /// What `smoke.c` prints, from the Rust API.
 fn expected(case: &Case) -> String {
     let sae = Sae::open(&case.file, &OpenOptions::default()).unwrap();
@@ -254,13 +261,9 @@ fn half_of(case: &Case) -> PathBuf {
 
 #[test]
 fn the_cpp_wrapper_gives_the_same() {
-    let variants: [(&str, &[&str]); 3] = [
-        ("raii-17", &["-std=c++17"]),
-        ("raii-20", &["-std=c++20"]),
-        ("raii-bare", &["-std=c++17", "-fno-exceptions", "-fno-rtti"]),
-    ];
-    for (name, flags) in variants {
-        let Some(raii) = program("tests/c/raii.cpp", name, Profile::Dev, flags) else {
+    for (name, flags) in CPP {
+        let name = format!("raii-{name}");
+        let Some(raii) = program("tests/c/raii.cpp", &name, Profile::Dev, flags) else {
             return;
         };
         for case in cases() {
@@ -330,43 +333,33 @@ fn several_sites_and_layers_one_after_the_other() {
     }
 }
 
-/// A Lorsa in OpenMOSS' form, of small numbers, in a folder of its own.
-fn lorsa_checkpoint() -> PathBuf {
-    let (heads, d_in, d_head, n, d_out) = (2usize, 6usize, 4usize, 10usize, 5usize);
+/// A checkpoint in OpenMOSS' form, of small numbers, and rows for it, in a folder of its own.
+fn openmoss_checkpoint(
+    name: &str,
+    tensors: &[(&str, &[usize])],
+    d_in: usize,
+    config: &serde_json::Value,
+) -> PathBuf {
     let mut state = 7u32;
     let mut number = move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    for (name, shape) in [
-        ("W_Q", vec![heads, d_in, d_head]),
-        ("W_K", vec![heads, d_in, d_head]),
-        ("b_Q", vec![heads, d_head]),
-        ("b_K", vec![heads, d_head]),
-        ("W_V", vec![n, d_in]),
-        ("b_V", vec![n]),
-        ("W_O", vec![n, d_out]),
-        ("b_D", vec![d_out]),
-    ] {
+    for (name, shape) in tensors {
         let start = data.len();
         let count = shape.iter().product::<usize>();
         data.extend((0..count).flat_map(|_| number().to_le_bytes()));
         let entry = serde_json::json!({
             "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()],
         });
-        header.insert(name.into(), entry);
+        header.insert((*name).into(), entry);
     }
     let header = serde_json::Value::from(header).to_string();
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.bytes());
     file.extend(data);
-    let config = serde_json::json!({
-        "sae_type": "lorsa", "act_fn": "topk", "top_k": 4, "d_model": d_in, "n_qk_heads": heads,
-        "d_qk_head": d_head, "rotary_dim": d_head, "norm_activation": "inference",
-        "hook_point_in": "in", "hook_point_out": "out",
-    });
-    let folder = folder("lorsa");
+    let folder = folder(name);
     fs::write(folder.join("sae_weights.safetensors"), file).unwrap();
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let rows: Vec<u8> = (0..7 * d_in).flat_map(|_| number().to_le_bytes()).collect();
@@ -374,20 +367,69 @@ fn lorsa_checkpoint() -> PathBuf {
     folder
 }
 
-/// What `lorsa.c` prints, from the Rust API.
-fn expected_of_lorsa(folder: &Path) -> String {
-    let lorsa = sae::Lorsa::open(folder, &OpenOptions::default()).unwrap();
+fn lorsa_checkpoint(name: &str) -> PathBuf {
+    let (heads, d_in, d_head, n, d_out) = (2, 6, 4, 10, 5);
+    let tensors: [(&str, &[usize]); 8] = [
+        ("W_Q", &[heads, d_in, d_head]),
+        ("W_K", &[heads, d_in, d_head]),
+        ("b_Q", &[heads, d_head]),
+        ("b_K", &[heads, d_head]),
+        ("W_V", &[n, d_in]),
+        ("b_V", &[n]),
+        ("W_O", &[n, d_out]),
+        ("b_D", &[d_out]),
+    ];
+    let config = serde_json::json!({
+        "sae_type": "lorsa", "act_fn": "topk", "top_k": 4, "d_model": d_in, "n_qk_heads": heads,
+        "d_qk_head": d_head, "rotary_dim": d_head, "norm_activation": "inference",
+        "hook_point_in": "in", "hook_point_out": "out",
+    });
+    openmoss_checkpoint(name, &tensors, d_in, &config)
+}
+
+fn molt_checkpoint(name: &str) -> PathBuf {
+    let (d_in, d_out) = (6, 5);
+    let tensors: [(&str, &[usize]); 7] = [
+        ("W_E", &[d_in, 9]),
+        ("b_E", &[9]),
+        ("b_D", &[d_out]),
+        ("U_matrices.1", &[5, d_out, 1]),
+        ("V_matrices.1", &[5, 1, d_in]),
+        ("U_matrices.3", &[4, d_out, 3]),
+        ("V_matrices.3", &[4, 3, d_in]),
+    ];
+    let config = serde_json::json!({
+        "sae_type": "molt", "act_fn": "topk", "top_k": 3, "d_model": d_in,
+        "norm_activation": "inference", "hook_point_in": "in", "hook_point_out": "out",
+        "rank_counts": {"1": 5, "3": 4}, "expansion_factor": 1.5,
+    });
+    openmoss_checkpoint(name, &tensors, d_in, &config)
+}
+
+/// The rows of such a folder.
+fn rows_of(folder: &Path) -> Vec<f32> {
     let bytes = fs::read(folder.join("rows.f32")).unwrap();
-    let values: Vec<f32> = bytes
+    bytes
         .chunks_exact(4)
         .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
-        .collect();
-    let rows = Rows::from_f32(&values, lorsa.d_in()).unwrap();
-    let mut cache = sae::LorsaCache::new(&lorsa, rows.rows()).unwrap();
-    let (mut scratch, mut features) = (lorsa.scratch().unwrap(), Features::new());
-    lorsa
-        .encode(rows, &mut cache, &mut scratch, &mut features)
+        .collect()
+}
+
+/// What `molt.c` prints, from the Rust API.
+fn expected_of_molt(folder: &Path) -> String {
+    let molt = sae::Molt::open(folder, &OpenOptions::default()).unwrap();
+    let values = rows_of(folder);
+    let rows = Rows::from_f32(&values, molt.d_in()).unwrap();
+    let (mut scratch, mut features) = (molt.scratch().unwrap(), Features::new());
+    molt.encode(rows, &mut scratch, &mut features).unwrap();
+    let mut y = vec![0.0; rows.rows() * molt.d_out()];
+    molt.decode(&features, Some(rows), &mut scratch, &mut y)
         .unwrap();
+    printed(&features, molt.d_sae(), &y)
+}
+
+/// Features, readouts of the last and the first, and reconstructions, as the programs print them.
+fn printed(features: &Features, d_sae: usize, y: &[f32]) -> String {
     let mut text = String::new();
     for (number, row) in features.iter().enumerate() {
         for (index, value) in row.indices.iter().zip(row.values) {
@@ -395,36 +437,86 @@ fn expected_of_lorsa(folder: &Path) -> String {
         }
     }
     for (number, row) in features.iter().enumerate() {
-        for feature in [lorsa.d_sae() as u32 - 1, 0] {
+        for feature in [d_sae as u32 - 1, 0] {
             let at = row.indices.binary_search(&feature);
             let value = at.map_or(0.0, |at| row.values[at]);
             writeln!(text, "readout {number} {feature} {:08x}", value.to_bits()).unwrap();
         }
     }
-    let mut y = vec![0.0; rows.rows() * lorsa.d_out()];
-    lorsa.decode(&features, &mut scratch, &mut y).unwrap();
     for (number, value) in y.iter().enumerate() {
         writeln!(text, "decoded {number} {:08x}", value.to_bits()).unwrap();
     }
     text
 }
 
-#[test]
-fn low_rank_sparse_attention_gives_the_bits_of_the_rust_api() {
-    let Some(lorsa) = program("tests/c/lorsa.c", "lorsa", Profile::Release, &[]) else {
+/// What `lorsa.c` prints, from the Rust API.
+fn expected_of_lorsa(folder: &Path) -> String {
+    let lorsa = sae::Lorsa::open(folder, &OpenOptions::default()).unwrap();
+    let values = rows_of(folder);
+    let rows = Rows::from_f32(&values, lorsa.d_in()).unwrap();
+    let mut cache = sae::LorsaCache::new(&lorsa, rows.rows()).unwrap();
+    let (mut scratch, mut features) = (lorsa.scratch().unwrap(), Features::new());
+    lorsa
+        .encode(rows, &mut cache, &mut scratch, &mut features)
+        .unwrap();
+    let mut y = vec![0.0; rows.rows() * lorsa.d_out()];
+    lorsa.decode(&features, &mut scratch, &mut y).unwrap();
+    printed(&features, lorsa.d_sae(), &y)
+}
+
+/// A program on such a folder, natively and under valgrind.
+fn prints(name: &str, folder: &Path, expected: &str) {
+    let source = format!("tests/c/{name}.c");
+    let Some(native) = program(&source, name, Profile::Release, &[]) else {
         return;
     };
-    let Some(checked) = program("tests/c/lorsa.c", "lorsa-checked", Profile::Dev, &[]) else {
+    let Some(checked) = program(&source, &format!("{name}-checked"), Profile::Dev, &[]) else {
         return;
     };
-    let folder = lorsa_checkpoint();
     let rows = folder.join("rows.f32");
     let arguments = [folder.as_os_str(), rows.as_os_str()];
-    let expected = expected_of_lorsa(&folder);
     assert!(expected.lines().count() > 50);
-    assert_eq!(run(Command::new(&lorsa).args(arguments)), expected);
+    assert_eq!(run(Command::new(&native).args(arguments)), expected);
     if let Some(valgrind) = tool("valgrind") {
         assert_eq!(support::valgrind(&valgrind, &checked, &arguments), expected);
+    }
+}
+
+#[test]
+fn low_rank_sparse_attention_gives_the_bits_of_the_rust_api() {
+    let folder = lorsa_checkpoint("lorsa");
+    prints("lorsa", &folder, &expected_of_lorsa(&folder));
+}
+
+#[test]
+fn mixtures_of_transforms_give_the_bits_of_the_rust_api() {
+    let folder = molt_checkpoint("molt");
+    prints("molt", &folder, &expected_of_molt(&folder));
+}
+
+/// The C++ wrapper of what goes beyond one model and one row.
+#[test]
+fn the_cpp_wrapper_composes_models() {
+    let (lorsa, molt) = (lorsa_checkpoint("lorsa-cpp"), molt_checkpoint("molt-cpp"));
+    let model = support::case("saelens_jumprelu", "sae_weights.safetensors");
+    let layers = support::case("circuit_tracer_clt", "");
+    let arguments = [
+        model.file.as_os_str(),
+        model.rows.as_os_str(),
+        layers.file.as_os_str(),
+        layers.rows.as_os_str(),
+        lorsa.as_os_str(),
+        molt.as_os_str(),
+    ];
+    for (name, flags) in CPP {
+        let name = format!("composed-{name}");
+        let Some(composed) = program("tests/c/composed.cpp", &name, Profile::Dev, flags) else {
+            return;
+        };
+        run(Command::new(&composed).args(arguments));
+        if let Some(valgrind) = tool("valgrind") {
+            support::valgrind(&valgrind, &composed, &arguments);
+        }
     }
 }
 

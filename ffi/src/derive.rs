@@ -10,8 +10,12 @@ use crate::model::{Model, sae_model};
 use crate::types::*;
 use alloc::vec::Vec;
 use core::ptr::null_mut;
-use sae::Sae;
-use sae::model::{Activation, Ensemble, Pick, Pursuit, Rank, Refit, Thresholds};
+use sae::bytes::Bytes;
+use sae::model::{
+    Activation, Ensemble, FeatureAxis, Matrix, Pick, Pursuit, Rank, Refit, Router, Thresholds,
+};
+use sae::tensor::Tensor;
+use sae::{Dtype, Sae};
 
 /// Hands out what `make` derives from a model.
 ///
@@ -128,6 +132,23 @@ pub unsafe extern "C" fn sae_model_with_prefix(
     unsafe { derive(model, derived, error, |sae| Ok(sae.with_prefix(count)?)) }
 }
 
+/// The model of a range of features.
+///
+/// # Safety
+/// - `model` is a handle; `derived` and `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_model_with_range(
+    model: *const sae_model,
+    first: usize,
+    count: usize,
+    derived: *mut *mut sae_model,
+    error: *mut sae_error,
+) -> sae_status {
+    let range = first..first.saturating_add(count);
+    // SAFETY: the caller guarantees what `derive` needs.
+    unsafe { derive(model, derived, error, |sae| Ok(sae.with_range(range)?)) }
+}
+
 /// The model of chosen features.
 ///
 /// # Safety
@@ -241,25 +262,96 @@ pub unsafe extern "C" fn sae_ensemble_create(
     let body = || {
         // SAFETY: the caller guarantees that `ensemble` is an output.
         unsafe { store("ensemble", ensemble, null_mut()) }?;
-        // SAFETY: the caller guarantees that `members` is an input of `n_members`.
-        let handles = unsafe { slice("members", members, n_members) }?;
-        let mut shared = Vec::new();
-        for &member in handles {
-            // SAFETY: the caller guarantees that every member is a handle.
-            shared.push(unsafe { Handle::borrow("members", member) }?.sae.share());
-        }
+        // SAFETY: the caller guarantees that `members` is an input of `n_members` handles.
+        let shared = unsafe { share(members, n_members) }?;
         let kind = match kind {
             SAE_ENSEMBLE_BAG => Ensemble::Bag,
             SAE_ENSEMBLE_CHAIN => Ensemble::Chain,
             other => {
+                let expected = match other {
+                    SAE_ENSEMBLE_ROUTED => {
+                        "a bag or a chain (`sae_ensemble_create_routed` takes a router)"
+                    }
+                    _ => "a `sae_ensemble_kind`",
+                };
                 return Err(Failure::Invalid {
                     argument: "kind",
-                    expected: "a `sae_ensemble_kind`",
+                    expected,
                     found: Found::Signed(other.into()),
                 });
             }
         };
         let handle = Handle::on_heap(Model::new(Sae::ensemble(shared, kind)?))?;
+        // SAFETY: the caller guarantees that `ensemble` is an output.
+        unsafe { store("ensemble", ensemble, handle) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
+/// Models that share the weights of the members.
+///
+/// # Safety
+/// `members` is an input of `n_members` handles.
+unsafe fn share(
+    members: *const *const sae_model,
+    n_members: usize,
+) -> Result<Vec<Sae<'static>>, Failure> {
+    // SAFETY: the caller guarantees that `members` is an input of `n_members`.
+    let handles = unsafe { slice("members", members, n_members) }?;
+    let mut shared = Vec::new();
+    for &member in handles {
+        // SAFETY: the caller guarantees that every member is a handle.
+        shared.push(unsafe { Handle::borrow("members", member) }?.sae.share());
+    }
+    Ok(shared)
+}
+
+/// One model made of several, of which a router picks one for each row.
+///
+/// # Safety
+/// - `members` is an input of `n_members` handles, `vectors` one of `n_vectors`, `center` one of
+///   `n_center`; `ensemble` and `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_ensemble_create_routed(
+    members: *const *const sae_model,
+    n_members: usize,
+    vectors: *const f32,
+    n_vectors: usize,
+    center: *const f64,
+    n_center: usize,
+    weighs: u32,
+    ensemble: *mut *mut sae_model,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `ensemble` is an output.
+        unsafe { store("ensemble", ensemble, null_mut()) }?;
+        // SAFETY: the caller guarantees that `members` is an input of `n_members` handles.
+        let shared = unsafe { share(members, n_members) }?;
+        // SAFETY: the caller guarantees that `vectors` is an input of `n_vectors`.
+        let vectors = unsafe { slice("vectors", vectors, n_vectors) }?;
+        // SAFETY: the caller guarantees that `center` is an input of `n_center`.
+        let center = unsafe { slice("center", center, n_center) }?;
+        let width = shared.first().map_or(0, Sae::d_in);
+        let expected = n_members.saturating_mul(width);
+        if n_vectors != expected {
+            return Err(Failure::Length {
+                argument: "n_vectors",
+                expected,
+                found: n_vectors,
+            });
+        }
+        let weighs = flag("weighs", weighs)?;
+        let bytes: Vec<u8> = vectors.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let shape = [n_members, width];
+        let tensor = Tensor::new("router", Dtype::F32, &shape, Bytes::owned(bytes))?;
+        let router = Router {
+            matrix: Matrix::new(&tensor, FeatureAxis::First, n_members, width)?,
+            center: (!center.is_empty()).then(|| center.to_vec()),
+            weighs,
+        };
+        let handle = Handle::on_heap(Model::new(Sae::routed(shared, router)?))?;
         // SAFETY: the caller guarantees that `ensemble` is an output.
         unsafe { store("ensemble", ensemble, handle) }
     };

@@ -51,6 +51,7 @@ pub mod labels;
 pub mod log;
 pub mod lorsa;
 pub mod model;
+pub mod molt;
 pub mod monitor;
 pub mod monitor_events;
 pub mod open;

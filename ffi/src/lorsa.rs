@@ -8,10 +8,11 @@ use crate::handle::{Handle, Kind};
 use crate::memory::{addresses, apart, rows as read_rows, slice, slice_mut, store};
 #[cfg(feature = "std")]
 use crate::open::path_of;
-use crate::open::read_options;
+use crate::open::{in_memory, read_options};
 use crate::scratch::{Scratch, sae_scratch};
+use crate::status::level_text;
 use crate::types::*;
-use core::ffi::c_char;
+use core::ffi::{c_char, c_void};
 use core::ptr::null_mut;
 
 /// A Lorsa.
@@ -91,6 +92,63 @@ unsafe fn open_lorsa(
     Err(Failure::Library(crate::open::no_files()))
 }
 
+/// Opens a Lorsa from the bytes of a file.
+///
+/// # Safety
+/// - `bytes` is an input of `n_bytes` that stays unchanged until the Lorsa, and what was derived
+///   of it, is closed.
+/// - `name` and `config` are strings; `options` is an input whose pointers are strings; `lorsa` and
+///   `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_lorsa_open_memory(
+    bytes: *const c_void,
+    n_bytes: usize,
+    name: *const c_char,
+    config: *const c_char,
+    options: *const sae_open_options,
+    lorsa: *mut *mut sae_lorsa,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `lorsa` is an output.
+        unsafe { store("lorsa", lorsa, null_mut()) }?;
+        // SAFETY: the caller guarantees what `in_memory` needs.
+        let (name, bytes, config) = unsafe { in_memory(bytes, n_bytes, name, config) }?;
+        // SAFETY: the caller guarantees that `options` is an input.
+        let options = unsafe { read_options(options) }?;
+        let opened = sae::Lorsa::from_bytes(name, bytes, config, &options)?;
+        let handle = Handle::on_heap(Lorsa(opened))?;
+        // SAFETY: the caller guarantees that `lorsa` is an output.
+        unsafe { store("lorsa", lorsa, handle) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
+/// The same Lorsa selecting by another k.
+///
+/// # Safety
+/// - `lorsa` is a handle; `derived` and `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_lorsa_with_k(
+    lorsa: *const sae_lorsa,
+    k: usize,
+    derived: *mut *mut sae_lorsa,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `derived` is an output.
+        unsafe { store("derived", derived, null_mut()) }?;
+        // SAFETY: the caller guarantees that `lorsa` is a handle.
+        let lorsa = unsafe { Handle::borrow("lorsa", lorsa) }?;
+        let handle = Handle::on_heap(Lorsa(lorsa.0.with_k(k)?))?;
+        // SAFETY: the caller guarantees that `derived` is an output.
+        unsafe { store("derived", derived, handle) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
 /// Closes a Lorsa.
 ///
 /// # Safety
@@ -138,6 +196,20 @@ pub unsafe extern "C" fn sae_lorsa_d_out(lorsa: *const sae_lorsa) -> usize {
         // SAFETY: the caller guarantees that `lorsa` is a handle.
         Ok(unsafe { Handle::borrow("lorsa", lorsa) }?.0.d_out())
     })
+}
+
+/// Name of the instruction set in use.
+///
+/// # Safety
+/// - `lorsa` is a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_lorsa_level(lorsa: *const sae_lorsa) -> *const c_char {
+    let text = value(c"", || {
+        // SAFETY: the caller guarantees that `lorsa` is a handle.
+        let lorsa = unsafe { Handle::borrow("lorsa", lorsa) }?;
+        Ok(level_text(lorsa.0.level()))
+    });
+    text.as_ptr()
 }
 
 /// Makes a scratch.

@@ -61,21 +61,37 @@ pub unsafe extern "C" fn sae_model_open_memory(
     let body = || {
         // SAFETY: the caller guarantees that `model` is an output.
         unsafe { store("model", model, null_mut()) }?;
-        // SAFETY: the caller guarantees that the bytes outlive the model, so that the lifetime
-        // may be `'static` inside of the handle.
-        let bytes: &'static [u8] = unsafe { self::bytes("bytes", bytes, n_bytes) }?;
-        // SAFETY: the caller guarantees that `name` is a string.
-        let name = unsafe { optional_text("name", name) }?;
-        // SAFETY: the caller guarantees that `config` is a string.
-        let config = unsafe { optional_text("config", config) }?;
+        // SAFETY: the caller guarantees what `in_memory` needs.
+        let (name, bytes, config) = unsafe { in_memory(bytes, n_bytes, name, config) }?;
         // SAFETY: the caller guarantees that `options` is an input.
         let options = unsafe { read_options(options) }?;
-        let sae = sae::Sae::from_bytes(name.unwrap_or("(memory)"), bytes, config, &options)?;
+        let sae = sae::Sae::from_bytes(name, bytes, config, &options)?;
         // SAFETY: the caller guarantees that `model` is an output.
         unsafe { hand_out(sae, model) }
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
+}
+
+/// A checkpoint in memory of the caller: its name, its bytes and its config.
+///
+/// # Safety
+/// `bytes` is an input of `n_bytes` that stays unchanged until the model is closed, so that the
+/// lifetime may be `'static` inside of its handle; `name` and `config` are strings for as long as
+/// `'m`.
+pub(crate) unsafe fn in_memory<'m>(
+    bytes: *const c_void,
+    n_bytes: usize,
+    name: *const c_char,
+    config: *const c_char,
+) -> Result<(&'m str, &'static [u8], Option<&'m str>), Failure> {
+    // SAFETY: the caller guarantees that the bytes outlive the model.
+    let bytes: &'static [u8] = unsafe { self::bytes("bytes", bytes, n_bytes) }?;
+    // SAFETY: the caller guarantees that `name` is a string.
+    let name = unsafe { optional_text("name", name) }?;
+    // SAFETY: the caller guarantees that `config` is a string.
+    let config = unsafe { optional_text("config", config) }?;
+    Ok((name.unwrap_or("(memory)"), bytes, config))
 }
 
 /// Closes a model.

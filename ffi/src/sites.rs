@@ -183,6 +183,56 @@ pub unsafe extern "C" fn sae_model_readout_sites(
     unsafe { call(error, body) }
 }
 
+/// Decodes features, with inputs whose sites lie apart.
+///
+/// # Safety
+/// - `model`, `features` and `scratch` are handles; `sites` is an input of `n_sites`, each of which
+///   describes one; `out` (of `n_out`) and `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_model_decode_sites(
+    model: *const sae_model,
+    features: *const sae_features,
+    sites: *const sae_rows,
+    n_sites: usize,
+    scratch: *mut sae_scratch,
+    out: *mut f32,
+    n_out: usize,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `model` is a handle.
+        let model = unsafe { Handle::borrow("model", model) }?;
+        // SAFETY: the caller guarantees that `features` is a handle.
+        let features = unsafe { Handle::shared("features", features) }?;
+        // SAFETY: the caller guarantees that `scratch` is a handle.
+        let mut scratch = unsafe { Handle::exclusive("scratch", scratch) }?;
+        let expected = features.0.rows().saturating_mul(model.sae.d_out());
+        if n_out != expected {
+            return Err(Failure::Length {
+                argument: "n_out",
+                expected,
+                found: n_out,
+            });
+        }
+        let mut decode = |inputs: Option<&[Rows<'_>]>| {
+            // SAFETY: the caller guarantees that `out` is an output of `n_out`.
+            let out = unsafe { slice_mut("out", out, n_out) }?;
+            Ok(model
+                .sae
+                .decode_sites(&features.0, inputs, &mut scratch.0, out)?)
+        };
+        if !model.sae.needs_inputs_to_decode() || sites.is_null() {
+            return decode(None);
+        }
+        let separate = |span| apart(("out", addresses(out, n_out)), ("sites", span));
+        let with_inputs = |rows: &[Rows<'_>]| decode(Some(rows));
+        // SAFETY: the caller guarantees what `with_sites` needs.
+        unsafe { with_sites(model, sites, n_sites, separate, with_inputs) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
 /// The sums of a batch between the layers.
 pub struct Stream(LayerStream);
 

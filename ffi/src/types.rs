@@ -159,6 +159,7 @@ pub(crate) const SAE_REFIT_LEAST_SQUARES: sae_refit = 2;
 
 pub(crate) const SAE_ENSEMBLE_BAG: sae_ensemble_kind = 0;
 pub(crate) const SAE_ENSEMBLE_CHAIN: sae_ensemble_kind = 1;
+pub(crate) const SAE_ENSEMBLE_ROUTED: sae_ensemble_kind = 2;
 
 pub(crate) const SAE_BATCH_TOGETHER: sae_batch_rule = 0;
 pub(crate) const SAE_BATCH_PER_FEATURE: sae_batch_rule = 1;

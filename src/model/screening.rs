@@ -13,7 +13,7 @@
 //! ([`Sae::prepare_with`](crate::Sae::prepare_with)), over a sample of the features; else it is
 //! what the rule lets expect. The cheapest form wins; none, if the dense scan does.
 
-use super::{Activation, Matrix, Parts, Rank, Sae, ValueMap};
+use super::{Activation, Matrix, Parts, Pick, Rank, Sae, ValueMap};
 use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::kernels::screen::{CodeFormat, PANEL_ROWS, ScreenKernels};
@@ -226,11 +226,11 @@ pub(crate) fn why_none(parts: &Parts<'_>) -> Option<&'static str> {
         | Activation::TanhRelu
         | Activation::JumpRelu { .. }
         | Activation::Gated { .. }
-        | Activation::TopK { .. } => None,
+        | Activation::TopK { .. }
+        | Activation::Pursuit(_) => None,
         Activation::LeakyRelu { .. } => Some("every feature of a leaky ReLU fires"),
         Activation::GroupTopK { .. } => Some("every group has winners of its own: dense"),
         Activation::TopAfa => Some("top-AFA needs the norm of all positive values: dense"),
-        Activation::Pursuit(_) => Some("each step of a pursuit reads all atoms"),
         Activation::Ensemble(_) => Some("each member has its own"),
     }
 }
@@ -296,12 +296,21 @@ pub(crate) fn asked(parts: &Parts<'_>, i: usize) -> Option<Asked> {
                 threshold: 0.0,
             })
         }
-        Activation::TopK { .. } => Some(ranked(f32::NEG_INFINITY)),
+        // A step of a pursuit looks for the one of the highest rank.
+        Activation::TopK { .. } | Activation::Pursuit(_) => Some(ranked(f32::NEG_INFINITY)),
         Activation::LeakyRelu { .. }
         | Activation::GroupTopK { .. }
         | Activation::TopAfa
-        | Activation::Pursuit(_)
         | Activation::Ensemble(_) => None,
+    }
+}
+
+/// How many features rank, and whether by magnitude; `None` for rules with thresholds.
+fn ranks(activation: &Activation) -> Option<(usize, bool)> {
+    match activation {
+        Activation::TopK { k, rank, .. } => Some((*k, *rank == Rank::Magnitude)),
+        Activation::Pursuit(pursuit) => Some((1, pursuit.pick == Pick::Magnitude)),
+        _ => None,
     }
 }
 
@@ -309,7 +318,7 @@ pub(crate) fn asked(parts: &Parts<'_>, i: usize) -> Option<Asked> {
 fn rules(parts: &Parts<'_>) -> Option<OwnedRules> {
     asked(parts, 0)?;
     let all = || (0..parts.encoder.features()).filter_map(|i| asked(parts, i));
-    let ranks = matches!(parts.activation, Activation::TopK { .. });
+    let ranks = ranks(&parts.activation).is_some();
     Some(OwnedRules {
         scale: Some(all().map(|asked| asked.scale).collect()),
         bias: Some(all().map(|asked| asked.bias).collect()),
@@ -377,19 +386,15 @@ const REFINED_ROW: f64 = 1_000.0;
 fn expected_firing(parts: &Parts<'_>) -> f64 {
     match &parts.activation {
         Activation::Relu | Activation::TanhRelu => 1.0 / 6.0,
-        Activation::TopK { k, .. } => *k as f64 / parts.encoder.features().max(1) as f64,
-        _ => 0.005,
+        rule => match ranks(rule) {
+            Some((k, _)) => k as f64 / parts.encoder.features().max(1) as f64,
+            None => 0.005,
+        },
     }
 }
 
 fn forms(parts: &Parts<'_>, certificate: Certificate) -> Vec<Form> {
-    let magnitude = matches!(
-        parts.activation,
-        Activation::TopK {
-            rank: Rank::Magnitude,
-            ..
-        }
-    );
+    let magnitude = ranks(&parts.activation).is_some_and(|(_, magnitude)| magnitude);
     // Second codes lower upper bounds only.
     let wide = parts.encoder.width() >= WIDE && !magnitude;
     match certificate {
@@ -594,17 +599,8 @@ pub(crate) fn build(
                     step,
                 },
                 inputs,
-                k: match parts.activation {
-                    Activation::TopK { k, .. } => Some(k.div_ceil(step)),
-                    _ => None,
-                },
-                magnitude: matches!(
-                    parts.activation,
-                    Activation::TopK {
-                        rank: Rank::Magnitude,
-                        ..
-                    }
-                ),
+                k: ranks(&parts.activation).map(|(k, _)| k.div_ceil(step)),
+                magnitude: ranks(&parts.activation).is_some_and(|(_, magnitude)| magnitude),
             };
             trial.count(&build(form), kernels)?
         };

@@ -15,7 +15,9 @@
 //! pursuit find codes for any dictionary (inference-time optimisation, Smith 2024); non-negative
 //! least squares (Lawson and Hanson 1974) those of a semi-NMF.
 //!
-//! A step costs one pass over the dictionary. The residual is kept in f64 and rounded to f32 only
+//! A step costs one pass over the dictionary, or less: a [prepared](Sae::prepare) model has a screen,
+//! and a step then forms the products of those atoms alone whose bound reaches the highest rank
+//! found, which gives the same atom and the same bits. The residual is kept in f64 and rounded to f32 only
 //! where it meets the weights, so a long pursuit does not drift. Sums over atoms are formed in the
 //! order in which the atoms were picked. A residual that overflows f32 (a dictionary with rows
 //! longer than sqrt(2) can make it grow) ends the row without features, with the status
@@ -26,8 +28,11 @@ mod least_squares;
 use crate::encode::{features_at_once, products};
 use crate::features::RowStatus;
 use crate::kernels::Kernels;
-use crate::model::{Activation, Matrix, Parts, Pick, Pursuit, Refit, Sae};
+use crate::kernels::screen::ScreenKernels;
+use crate::model::{Activation, Matrix, Parts, Pick, Pursuit, Rank, Refit, Sae};
 use crate::scratch::Work;
+use crate::screen::Screen;
+use crate::screened::{self, Ranked};
 use crate::select::{Chosen, pre_f64};
 use least_squares::LeastSquares;
 
@@ -174,6 +179,7 @@ impl Sae<'_> {
             candidates,
             gather,
             pursuit: words,
+            screen,
             ..
         } = work;
         let mut found = Found {
@@ -192,6 +198,12 @@ impl Sae<'_> {
                 gather,
                 space,
                 copy_bytes: sizes.copy * 8,
+                screen: match (&self.screen, screen) {
+                    (Some(screen), Some(work)) => {
+                        Some((screen, self.screen_kernels(), work.reborrow()))
+                    }
+                    _ => None,
+                },
                 nan: false,
             };
             if !run.steps(raw, &mut found) {
@@ -214,6 +226,8 @@ impl Sae<'_> {
 /// One row's pursuit.
 struct Run<'r, 's> {
     parts: &'r Parts<'r>,
+    /// With its work space, if the model was prepared.
+    screen: Option<(&'r Screen<'r>, &'static ScreenKernels, screened::Work<'r>)>,
     kernels: &'static Kernels,
     pursuit: &'r Pursuit,
     /// The residual, rounded to f32.
@@ -270,14 +284,28 @@ impl Run<'_, '_> {
 
     /// The first atom of the highest rank and its `p`, or `None` if none may be picked.
     fn best(&mut self, found: &Found<'_>) -> Option<(u32, f64)> {
+        let mut best = Best {
+            highest: match self.pursuit.pick {
+                Pick::Any => None,
+                Pick::Positive | Pick::Magnitude => Some(self.pursuit.stop_rank),
+            },
+            atom: None,
+            nan: false,
+        };
+        // Whatever its rank, there is one to pick: if bounds tell none, all are looked at.
+        let any = self.pursuit.pick == Pick::Any;
+        if self.look_at_candidates(found, &mut best).is_none() || any && best.atom.is_none() {
+            self.look_at_all(found, &mut best)?;
+        }
+        self.nan |= best.nan;
+        best.atom
+    }
+
+    /// Forms every product.
+    fn look_at_all(&mut self, found: &Found<'_>, best: &mut Best) -> Option<()> {
         let dictionary = &self.parts.encoder;
         let block = features_at_once(dictionary);
-        let once = self.pursuit.refit == Refit::LeastSquares;
-        let mut highest = match self.pursuit.pick {
-            Pick::Any => None,
-            Pick::Positive | Pick::Magnitude => Some(self.pursuit.stop_rank),
-        };
-        let mut best = None;
+        let magnitude = self.pursuit.pick == Pick::Magnitude;
         for first in (0..dictionary.features()).step_by(block) {
             let count = block.min(dictionary.features() - first);
             let sums = self.sums.get_mut(..count)?;
@@ -289,30 +317,52 @@ impl Run<'_, '_> {
                 self.lanes,
                 sums,
             );
+            // Most blocks have no atom that wins, and show it at the speed of vectors: what a step
+            // does besides the products keeps the memory waiting.
+            let floor = best.highest.unwrap_or(f32::NEG_INFINITY);
+            if let Some(ceiling) = ceiling(self.parts, first, sums, magnitude)
+                && ceiling <= floor
+            {
+                continue;
+            }
             for (i, &sum) in sums.iter().enumerate() {
-                let feature = first + i;
-                let p = pre_f64(self.parts, feature, sum);
-                let rank = match &self.parts.rank_weight {
-                    None => p as f32,
-                    Some(weight) => (weight.get(feature).copied().unwrap_or(0.0) * p) as f32,
-                };
-                let rank = match self.pursuit.pick {
-                    Pick::Positive | Pick::Any => rank,
-                    Pick::Magnitude => rank.abs(),
-                };
-                self.nan |= rank.is_nan();
-                // The first atom wins a tie; NaN never wins.
-                let wins = match highest {
-                    None => !rank.is_nan(),
-                    Some(highest) => rank > highest,
-                };
-                if wins && !(once && found.place(feature as u32).is_some()) {
-                    highest = Some(rank);
-                    best = Some((feature as u32, p));
-                }
+                best.judge(self.parts, self.pursuit, found, first + i, sum);
             }
         }
-        best
+        Some(())
+    }
+
+    /// Forms the products of the atoms that the screen leaves in the running, which are the ones
+    /// that can be picked; `None` without a screen.
+    fn look_at_candidates(&mut self, found: &Found<'_>, best: &mut Best) -> Option<()> {
+        let (screen, kernels, work) = self.screen.as_mut()?;
+        let (parts, pursuit) = (self.parts, self.pursuit);
+        let rank = match pursuit.pick {
+            Pick::Positive | Pick::Any => Rank::Value,
+            Pick::Magnitude => Rank::Magnitude,
+        };
+        let ranked = Ranked::new(screen, kernels, self.input, rank, work)?;
+        let dictionary = &parts.encoder;
+        let (ty, least) = (
+            dictionary.weight_type(),
+            best.highest.unwrap_or(f32::NEG_INFINITY),
+        );
+        // The atoms picked before may have high bounds, and may not be picked again.
+        let excluded = match pursuit.refit {
+            Refit::LeastSquares => found.count,
+            Refit::Nothing | Refit::Gradient => 0,
+        };
+        ranked.candidates(dictionary, least, 1 + excluded, |feature| {
+            let mut product = [0.0];
+            if let Some(row) = dictionary.row(feature) {
+                let stride = row.len();
+                self.kernels
+                    .dot_rows(ty, row, stride, self.input, &mut product);
+            }
+            best.judge(parts, pursuit, found, feature, product[0]);
+            best.highest.unwrap_or(f32::NEG_INFINITY)
+        });
+        Some(())
     }
 
     fn scale(&self, feature: u32) -> f64 {
@@ -473,6 +523,98 @@ impl Run<'_, '_> {
         self.subtract_found(found);
         true
     }
+}
+
+/// The atom of the highest rank so far.
+struct Best {
+    /// Its rank, or what a rank must be above; `None` if any rank will do.
+    highest: Option<f32>,
+    /// The atom and its `p`.
+    atom: Option<(u32, f64)>,
+    /// Whether a rank was NaN.
+    nan: bool,
+}
+
+impl Best {
+    /// Looks at one atom, of a product with the residual.
+    #[inline]
+    fn judge(
+        &mut self,
+        parts: &Parts<'_>,
+        pursuit: &Pursuit,
+        found: &Found<'_>,
+        feature: usize,
+        product: f64,
+    ) {
+        let p = pre_f64(parts, feature, product);
+        let rank = match &parts.rank_weight {
+            None => p as f32,
+            Some(weight) => (weight.get(feature).copied().unwrap_or(0.0) * p) as f32,
+        };
+        let rank = match pursuit.pick {
+            Pick::Positive | Pick::Any => rank,
+            Pick::Magnitude => rank.abs(),
+        };
+        self.nan |= rank.is_nan();
+        // The first atom wins a tie; NaN never wins.
+        let wins = match (self.highest, self.atom) {
+            (None, _) => !rank.is_nan(),
+            (Some(highest), Some((other, _))) if rank == highest => (feature as u32) < other,
+            (Some(highest), _) => rank > highest,
+        };
+        let once = pursuit.refit == Refit::LeastSquares;
+        if wins && !(once && found.place(feature as u32).is_some()) {
+            self.highest = Some(rank);
+            self.atom = Some((feature as u32, p));
+        }
+    }
+}
+
+/// The highest rank in a block of features from `first` on, or `None` where that is not known: with
+/// rank weights, or if one is NaN.
+fn ceiling(parts: &Parts<'_>, first: usize, sums: &[f64], magnitude: bool) -> Option<f32> {
+    let ones: &[f64] = &[];
+    let scale = match &parts.scale {
+        _ if parts.rank_weight.is_some() => return None,
+        None => ones,
+        Some(scale) => scale.get(first..first + sums.len())?,
+    };
+    let (most, nan) = match (scale.is_empty(), magnitude) {
+        (true, false) => highest_of(sums, sums, |sum, _| sum as f32),
+        (true, true) => highest_of(sums, sums, |sum, _| (sum as f32).abs()),
+        (false, false) => highest_of(sums, scale, |sum, scale| (scale * sum) as f32),
+        (false, true) => highest_of(sums, scale, |sum, scale| ((scale * sum) as f32).abs()),
+    };
+    (!nan).then_some(most)
+}
+
+/// The largest of `rank(a_i, b_i)`, and whether one is NaN: lanes that do not wait for each other,
+/// which every compiler makes vectors of.
+#[inline(always)]
+fn highest_of(a: &[f64], b: &[f64], rank: impl Fn(f64, f64) -> f32) -> (f32, bool) {
+    const LANES: usize = 8;
+    let (mut most, mut nan) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            let rank = rank(a[lane], b[lane]);
+            most[lane] = if rank > most[lane] { rank } else { most[lane] };
+            nan[lane] |= rank.is_nan();
+        }
+    }
+    for (&a, &b) in a_rest.iter().zip(b_rest) {
+        let rank = rank(a, b);
+        most[0] = if rank > most[0] { rank } else { most[0] };
+        nan[0] |= rank.is_nan();
+    }
+    let largest = most.iter().fold(
+        f32::NEG_INFINITY,
+        |most, &rank| {
+            if rank > most { rank } else { most }
+        },
+    );
+    (largest, nan.contains(&true))
 }
 
 /// Which row the picked atoms are multiplied with.

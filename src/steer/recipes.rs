@@ -17,7 +17,8 @@
 //! | [`repetition_suppress`], [`repetition_induce`] | "Repeat curse" |
 //! | [`output_feature`] | "SAEs are good for steering, if you select the right features" |
 //! | [`token_scaled_vector`] | "Small vectors": steering vectors with a scale per token |
-//! | [`diff_mean`], [`effect_vector`] | directions: DiffMean, and SAE-TS from an effect matrix |
+//! | [`diff_mean`], [`reft_r1`], [`ax_bench_add_direction`] | AxBench's directions: DiffMean and ReFT-r1 |
+//! | [`effect_vector`], [`effect_inverse`], [`rotated_vector`] | Chalnev et al., SAE-TS, arXiv 2411.02193 |
 
 use super::plan::{Condition, Edit, Mask, Plan, Rule, Scale, ScoreMode, Stage, Strength, Target};
 use super::statistics::{FeatureStatistics, Statistics};
@@ -187,6 +188,43 @@ pub fn ax_bench_threshold_add(v: Vec<f32>, m: f64) -> Plan {
         .edit(Edit::add_direction("v", m).under(m))
 }
 
+/// `h + factor max v` for a direction v, made a unit vector: how DiffMean's and ReFT-r1's
+/// directions steer. `max` is the largest `relu(<h, v>)` over a corpus.
+pub fn ax_bench_add_direction(v: Vec<f32>, factor: f64, max: f64) -> Plan {
+    Plan::new("AxBench add, direction")
+        .unit_direction("v", v)
+        .edit(Edit::add_direction("v", factor * max))
+}
+
+/// `h + mean(TopK_t relu(<h_t, v>)) v`, as ReFT-r1 is trained: the mean is taken over the `k` rows
+/// with the largest projections, of the rows of one sequence, `[n, width]`, v being `width` long.
+/// With less than `k` rows it is over all of them. v is used as it is.
+///
+/// # Errors
+/// [`Error::Length`] if there are no rows, no whole number of them, or `k` is 0.
+pub fn reft_r1(rows: &[f32], v: Vec<f32>, k: usize) -> Result<Plan, Error> {
+    let width = v.len();
+    let count = rows.len().checked_div(width).unwrap_or(0);
+    if count == 0 || count * width != rows.len() || k == 0 {
+        return Err(Error::Length {
+            what: "values in rows",
+            expected: (count.max(1) * width) as u64,
+            found: rows.len() as u64,
+        });
+    }
+    let along = |row: &[f32]| -> f64 {
+        let pairs = row.iter().zip(&v);
+        let product: f64 = pairs.map(|(&h, &v)| f64::from(h) * f64::from(v)).sum();
+        product.max(0.0)
+    };
+    let mut all: Vec<f64> = rows.chunks_exact(width).map(along).collect();
+    all.sort_by(|a, b| b.total_cmp(a));
+    all.truncate(k);
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    let edit = Edit::add_direction("v", mean);
+    Ok(Plan::new("ReFT-r1").direction("v", v).edit(edit))
+}
+
 /// `f_i := strength max_i`, on all rows.
 pub fn reason_score(feature: u32, strength: f64, max: f64) -> Plan {
     of_max("ReasonScore", Rule::Set, feature, strength, max)
@@ -217,8 +255,7 @@ pub fn token_scaled_vector(v: Vec<f32>) -> Plan {
         .edit(Edit::add_direction("v", 1.0))
 }
 
-/// The difference of two means of rows, `[n, width]` each, as a unit vector. ReFT-r1 directions
-/// are trained elsewhere and used like this one.
+/// The difference of two means of rows, `[n, width]` each, as a unit vector.
 ///
 /// # Errors
 /// [`Error::Length`] if either is empty or no whole number of rows, [`Error::InvalidArgument`] if
@@ -261,13 +298,7 @@ pub fn effect_vector(
     lambda: f64,
 ) -> Result<Vec<f32>, Error> {
     let features = bias.len();
-    if width.checked_mul(features) != Some(effects.len()) || features == 0 {
-        return Err(Error::Length {
-            what: "values of an effect matrix",
-            expected: width.saturating_mul(features) as u64,
-            found: effects.len() as u64,
-        });
-    }
+    check_effects(effects, bias, width)?;
     if target as usize >= features {
         return Err(Error::FeatureOutOfRange {
             feature: target.into(),
@@ -287,6 +318,176 @@ pub fn effect_vector(
     let (a, b) = (length(&column)?, length(&general)?);
     let pairs = column.iter().zip(&general);
     unit(pairs.map(|(x, y)| x / a - lambda * y / b).collect())
+}
+
+/// SAE-TS, by the pseudo-inverse: the vector whose predicted effect is nearest to a target,
+/// `v = (t / |t| - b) W^+`, not normalised. `effects` is W, `[width, features]`, of full rank;
+/// `target` lists features of t with their values.
+///
+/// Solved through the smaller Gram matrix, in time `width features min(width, features)`.
+///
+/// # Errors
+/// [`Error::Length`] if the sizes do not fit, [`Error::FeatureOutOfRange`],
+/// [`Error::InvalidArgument`] if t has no length or W is not of full rank.
+pub fn effect_inverse(
+    effects: &[f32],
+    bias: &[f32],
+    width: usize,
+    target: &[(u32, f64)],
+) -> Result<Vec<f32>, Error> {
+    check_effects(effects, bias, width)?;
+    let features = bias.len();
+    let mut wanted = alloc::vec![0.0; features];
+    for &(feature, value) in target {
+        let Some(to) = wanted.get_mut(feature as usize) else {
+            return Err(Error::FeatureOutOfRange {
+                feature: feature.into(),
+                d_sae: features as u64,
+            });
+        };
+        *to = value;
+    }
+    let norm = length(&wanted)?;
+    let wanted = wanted.iter().zip(bias);
+    let wanted: Vec<f64> = wanted.map(|(t, &b)| t / norm - f64::from(b)).collect();
+    // Rows of W where they are fewer than its columns, else its columns.
+    let wide = width <= features;
+    let vectors: Vec<Vec<f64>> = match wide {
+        true => effects
+            .chunks_exact(features)
+            .map(|row| row.iter().map(|&value| f64::from(value)).collect())
+            .collect(),
+        false => (0..features)
+            .map(|column| {
+                let values = effects.iter().skip(column).step_by(features);
+                values.map(|&value| f64::from(value)).collect()
+            })
+            .collect(),
+    };
+    let mut gram: Vec<Vec<f64>> = vectors
+        .iter()
+        .enumerate()
+        .map(|(i, a)| vectors.iter().take(i + 1).map(|b| dot(a, b)).collect())
+        .collect();
+    let found: Vec<f64> = match wide {
+        // W^+ = W' (W W')^-1
+        true => {
+            let right = vectors.iter().map(|row| dot(row, &wanted)).collect();
+            solve(&mut gram, right)?
+        }
+        // W^+ = (W' W)^-1 W'
+        false => {
+            let amounts = solve(&mut gram, wanted)?;
+            (0..width)
+                .map(|i| {
+                    let parts = amounts.iter().zip(&vectors);
+                    parts
+                        .map(|(a, column)| a * column.get(i).copied().unwrap_or(0.0))
+                        .sum()
+                })
+                .collect()
+        }
+    };
+    Ok(found.iter().map(|&value| value as f32).collect())
+}
+
+/// SAE-TS, by a rotation: `u = R' v / |v|`, made a unit vector, less the correction b, made a unit
+/// vector. v is a decoder vector or a sum of several; `rotation` is R, `[width, width]`.
+///
+/// # Errors
+/// [`Error::Length`] if the sizes do not fit, [`Error::InvalidArgument`] if a length is 0 or not
+/// finite.
+pub fn rotated_vector(
+    rotation: &[f32],
+    correction: &[f32],
+    vector: &[f32],
+) -> Result<Vec<f32>, Error> {
+    let width = vector.len();
+    if width.checked_mul(width) != Some(rotation.len()) || correction.len() != width {
+        return Err(Error::Length {
+            what: "values of a rotation",
+            expected: width.saturating_mul(width) as u64,
+            found: rotation.len() as u64,
+        });
+    }
+    let wide: Vec<f64> = vector.iter().map(|&value| f64::from(value)).collect();
+    let norm = length(&wide)?;
+    let mut turned = alloc::vec![0.0; width];
+    for (row, value) in rotation.chunks_exact(width.max(1)).zip(&wide) {
+        for (to, &weight) in turned.iter_mut().zip(row) {
+            *to += f64::from(weight) * (value / norm);
+        }
+    }
+    let norm = length(&turned)?;
+    let pairs = turned.iter().zip(correction);
+    unit(
+        pairs
+            .map(|(value, &b)| value / norm - f64::from(b))
+            .collect(),
+    )
+}
+
+fn check_effects(effects: &[f32], bias: &[f32], width: usize) -> Result<(), Error> {
+    let features = bias.len();
+    if width.checked_mul(features) == Some(effects.len()) && !effects.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Length {
+        what: "values of an effect matrix",
+        expected: width.saturating_mul(features) as u64,
+        found: effects.len() as u64,
+    })
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Solves with a symmetric positive definite matrix, given and overwritten by its lower half
+/// (Cholesky).
+fn solve(matrix: &mut [Vec<f64>], mut right: Vec<f64>) -> Result<Vec<f64>, Error> {
+    for i in 0..matrix.len() {
+        let (done, rest) = matrix.split_at_mut(i);
+        let Some(row) = rest.first_mut() else { break };
+        let whole = row.get(i).copied().unwrap_or(0.0);
+        for (j, above) in done.iter().enumerate() {
+            let (before, after) = row.split_at_mut(j);
+            if let (Some(value), Some(pivot)) = (after.first_mut(), above.get(j)) {
+                *value = (*value - dot(before, above)) / pivot;
+            }
+        }
+        let (before, after) = row.split_at_mut(i);
+        let left = whole - dot(before, before);
+        // What rounding leaves of a row that depends on the ones before.
+        let enough = left > whole * 1e-12;
+        let Some(pivot) = after.first_mut().filter(|_| enough) else {
+            return Err(Error::InvalidArgument {
+                what: "effect matrix",
+                expected: "one of full rank".into(),
+                found: alloc::format!("row or column {i} depends on the ones before"),
+            });
+        };
+        *pivot = libm::sqrt(left);
+    }
+    for (i, row) in matrix.iter().enumerate() {
+        let (solved, rest) = right.split_at_mut(i);
+        if let (Some(value), Some(pivot)) = (rest.first_mut(), row.get(i)) {
+            *value = (*value - dot(solved, row)) / pivot;
+        }
+    }
+    for i in (0..matrix.len()).rev() {
+        let column = matrix
+            .iter()
+            .skip(i + 1)
+            .map(|row| row.get(i).copied().unwrap_or(0.0));
+        let (before, solved) = right.split_at_mut(i + 1);
+        let sum: f64 = column.zip(solved.iter()).map(|(a, b)| a * b).sum();
+        let pivot = matrix.get(i).and_then(|row| row.get(i));
+        if let (Some(value), Some(pivot)) = (before.last_mut(), pivot) {
+            *value = (*value - sum) / pivot;
+        }
+    }
+    Ok(right)
 }
 
 fn unit(vector: Vec<f64>) -> Result<Vec<f32>, Error> {

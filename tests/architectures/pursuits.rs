@@ -220,3 +220,64 @@ fn what_a_pursuit_cannot_use_is_refused_at_construction() {
     parts.bias = Some(vec![0.0; 2]);
     assert!(Sae::from_parts(parts).is_err());
 }
+
+/// A prepared model looks at the atoms that its screen leaves in the running: the same ones are picked,
+/// with the same bits, whatever the rule; with atoms twice, ranks that tie, and rank weights too.
+#[test]
+fn a_screen_changes_no_pursuit() {
+    use sae::model::{ScreenKind, ScreenOptions};
+    let mut random = Random(77);
+    for (width, count) in [(24, 700), (520, 900)] {
+        let mut atoms = atoms(&mut random, count, width);
+        for at in (0..count).step_by(50) {
+            atoms[at + 1] = atoms[at].clone();
+            atoms[at + 2] = atoms[at].iter().map(|a| -a).collect();
+        }
+        // Sums of a few atoms, noise, zeros, and one row that is not finite.
+        let mut inputs = Vec::new();
+        for row in 0..6 {
+            let mut x = spread(&mut random, width);
+            for (at, &atom) in [3, 50, 51, 400].iter().enumerate().take(row) {
+                for (x, a) in x.iter_mut().zip(&atoms[atom]) {
+                    *x = *x * 0.5 + a * (40.0 - 9.0 * at as f64);
+                }
+            }
+            inputs.extend(x.iter().map(|&x| x as f32));
+        }
+        inputs.extend(std::iter::repeat_n(0.0, width));
+        inputs.extend(std::iter::repeat_n(f32::NAN, width));
+        let all = rows(&inputs, width);
+        for rule in [
+            Pursuit::matching(12, 0.5, true),
+            Pursuit::matching_any(6),
+            Pursuit::matching_signed(12),
+            Pursuit::gradient(7, false),
+            Pursuit::gradient(7, true),
+            Pursuit::orthogonal(9, false),
+            Pursuit::orthogonal(9, true),
+            Pursuit::non_negative(15, 0.25),
+        ] {
+            for weighted in [false, true] {
+                let mut parts = pursuit_parts(&atoms, None, &rule, Stored::Columns);
+                let scales = (0..count).map(|i| 0.5 + (i % 7) as f64 / 8.0);
+                parts.decoder_scale = Some(scales.collect());
+                let weights = (0..count).map(|i| ((i * 5) % 11) as f64 / 10.0);
+                parts.rank_weight = weighted.then(|| weights.collect());
+                let plain = Sae::from_parts(parts).unwrap();
+                let (expected, y) = encode_decode(&plain, all);
+                assert!(!expected.is_empty());
+                for kind in [ScreenKind::Proven, ScreenKind::Dithered] {
+                    let mut options = ScreenOptions::from(kind);
+                    options.check = true;
+                    let screened = plain.share().with_screen_options(options);
+                    let screened = screened.prepare().unwrap();
+                    assert!(screened.screen().is_some(), "{rule:?}");
+                    let (found, again) = encode_decode(&screened, all);
+                    assert_eq!(found, expected, "{rule:?}, {kind:?}, {weighted}");
+                    assert_eq!(bits(&again), bits(&y));
+                    assert_eq!(found.row(7).unwrap().status, sae::RowStatus::NonFinite);
+                }
+            }
+        }
+    }
+}

@@ -218,6 +218,100 @@ static void pursuits(const sae_model *model) {
     CHECK(none == NULL);
 }
 
+/* A range is those features of the whole, and a router picks one of two halves for each row. */
+static void experts(const sae_model *model, const sae_rows *rows) {
+    size_t d_sae = sae_model_d_sae(model), half = d_sae / 2, d_in = sae_model_d_in(model);
+    sae_model *relu = NULL, *halves[2] = {NULL, NULL}, *routed = NULL, *none = NULL;
+    CHECK_OK(sae_model_with_threshold(model, 0.0f, &relu, &error));
+    CHECK_OK(sae_model_with_range(relu, 0, half, &halves[0], &error));
+    CHECK_OK(sae_model_with_range(relu, half, d_sae - half, &halves[1], &error));
+    CHECK(sae_model_d_sae(halves[1]) == d_sae - half);
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_model_with_range(relu, 0, 0, &none, &error));
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_model_with_range(relu, half, d_sae, &none, &error));
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_model_with_range(relu, (size_t)-1, 2, &none, &error));
+    sae_features *all = encode(relu, rows), *parts[2];
+    for (size_t i = 0; i < 2; i++) parts[i] = encode(halves[i], rows);
+    CHECK(sae_features_count(parts[0]) + sae_features_count(parts[1]) == sae_features_count(all));
+
+    /* The second member where the first column is positive. */
+    float *vectors = calloc(2 * d_in, sizeof(float));
+    double *center = calloc(d_in, sizeof(double));
+    CHECK(vectors != NULL && center != NULL);
+    vectors[d_in] = 1.0f;
+    const sae_model *members[2] = {halves[0], halves[1]};
+    sae_status status = sae_ensemble_create_routed(members, 2, vectors, 2 * d_in, center, d_in, 0,
+                                                   &routed, &error);
+    /* Models with a skip connection cannot be joined. */
+    if (status == SAE_STATUS_OK) {
+        sae_features *found = encode(routed, rows);
+        size_t used[2] = {0, 0};
+        for (size_t row = 0; row < rows->n_rows; row++) {
+            size_t member = ((const float *)rows->data)[row * d_in] > 0.0f ? 1 : 0;
+            uint32_t offset = member == 1 ? (uint32_t)half : 0;
+            sae_row_features one, expected;
+            CHECK_OK(sae_features_row(found, row, &one, &error));
+            CHECK_OK(sae_features_row(parts[member], row, &expected, &error));
+            CHECK(one.count == expected.count);
+            for (size_t i = 0; i < one.count; i++)
+                CHECK(one.indices[i] == expected.indices[i] + offset &&
+                      bits_of(one.values[i]) == bits_of(expected.values[i]));
+            used[member]++;
+        }
+        CHECK(used[0] > 0 && used[1] > 0);
+        /* Decoding is the whole model's. */
+        float *a = decode(routed, found, rows), *b = decode(relu, found, rows);
+        CHECK(memcmp(a, b, rows->n_rows * sae_model_d_out(model) * sizeof(float)) == 0);
+        free(a);
+        free(b);
+        sae_features_destroy(found);
+        sae_model_close(routed);
+        /* With the member's probability values shrink, and none is lost. */
+        CHECK_OK(sae_ensemble_create_routed(members, 2, vectors, 2 * d_in, NULL, 0, 1, &routed,
+                                            &error));
+        found = encode(routed, rows);
+        sae_row_features one, expected;
+        CHECK_OK(sae_features_row(found, 0, &one, &error));
+        size_t member = ((const float *)rows->data)[0] > 0.0f ? 1 : 0;
+        CHECK_OK(sae_features_row(parts[member], 0, &expected, &error));
+        CHECK(one.count == expected.count && one.count > 0);
+        for (size_t i = 0; i < one.count; i++)
+            CHECK(one.values[i] < expected.values[i] && one.values[i] > 0.49f * expected.values[i]);
+        sae_features_destroy(found);
+        sae_model_close(routed);
+        CHECK_STATUS(SAE_STATUS_LENGTH,
+                     sae_ensemble_create_routed(members, 2, vectors, d_in, NULL, 0, 1, &none,
+                                                &error));
+        CHECK_STATUS(SAE_STATUS_SHAPE,
+                     sae_ensemble_create_routed(members, 2, vectors, 2 * d_in, center, d_in - 1, 1,
+                                                &none, &error));
+        CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                     sae_ensemble_create_routed(members, 2, vectors, 2 * d_in, NULL, 0, 2, &none,
+                                                &error));
+        CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                     sae_ensemble_create_routed(members, 0, vectors, 0, NULL, 0, 1, &none, &error));
+        vectors[0] = NAN;
+        CHECK_STATUS(SAE_STATUS_INVALID_VALUE,
+                     sae_ensemble_create_routed(members, 2, vectors, 2 * d_in, NULL, 0, 1, &none,
+                                                &error));
+        CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                     sae_ensemble_create(members, 2, SAE_ENSEMBLE_ROUTED, &none, &error));
+        CHECK(strstr(error.message, "sae_ensemble_create_routed") != NULL);
+    } else {
+        CHECK(status == SAE_STATUS_INVALID_ARGUMENT);
+    }
+    CHECK(none == NULL);
+    free(vectors);
+    free(center);
+    for (size_t i = 0; i < 2; i++) {
+        sae_features_destroy(parts[i]);
+        sae_model_close(halves[i]);
+    }
+    sae_features_destroy(all);
+    sae_model_close(relu);
+}
+
 static void ensembles(const sae_model *model, const sae_rows *rows) {
     const sae_model *members[2] = {model, model};
     sae_model *bag = NULL, *one = NULL;
@@ -258,6 +352,7 @@ int main(int argc, char **argv) {
     knobs(model, &rows);
     pursuits(model);
     ensembles(model, &rows);
+    experts(model, &rows);
 
     /* One site is the row itself. */
     CHECK(sae_model_input_sites(model) == 1 && sae_model_output_sites(model) == 1);

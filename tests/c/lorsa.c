@@ -102,6 +102,55 @@ int main(int argc, char **argv) {
     CHECK_STATUS(SAE_STATUS_LENGTH,
                  sae_lorsa_decode(lorsa, whole, scratch, y, n * d_out + 1, &error));
 
+    /* Another k: as many features at most; the caches of the first. */
+    sae_lorsa *fewer = NULL, *nothing = NULL;
+    CHECK_OK(sae_lorsa_with_k(lorsa, 2, &fewer, &error));
+    CHECK_OK(sae_lorsa_cache_truncate(cache, 0, &error));
+    CHECK_OK(sae_lorsa_encode(fewer, &rows, cache, scratch, one, &error));
+    CHECK(sae_features_count(one) > 0 && sae_features_count(one) <= 2 * n);
+    for (size_t row = 0; row < n; row++) {
+        sae_row_features some, more;
+        CHECK_OK(sae_features_row(one, row, &some, &error));
+        CHECK_OK(sae_features_row(whole, row, &more, &error));
+        CHECK(some.count == (more.count < 2 ? more.count : 2));
+    }
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_lorsa_with_k(lorsa, d_sae + 1, &nothing, &error));
+    CHECK(nothing == NULL);
+
+    /* From memory, on the simplest level: the same bits. */
+    char path[4096];
+    size_t n_weights = 0, n_config = 0;
+    CHECK(strlen(argv[1]) < sizeof path - 64);
+    snprintf(path, sizeof path, "%s/sae_weights.safetensors", argv[1]);
+    unsigned char *weights = read_file(path, 0, &n_weights);
+    snprintf(path, sizeof path, "%s/config.json", argv[1]);
+    unsigned char *config = read_file(path, 1, &n_config);
+    config[n_config] = 0;
+    sae_open_options options = SAE_OPEN_OPTIONS_INIT;
+    options.level = "scalar";
+    sae_lorsa *scalar = NULL;
+    CHECK_OK(sae_lorsa_open_memory(weights, n_weights, "sae_weights.safetensors",
+                                   (const char *)config, &options, &scalar, &error));
+    CHECK(strcmp(sae_lorsa_level(scalar), "scalar") == 0 && sae_lorsa_level(lorsa)[0] != 0);
+    sae_lorsa_cache *other = NULL;
+    sae_scratch *again = NULL;
+    CHECK_OK(sae_lorsa_cache_create(scalar, n, &other, &error));
+    CHECK_OK(sae_lorsa_scratch_create(scalar, &again, &error));
+    CHECK_OK(sae_lorsa_encode(scalar, &rows, other, again, one, &error));
+    CHECK(same_features(one, whole));
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_lorsa_encode(scalar, &rows, cache, again, one, &error));
+    CHECK(sae_lorsa_open_memory(weights, n_weights / 2, NULL, (const char *)config, NULL, &nothing,
+                                &error) != SAE_STATUS_OK);
+    CHECK(nothing == NULL);
+    sae_scratch_destroy(again);
+    sae_lorsa_cache_destroy(other);
+    sae_lorsa_close(scalar);
+    sae_lorsa_close(fewer);
+    free(weights);
+    free(config);
+
     free(values);
     free(y);
     free(status);

@@ -519,6 +519,8 @@ int main(int argc, char **argv) {
     NULL_ARGUMENT(sae_model_with_rank_weights(model, NULL, 0, NULL, &error));
     NULL_ARGUMENT(sae_model_with_prefix(NULL, 1, &derived, &error));
     NULL_ARGUMENT(sae_model_with_prefix(model, 1, NULL, &error));
+    NULL_ARGUMENT(sae_model_with_range(NULL, 0, 1, &derived, &error));
+    NULL_ARGUMENT(sae_model_with_range(model, 0, 1, NULL, &error));
     NULL_ARGUMENT(sae_model_with_features(NULL, order, 1, &derived, &error));
     NULL_ARGUMENT(sae_model_with_features(model, NULL, 1, &derived, &error));
     NULL_ARGUMENT(sae_model_with_features(model, order, 1, NULL, &error));
@@ -530,6 +532,17 @@ int main(int argc, char **argv) {
     NULL_ARGUMENT(sae_ensemble_create(NULL, 1, SAE_ENSEMBLE_BAG, &derived, &error));
     NULL_ARGUMENT(sae_ensemble_create(members, 2, SAE_ENSEMBLE_BAG, &derived, &error));
     NULL_ARGUMENT(sae_ensemble_create(members, 1, SAE_ENSEMBLE_BAG, NULL, &error));
+    const float vector[1] = {0.0f};
+    size_t width = sae_model_d_in(model);
+    NULL_ARGUMENT(
+        sae_ensemble_create_routed(NULL, 1, vector, 1, NULL, 0, 1, &derived, &error));
+    NULL_ARGUMENT(
+        sae_ensemble_create_routed(members, 2, vector, 1, NULL, 0, 1, &derived, &error));
+    NULL_ARGUMENT(
+        sae_ensemble_create_routed(members, 1, NULL, width, NULL, 0, 1, &derived, &error));
+    NULL_ARGUMENT(
+        sae_ensemble_create_routed(members, 1, vector, 1, NULL, width, 1, &derived, &error));
+    NULL_ARGUMENT(sae_ensemble_create_routed(members, 1, vector, 1, NULL, 0, 1, NULL, &error));
     CHECK(derived == NULL);
     sae_importance *importance = NULL;
     NULL_ARGUMENT(sae_importance_create(NULL, &importance, &error));
@@ -571,6 +584,13 @@ int main(int argc, char **argv) {
         sae_model_readout_sites(model, set, &rows, 1, scratch, NULL, n_read, status, &error));
     NULL_ARGUMENT(
         sae_model_readout_sites(model, set, &rows, 1, scratch, values, n_read, NULL, &error));
+    NULL_ARGUMENT(sae_model_decode_sites(NULL, features, &rows, 1, scratch, out, 1, &error));
+    NULL_ARGUMENT(sae_model_decode_sites(model, NULL, &rows, 1, scratch, out, 1, &error));
+    NULL_ARGUMENT(sae_model_decode_sites(model, features, &rows, 1, NULL, out, 1, &error));
+    CHECK_OK(sae_model_encode(model, &rows, scratch, features, &error));
+    size_t n_decoded = sae_features_n_rows(features) * sae_model_d_out(model);
+    NULL_ARGUMENT(
+        sae_model_decode_sites(model, features, &rows, 1, scratch, NULL, n_decoded, &error));
     sae_layer_stream *stream = NULL;
     uint32_t first = 0, in_layer = 0;
     NULL_ARGUMENT(sae_layer_stream_create(NULL, 1, &stream, &error));
@@ -589,6 +609,11 @@ int main(int argc, char **argv) {
     sae_lorsa_cache *cache = NULL;
     NULL_ARGUMENT(sae_lorsa_open(NULL, NULL, &lorsa, &error));
     NULL_ARGUMENT(sae_lorsa_open(argv[1], NULL, NULL, &error));
+    NULL_ARGUMENT(sae_lorsa_open_memory(NULL, n_bytes, "n", "{}", NULL, &lorsa, &error));
+    NULL_ARGUMENT(sae_lorsa_open_memory(bytes, n_bytes, "n", "{}", NULL, NULL, &error));
+    NULL_ARGUMENT(sae_lorsa_with_k(NULL, 1, &lorsa, &error));
+    NULL_ARGUMENT(sae_lorsa_with_k(NULL, 1, NULL, &error));
+    CHECK(strcmp(sae_lorsa_level(NULL), "") == 0);
     CHECK(sae_lorsa_d_in(NULL) == 0 && sae_lorsa_d_sae(NULL) == 0 && sae_lorsa_d_out(NULL) == 0);
     NULL_ARGUMENT(sae_lorsa_scratch_create(NULL, &no_scratch, &error));
     NULL_ARGUMENT(sae_lorsa_cache_create(NULL, 1, &cache, &error));
@@ -600,6 +625,25 @@ int main(int argc, char **argv) {
     sae_lorsa_close(NULL);
     sae_lorsa_cache_destroy(NULL);
     CHECK(lorsa == NULL && cache == NULL && no_scratch == NULL);
+
+    /* Mixtures of transforms; what works is in molt.c. */
+    sae_molt *molt = NULL;
+    sae_molt_scratch *molt_scratch = NULL;
+    NULL_ARGUMENT(sae_molt_open(NULL, NULL, &molt, &error));
+    NULL_ARGUMENT(sae_molt_open(argv[1], NULL, NULL, &error));
+    NULL_ARGUMENT(sae_molt_open_memory(NULL, n_bytes, "n", "{}", NULL, &molt, &error));
+    NULL_ARGUMENT(sae_molt_open_memory(bytes, n_bytes, "n", "{}", NULL, NULL, &error));
+    CHECK(sae_molt_d_in(NULL) == 0 && sae_molt_d_sae(NULL) == 0 && sae_molt_d_out(NULL) == 0);
+    CHECK(strcmp(sae_molt_level(NULL), "") == 0);
+    NULL_ARGUMENT(sae_molt_with_k(NULL, 1, &molt, &error));
+    NULL_ARGUMENT(sae_molt_scratch_create(NULL, &molt_scratch, &error));
+    NULL_ARGUMENT(sae_molt_encode(NULL, &rows, NULL, features, &error));
+    NULL_ARGUMENT(sae_molt_set_compile(NULL, order, 1, &no_set, &error));
+    NULL_ARGUMENT(sae_molt_readout(NULL, set, &rows, NULL, values, 0, status, &error));
+    NULL_ARGUMENT(sae_molt_decode(NULL, features, &rows, NULL, out, 1, &error));
+    sae_molt_scratch_destroy(NULL);
+    sae_molt_close(NULL);
+    CHECK(molt == NULL && molt_scratch == NULL && no_set == NULL);
 
     /* Destroying NULL does nothing. */
     sae_layer_stream_destroy(NULL);

@@ -61,6 +61,30 @@ int main(int argc, char **argv) {
     float *y = calloc(n * d_out, sizeof(float)), *one = calloc(n * width, sizeof(float));
     CHECK(y != NULL && one != NULL);
     CHECK_OK(sae_model_decode(model, whole, &rows, scratch, y, n * d_out, &error));
+    float *of_sites = calloc(n * d_out, sizeof(float));
+    CHECK(of_sites != NULL);
+    CHECK_OK(sae_model_decode_sites(model, whole, apart, sites, scratch, of_sites, n * d_out,
+                                    &error));
+    CHECK(memcmp(of_sites, y, n * d_out * sizeof(float)) == 0);
+    memset(of_sites, 0, n * d_out * sizeof(float));
+    sae_status without = sae_model_decode_sites(model, whole, NULL, 0, scratch, of_sites,
+                                                n * d_out, &error);
+    if (sae_model_decode_needs_inputs(model)) {
+        CHECK(without == SAE_STATUS_INVALID_ARGUMENT);
+        CHECK_STATUS(SAE_STATUS_LENGTH,
+                     sae_model_decode_sites(model, whole, apart, sites - 1, scratch, of_sites,
+                                            n * d_out, &error));
+        CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                     sae_model_decode_sites(model, whole, apart, sites, scratch,
+                                            (float *)apart[0].data, n * d_out, &error));
+    } else {
+        CHECK(without == SAE_STATUS_OK);
+        CHECK(memcmp(of_sites, y, n * d_out * sizeof(float)) == 0);
+    }
+    CHECK_STATUS(SAE_STATUS_LENGTH,
+                 sae_model_decode_sites(model, whole, apart, sites, scratch, of_sites,
+                                        n * d_out - 1, &error));
+    free(of_sites);
     sae_layer_stream *stream = NULL;
     sae_status streams = sae_layer_stream_create(model, n, &stream, &error);
     if (streams == SAE_STATUS_OK) {

@@ -233,11 +233,14 @@ struct Batches<'a> {
 
 impl<'a> Batches<'a> {
     fn new(sae: &'a Sae<'a>, rows: Rows<'a>, args: &Args) -> Result<Self, Error> {
-        // About 20 ms per batch and thread: long against starting threads, short for the bar.
+        // At least about 20 ms per batch and thread: long against starting threads, short for the
+        // bar. Models that take rows together take as many as pay, shared among the threads.
         let bytes_per_row = sae.description().encoder.bytes.max(1);
-        let rows_per_batch = (200_000_000 / bytes_per_row).clamp(1, 256) as usize;
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let threads = args.threads.unwrap_or(cores).get();
+        let together = sae.batch_rows().min(rows.rows().div_ceil(threads));
+        let rows_per_batch = (200_000_000 / bytes_per_row).clamp(1, 256) as usize;
+        let rows_per_batch = rows_per_batch.max(together);
         let useful = rows.rows().div_ceil(rows_per_batch).max(1);
         let worker = || {
             let values = if args.decode {

@@ -20,8 +20,8 @@ pub(super) static KERNELS: BlockedKernels = BlockedKernels {
     widen: [widen::<F32>, widen::<F16>, widen::<BF16>],
     measure,
     quantise,
-    interleave: [interleave::<TILE_ROWS>, interleave::<COLUMN_FEATURES>],
-    transpose: [transpose::<2>, transpose::<4>],
+    interleave: [interleave, interleave_column],
+    transpose: [transpose, transpose_words],
     multiply,
     keep,
 };
@@ -32,8 +32,8 @@ pub(super) static VNNI: BlockedKernels = BlockedKernels {
     widen: [widen::<F32>, widen::<F16>, widen::<BF16>],
     measure,
     quantise,
-    interleave: [interleave::<TILE_ROWS>, interleave::<COLUMN_FEATURES>],
-    transpose: [transpose::<2>, transpose::<4>],
+    interleave: [interleave, interleave_column],
+    transpose: [transpose, transpose_words],
     multiply: multiply_vnni,
     keep,
 };
@@ -156,13 +156,122 @@ fn quantise(values: &[f32], factor: f32, out: &mut [i16]) -> f64 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn interleave<const WIDTH: usize>(rows: &[i16], stride: usize, out: &mut [i16]) {
-    loops::interleave::<WIDTH>(rows, stride, out);
+fn interleave(rows: &[i16], stride: usize, out: &mut [i16]) {
+    loops::interleave::<TILE_ROWS>(rows, stride, out);
+}
+
+/// A pair is a word, so a column is the transpose of its rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+fn interleave_column(rows: &[i16], stride: usize, out: &mut [i16]) {
+    let (whole, _) = out.as_chunks_mut::<32>().0.as_chunks_mut::<16>();
+    let done = 32 * whole.len();
+    for (square, out) in whole.iter_mut().enumerate() {
+        let mut words = [_mm512_setzero_si512(); 16];
+        for (words, row) in words.iter_mut().zip(rows.chunks_exact(stride)) {
+            if let Some(line) = row.get(32 * square..).and_then(|row| row.first_chunk()) {
+                *words = load(line);
+            }
+        }
+        for (out, words) in out.iter_mut().zip(transposed(words)) {
+            // SAFETY: the array has the 64 bytes that are written; no alignment is needed.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), words) };
+        }
+    }
+    let rest = out.get_mut(done * COLUMN_FEATURES..).unwrap_or(&mut []);
+    let rest = rest
+        .as_chunks_mut::<2>()
+        .0
+        .as_chunks_mut::<COLUMN_FEATURES>();
+    for (r, row) in rows.chunks_exact(stride.max(1)).enumerate() {
+        let row = row.get(done..).unwrap_or(&[]).as_chunks::<2>().0;
+        for (out, pair) in rest.0.iter_mut().zip(row) {
+            if let Some(out) = out.get_mut(r) {
+                *out = *pair;
+            }
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn transpose<const SIZE: usize>(columns: &[u8], stride: usize, features: usize, rows: &mut [u8]) {
-    loops::transpose::<SIZE>(columns, stride, features, rows);
+fn transpose(columns: &[u8], stride: usize, features: usize, rows: &mut [u8]) {
+    loops::transpose::<2>(columns, stride, features, rows);
+}
+
+/// Squares of 16 inputs by 16 features go through registers, in whole cache lines.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+fn transpose_words(columns: &[u8], stride: usize, features: usize, rows: &mut [u8]) {
+    if features == 0 || !features.is_multiple_of(16) {
+        return loops::transpose::<4>(columns, stride, features, rows);
+    }
+    let inputs = rows.len() / features / 4;
+    let whole = inputs - inputs % 16;
+    let line = |j: usize| super::super::row_bytes(columns, j, stride, features * 4);
+    for j in 0..loops::AHEAD.min(inputs) {
+        loops::prefetch(line(j));
+    }
+    for first in (0..whole).step_by(16) {
+        for j in first + loops::AHEAD..(first + loops::AHEAD + 16).min(inputs) {
+            loops::prefetch(line(j));
+        }
+        for (block, rows) in rows.chunks_exact_mut(16 * inputs * 4).enumerate() {
+            let mut words = [_mm512_setzero_si512(); 16];
+            for (i, words) in words.iter_mut().enumerate() {
+                let weights = line(first + i).get(block * 64..).unwrap_or(&[]);
+                if let Some(weights) = weights.first_chunk::<64>() {
+                    // SAFETY: the array has the 64 bytes that are read; no alignment is needed.
+                    *words = unsafe { _mm512_loadu_si512(weights.as_ptr().cast()) };
+                }
+            }
+            let words = transposed(words);
+            for (row, words) in rows.chunks_exact_mut(inputs * 4).zip(words) {
+                let out = row.get_mut(first * 4..).unwrap_or(&mut []);
+                if let Some(out) = out.first_chunk_mut::<64>() {
+                    // SAFETY: the array has the 64 bytes that are written; no alignment is needed.
+                    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), words) };
+                }
+            }
+        }
+    }
+    for j in whole..inputs {
+        let weights = line(j).as_chunks::<4>().0;
+        for (row, weight) in rows.chunks_exact_mut(inputs * 4).zip(weights) {
+            let out = row.get_mut(j * 4..).unwrap_or(&mut []);
+            if let Some(out) = out.first_chunk_mut() {
+                *out = *weight;
+            }
+        }
+    }
+}
+
+/// Sixteen lines of sixteen words: `out[i][j] = lines[j][i]`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transposed(mut lines: [__m512i; 16]) -> [__m512i; 16] {
+    // Words of two lines, then pairs of four: within each quarter of a register.
+    let mut twos = lines;
+    for i in (0..16).step_by(2) {
+        twos[i] = _mm512_unpacklo_epi32(lines[i], lines[i + 1]);
+        twos[i + 1] = _mm512_unpackhi_epi32(lines[i], lines[i + 1]);
+    }
+    for i in (0..16).step_by(4) {
+        lines[i] = _mm512_unpacklo_epi64(twos[i], twos[i + 2]);
+        lines[i + 1] = _mm512_unpackhi_epi64(twos[i], twos[i + 2]);
+        lines[i + 2] = _mm512_unpacklo_epi64(twos[i + 1], twos[i + 3]);
+        lines[i + 3] = _mm512_unpackhi_epi64(twos[i + 1], twos[i + 3]);
+    }
+    // Quarter q of line 4 g + c now has word 4 q + c of the lines 4 g to 4 g + 3.
+    let mut out = lines;
+    for c in 0..4 {
+        let even = _mm512_shuffle_i32x4::<0x88>(lines[c], lines[4 + c]);
+        let odd = _mm512_shuffle_i32x4::<0xdd>(lines[c], lines[4 + c]);
+        let even_high = _mm512_shuffle_i32x4::<0x88>(lines[8 + c], lines[12 + c]);
+        let odd_high = _mm512_shuffle_i32x4::<0xdd>(lines[8 + c], lines[12 + c]);
+        out[c] = _mm512_shuffle_i32x4::<0x88>(even, even_high);
+        out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd, odd_high);
+        out[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even, even_high);
+        out[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_high);
+    }
+    out
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]

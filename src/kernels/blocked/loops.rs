@@ -101,7 +101,7 @@ pub(super) fn interleave<const WIDTH: usize>(rows: &[i16], stride: usize, out: &
 }
 
 /// Inputs whose weights are asked for ahead of those being copied.
-const AHEAD: usize = 24;
+pub(super) const AHEAD: usize = 24;
 
 /// In blocks of 16 inputs by 16 features: rows that a power of two apart would push each other out
 /// of the first-level cache.
@@ -143,11 +143,15 @@ pub(super) fn transpose<const SIZE: usize>(
                 }
             }
             for (row, square) in rows.chunks_exact_mut(inputs * SIZE).zip(&square) {
-                let row = row.as_chunks_mut::<SIZE>().0;
-                if let Some(to) = row.get_mut(first..first + count)
-                    && let Some(from) = square.get(..count)
-                {
-                    to.copy_from_slice(from);
+                let row = row.as_chunks_mut::<SIZE>().0.get_mut(first..);
+                let row = row.unwrap_or(&mut []);
+                // Of a known length, so that it is no call.
+                if let Some(to) = row.first_chunk_mut::<BLOCK>() {
+                    *to = *square;
+                } else {
+                    for (to, from) in row.iter_mut().zip(square) {
+                        *to = *from;
+                    }
                 }
             }
         }
