@@ -103,9 +103,9 @@ fn eigen(of: &Matrix) -> Vec<(f64, Vec<f64>)> {
                     let (x, y) = (row[p], row[q]);
                     (row[p], row[q]) = (c * x - s * y, s * x + c * y);
                 }
-                for j in 0..n {
-                    let (x, y) = (a[p][j], a[q][j]);
-                    (a[p][j], a[q][j]) = (c * x - s * y, s * x + c * y);
+                let (upper, lower) = a.split_at_mut(q);
+                for (x, y) in upper[p].iter_mut().zip(&mut lower[0]) {
+                    (*x, *y) = (c * *x - s * *y, s * *x + c * *y);
                 }
             }
         }
@@ -193,9 +193,10 @@ pub(crate) fn least_squares(rows: &Matrix, errors: &Matrix) -> (Matrix, f64) {
             system.swap(i, pivot.unwrap());
             for k in 0..n {
                 if k != i {
-                    let factor = system[k][i] / system[i][i];
-                    for j in i..=n {
-                        system[k][j] -= factor * system[i][j];
+                    let pivot = system[i].clone();
+                    let factor = system[k][i] / pivot[i];
+                    for (entry, pivot) in system[k].iter_mut().zip(&pivot).skip(i) {
+                        *entry -= factor * pivot;
                     }
                 }
             }
