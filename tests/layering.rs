@@ -103,7 +103,8 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (
         &["gpu"],
         &[
-            "encode", "error", "features", "kernels", "model", "rows", "scratch", "select",
+            "decode", "dtype", "encode", "error", "features", "kernels", "model", "rows",
+            "scratch", "select", "rows_mut",
         ],
     ),
     // Whether a packed model gives what it gave when it was written.
