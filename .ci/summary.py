@@ -11,7 +11,7 @@ LAYERS = [  # (pattern of the test binary's source, layer)
     (r"tests/levels", "kernels, every level"),
     (r"tests/(golden|conventions|architectures|forms|traps|coverage)", "publishers' golden outputs"),
     (r"tests/digest", "digests"),
-    (r"tests/(gpu|backends)", "on a GPU"),
+    (r"tests/(gpu|c_gpu|backends)", "on a GPU"),
     (r"tests/(properties|screen|batch)", "properties"),
     (r"tests/(hostile|containers|gguf|corpus|rejection|fuzz)", "hostile files"),
     (r"tests/c_", "C and C++ programs"),

@@ -142,7 +142,7 @@ typedef struct sae_pursuit {
 
 /* The decoder of a model as the dictionary of a pursuit (inference-time optimisation): the encoder
  * is not read, rows are those that the model reconstructs. Atoms are scaled to length 1. One pass
- * over the decoder now, and one for each step of each row.
+ * over the decoder now, and one for each step of each row, or a part of one once it is prepared.
  *   pursuit  how it goes about it.
  *   derived  receives the handle.
  *   error    may be NULL.

@@ -169,9 +169,9 @@ typedef struct sae_edit {
     double strength;
     /* So many standard deviations of the feature are added to it. */
     double deviations;
-    /* Acts only where the value is above this, in absolute units; NAN: no limit. */
+    /* Acts only where the value is above this, a multiple of `over_of`; NAN: no limit. */
     double over;
-    /* Acts only where the value is below this; NAN: no limit. */
+    /* Acts only where the value is below this, a multiple of `under_of`; NAN: no limit. */
     double under;
     /* The features that are edited; NULL if a direction is. */
     const uint32_t *features;
@@ -186,10 +186,28 @@ typedef struct sae_edit {
     size_t n_phases;
     /* NULL. */
     const void *reserved;
+    /* What `over` is a multiple of. */
+    sae_scale over_of;
+    /* What `under` is a multiple of. */
+    sae_scale under_of;
+    /* So many standard deviations of the feature are added to `over`. */
+    double over_deviations;
+    /* And to `under`. */
+    double under_deviations;
+    /* One limit for each phase, in the place of `over`; NULL if there are none. */
+    const double *over_phases;
+    /* How many. */
+    size_t n_over_phases;
+    /* One limit for each phase, in the place of `under`; NULL if there are none. */
+    const double *under_phases;
+    /* How many. */
+    size_t n_under_phases;
 } sae_edit;
 
 /* No limits, no target: to initialise a variable with. Needs NAN of <math.h>. */
-#define SAE_EDIT_INIT {(uint32_t)sizeof(sae_edit), 0, 0, 0, 0, 0, NAN, NAN, NULL, 0, NULL, NULL, 0, NULL}
+#define SAE_EDIT_INIT                                                                              \
+    {(uint32_t)sizeof(sae_edit), 0, 0, 0, 0, 0, NAN, NAN, NULL, 0, NULL, NULL, 0, NULL,            \
+     0, 0, 0, 0, NULL, 0, NULL, 0}
 
 /* Starts a plan.
  *   name     what it is called in audits; NULL for no name.

@@ -78,7 +78,7 @@ impl Sae<'_> {
         Ok(())
     }
 
-    fn decode_inputs<'r>(
+    pub(crate) fn decode_inputs<'r>(
         &self,
         features: &Features,
         inputs: Option<Rows<'r>>,
@@ -108,7 +108,21 @@ impl Sae<'_> {
         work: &mut Work<'_>,
         out: &mut [f32],
     ) {
-        let mut ok = !matches!(features.status, RowStatus::NonFinite | RowStatus::Skipped);
+        let sums = |work: &mut Work<'_>| self.add_decoder_rows(features, work);
+        self.decode_sums(features.status, inputs, row, work, out, sums);
+    }
+
+    /// A reconstruction from `work.output = sum_i a_i d_i`, which `sums` writes.
+    pub(crate) fn decode_sums(
+        &self,
+        status: RowStatus,
+        inputs: Option<impl RowSource>,
+        row: usize,
+        work: &mut Work<'_>,
+        out: &mut [f32],
+        sums: impl FnOnce(&mut Work<'_>),
+    ) {
+        let mut ok = !matches!(status, RowStatus::NonFinite | RowStatus::Skipped);
         let mut norm = RowNorm {
             mean: 0.0,
             scale: 1.0,
@@ -123,7 +137,7 @@ impl Sae<'_> {
             out.fill(CANONICAL_NAN);
             return;
         }
-        self.add_decoder_rows(features, work);
+        sums(work);
         self.complete_row(norm, work);
         for (out, &sum) in out.iter_mut().zip(work.output.iter()) {
             let value = sum as f32;

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
 use crate::kernels::Level;
 use crate::model::{Description, InputNorm, Matrix, Parts, Sae, Transforms};
+use crate::monitor::{Collect, CompiledRules, Rules};
 use crate::readout::FeatureSet;
 use crate::rows::Rows;
 use crate::scratch::Scratch;
@@ -255,6 +256,25 @@ impl<'a> Molt<'a> {
             *out = if value.is_nan() { CANONICAL_NAN } else { value };
         }
         Ok(())
+    }
+
+    /// Checks rules against this model, for a monitor that is given its features
+    /// ([`Monitor::observe_features`](crate::monitor::Monitor::observe_features)).
+    ///
+    /// # Errors
+    /// As [`Sae::compile_rules`].
+    pub fn compile_rules(&self, rules: &Rules) -> Result<CompiledRules, Error> {
+        self.sae.compile_rules(rules)
+    }
+
+    /// Statistics of all features, as [`Collect::all`].
+    pub fn collect_all(&self) -> Collect {
+        Collect::all(&self.sae)
+    }
+
+    /// Statistics of these features, as [`Collect::features`].
+    pub fn collect_features(&self, features: &[u32]) -> Collect {
+        Collect::features(&self.sae, features)
     }
 
     /// Looks for NaN and infinite weights in every matrix.

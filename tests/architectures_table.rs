@@ -144,10 +144,9 @@ fn every_row_names_tests_that_exist_or_a_reason() {
         assert!(row.how.len() > 10, "{}: how?", row.name);
         match row.runs.as_str() {
             "yes" => assert!(row.tests.contains("::"), "{}: no test", row.name),
-            "no" => {
-                assert_eq!(row.tests, "", "{}: a test of what does not run", row.name);
-                continue;
-            }
+            // What does not run may name the test that it is refused by name.
+            "no" if row.tests.is_empty() => continue,
+            "no" => {}
             other => panic!("{}: `{other}` is neither yes nor no", row.name),
         }
         for test in row.tests.split(", ") {

@@ -20,6 +20,7 @@ const PROGRAMS: &[&str] = &[
     "steer",
     "labels",
     "plan_builder",
+    "plans",
     "architectures",
     "monitor",
     "two_threads",

@@ -6,9 +6,9 @@
 mod library;
 mod reference;
 
-use library::bits;
 use library::kinds::{D_IN, Random, alone, assert_same, inputs, model, rules};
 use library::parts::Stored;
+use library::{bits, encode_decode};
 use proptest::prelude::*;
 use reference::{digest, fixture};
 use sae::error::DeviceFailure;
@@ -16,7 +16,7 @@ use sae::gpu::{
     Device, DeviceOptions, Mode, Model, StreamOptions, UploadOptions, WeightFormat, adapters,
 };
 use sae::model::{Activation, FeatureAxis, Matrix, Parts, Rank, Thresholds};
-use sae::{Code, Dtype, Error, Features, Level, Rows, Sae, Scratch};
+use sae::{Code, Dtype, Error, Features, Level, Rows, RowsMut, Sae, Scratch};
 use std::sync::OnceLock;
 
 /// The device of all tests that do not break theirs, or `None` after saying so.
@@ -469,6 +469,13 @@ fn what_is_not_there_is_named() {
 #[test]
 fn models_and_streams_of_another_upload_are_refused() {
     let Some(device) = device() else { return };
+    // Pursuits have screens on the CPU; a step's input is known only after the step before.
+    let case = fixture::case("saelens_standard");
+    let pursued = library::open(&case.checkpoint, &case.given, Level::best())
+        .with_pursuit(sae::model::Pursuit::matching(3, 0.0, false))
+        .unwrap();
+    let error = device.upload(&pursued, &UploadOptions::default());
+    assert_eq!(error.unwrap_err().code(), Code::Unsupported);
     let [a, b] = [0, 1].map(|_| model(Activation::Relu, Stored::Rows, false));
     let uploaded = device.upload(&a, &UploadOptions::default()).unwrap();
     let mut stream = uploaded.stream(&StreamOptions::default().rows(4)).unwrap();
@@ -729,6 +736,200 @@ fn fast_values_are_within_their_bound() {
             }
         }
         assert!(differ <= 4, "{activation:?}: {differ}");
+    }
+}
+
+/// Decoding on the device is within its bound of the exact sums, for every fixture: with
+/// normalisations, scales, skips, and decoders in columns.
+#[test]
+fn decoding_is_within_its_bound() {
+    let Some(whole) = device() else { return };
+    let small = DeviceOptions::default()
+        .software(true)
+        .most_binding_bytes(1 << 16);
+    let small = Device::open(&small).unwrap();
+    let mut checked = 0;
+    for case in fixture::cases() {
+        for (name, given) in digest::runs(&case) {
+            let sae = library::open(&case.checkpoint, &given, Level::best());
+            let rows = library::rows(&case.rows, case.d_in);
+            let (features, exact) = encode_decode(&sae, rows);
+            let inputs = sae.needs_inputs_to_decode().then_some(rows);
+            for (device, batch) in [(whole, None), (&small, Some(3))] {
+                let decoder = device.upload_decoder(&sae).unwrap();
+                assert_eq!((decoder.len(), decoder.width()), (sae.d_sae(), sae.d_out()));
+                let mut stream = decoder.stream(batch).unwrap();
+                let mut scratch = Scratch::new(&sae).unwrap();
+                let mut found = vec![9.0f32; exact.len()];
+                decoder
+                    .decode(
+                        &sae,
+                        &features,
+                        inputs,
+                        &mut stream,
+                        &mut scratch,
+                        &mut found,
+                    )
+                    .unwrap();
+                for (row, of) in features.iter().enumerate() {
+                    let at = row * sae.d_out()..(row + 1) * sae.d_out();
+                    // The sums that are added, without what follows; norms undone make it larger.
+                    let largest = exact[at.clone()].iter().fold(0f32, |a, v| a.max(v.abs()));
+                    let sum: f32 = of.values.iter().map(|v| v.abs()).sum();
+                    let bound = (of.indices.len() as f64 + 4.0)
+                        * 2f64.powi(-23)
+                        * f64::from(sum + largest + 1.0)
+                        * 8.0;
+                    for (a, b) in exact[at.clone()].iter().zip(&found[at.clone()]) {
+                        let far = f64::from((a - b).abs());
+                        assert!(
+                            a.is_nan() && b.is_nan() || far <= bound,
+                            "{name} {row}: {a} {b}"
+                        );
+                    }
+                }
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 98, "{checked}");
+}
+
+/// Directions are added within the bound; rows that are not added to keep their bits, and rows that
+/// could overflow have the host's sums.
+#[test]
+fn directions_are_added_within_their_bound() {
+    let Some(whole) = device() else { return };
+    let small = DeviceOptions::default()
+        .software(true)
+        .most_binding_bytes(1 << 16);
+    let small = Device::open(&small).unwrap();
+    let (count, width, n) = (301, 95, 600);
+    let mut random = Random(71);
+    let mut vectors: Vec<f32> = (0..count * width).map(|_| random.value() as f32).collect();
+    vectors[7 * width..8 * width].fill(3e38);
+    vectors[9 * width + 1] = f32::NAN;
+    let mut rows: Vec<f32> = (0..n * width)
+        .map(|_| (random.value() * 10.0) as f32)
+        .collect();
+    rows[11 * width] = f32::INFINITY;
+    rows[12 * width] = -0.0;
+    let mut amounts = Features::new();
+    for row in 0..n {
+        if row % 5 != 2 {
+            let mut index = (random.next() % 20) as u32;
+            while (index as usize) < count {
+                let rare = index == 7 && row % 50 != 0 || index == 9 && row != 30;
+                if !rare {
+                    amounts.push(index, (random.value() * 3.0) as f32).unwrap();
+                }
+                index += 1 + (random.next() % 40) as u32;
+            }
+            if row == 100 {
+                amounts.push(300, 1e30).unwrap();
+            }
+        }
+        let status = match row {
+            20 => sae::RowStatus::NonFinite,
+            _ => sae::RowStatus::Ok,
+        };
+        amounts.end_row(status).unwrap();
+    }
+    for (device, batch) in [(whole, None), (&small, None), (whole, Some(1))] {
+        let given = Rows::from_f32(&vectors, width).unwrap();
+        let directions = device.upload_directions(given).unwrap();
+        let mut stream = directions.stream(batch).unwrap();
+        let mut found = rows.clone();
+        let mut edited = RowsMut::from_f32(&mut found, width).unwrap();
+        directions.add(&amounts, &mut edited, &mut stream).unwrap();
+        let mut changed = 0;
+        for (row, of) in amounts.iter().enumerate() {
+            let at = row * width..(row + 1) * width;
+            let (before, after) = (&rows[at.clone()], &found[at.clone()]);
+            let sums: Vec<f64> = (0..width)
+                .map(|j| {
+                    let pairs = of.indices.iter().zip(of.values);
+                    pairs.fold(f64::from(before[j]), |sum, (&index, &amount)| {
+                        sum + f64::from(amount) * f64::from(vectors[index as usize * width + j])
+                    })
+                })
+                .collect();
+            let kept = of.indices.is_empty()
+                || of.status != sae::RowStatus::Ok
+                || before.iter().any(|v| !v.is_finite())
+                || sums.iter().any(|&sum| !(sum as f32).is_finite());
+            if kept {
+                assert_eq!(bits(before), bits(after), "{row}");
+                continue;
+            }
+            changed += 1;
+            for (j, (before, after)) in before.iter().zip(after).enumerate() {
+                let (mut sum, mut size) = (f64::from(*before), f64::from(before.abs()));
+                for (&index, &amount) in of.indices.iter().zip(of.values) {
+                    let term = f64::from(amount) * f64::from(vectors[index as usize * width + j]);
+                    sum += term;
+                    size += term.abs();
+                }
+                let e = (of.indices.len() as f64 + 3.0) * 2f64.powi(-23);
+                let far = (sum - f64::from(*after)).abs();
+                assert!(far <= e * 1.01 * size + 1e-35, "{row} {j}: {sum} {after}");
+            }
+        }
+        assert!(changed > 400, "{changed}");
+        // What does not fit is refused.
+        let code = |result: Result<(), Error>| result.unwrap_err().code();
+        let rest = amounts.rows() - 1;
+        let mut short = RowsMut::from_f32(&mut found[..rest * width], width).unwrap();
+        assert_eq!(
+            code(directions.add(&amounts, &mut short, &mut stream)),
+            Code::Length
+        );
+        let mut one = Features::new();
+        one.push(301, 1.0).unwrap();
+        one.end_row(sae::RowStatus::Ok).unwrap();
+        let mut first = RowsMut::from_f32(&mut found[..width], width).unwrap();
+        assert_eq!(
+            code(directions.add(&one, &mut first, &mut stream)),
+            Code::FeatureOutOfRange
+        );
+        let sae = model(Activation::Relu, Stored::Rows, false);
+        let mut scratch = Scratch::new(&sae).unwrap();
+        let mut out = [0.0; D_IN];
+        let other = directions.decode(&sae, &one, None, &mut stream, &mut scratch, &mut out);
+        assert_eq!(code(other), Code::InvalidArgument);
+        let decoder = device.upload_decoder(&sae).unwrap();
+        let mut of_decoder = decoder.stream(None).unwrap();
+        let mut first = RowsMut::from_f32(&mut out, D_IN).unwrap();
+        let mut none = Features::new();
+        none.end_row(sae::RowStatus::Ok).unwrap();
+        assert_eq!(
+            code(decoder.add(&none, &mut first, &mut of_decoder)),
+            Code::InvalidArgument
+        );
+        assert_eq!(
+            code(directions.stream(Some(0)).map(|_| ())),
+            Code::InvalidArgument
+        );
+    }
+}
+
+/// Rows of two bytes are rounded once more, and keep what does not change.
+#[test]
+fn directions_are_added_to_halves() {
+    let Some(device) = device() else { return };
+    let vectors = [1.0f32, 0.0, -2.0, 1e-9];
+    let directions = device
+        .upload_directions(Rows::from_f32(&vectors, 4).unwrap())
+        .unwrap();
+    let mut stream = directions.stream(None).unwrap();
+    let mut amounts = Features::new();
+    amounts.push(0, 0.5).unwrap();
+    amounts.end_row(sae::RowStatus::Ok).unwrap();
+    for dtype in [Dtype::F16, Dtype::BF16] {
+        let mut bytes = stored_as(dtype, &[1.0, -0.0, 3.0, 1.0]);
+        let mut rows = RowsMut::from_bytes(&mut bytes, dtype, 1, 4, 8).unwrap();
+        directions.add(&amounts, &mut rows, &mut stream).unwrap();
+        assert_eq!(bytes, stored_as(dtype, &[1.5, -0.0, 2.0, 1.0]));
     }
 }
 

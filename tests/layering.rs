@@ -95,15 +95,16 @@ const TABLE: &[(&[&str], &[&str])] = &[
             "part",
         ],
         &[
-            "decode", "dtype", "encode", "error", "features", "kernels", "model", "readout",
-            "rows", "scratch", "select",
+            "decode", "dtype", "encode", "error", "features", "kernels", "model", "monitor",
+            "readout", "rows", "scratch", "select",
         ],
     ),
     // Encoding on a device.
     (
         &["gpu"],
         &[
-            "encode", "error", "features", "kernels", "model", "rows", "scratch", "select",
+            "decode", "dtype", "encode", "error", "features", "kernels", "model", "rows",
+            "scratch", "select", "rows_mut",
         ],
     ),
     // Whether a packed model gives what it gave when it was written.

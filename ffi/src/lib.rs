@@ -47,6 +47,8 @@ pub mod batch;
 pub mod derive;
 pub mod features;
 pub mod fit;
+#[cfg(feature = "wgpu")]
+pub mod gpu;
 pub mod labels;
 pub mod log;
 pub mod lorsa;

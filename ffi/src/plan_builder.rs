@@ -130,14 +130,33 @@ pub unsafe extern "C" fn sae_plan_builder_edit(
         };
         strength.of = choice("edit.of", &SCALES, edit.of)?;
         strength.deviations = finite("edit.deviations", edit.deviations)?;
-        let limit = |argument, limit: f64| match limit.is_nan() {
-            true => Ok(None),
-            false => finite(argument, limit).map(|limit| Some(Strength::absolute(limit))),
-        };
+        // SAFETY: the caller guarantees that `over_phases` is an input of `n_over_phases`.
+        let phases = unsafe { slice("edit.over_phases", edit.over_phases, edit.n_over_phases) }?;
+        let over = limit(
+            [
+                "edit.over",
+                "edit.over_phases",
+                "edit.over_of",
+                "edit.over_deviations",
+            ],
+            (edit.over, phases),
+            (edit.over_of, edit.over_deviations),
+        )?;
+        // SAFETY: the caller guarantees that `under_phases` is an input of `n_under_phases`.
+        let phases = unsafe { slice("edit.under_phases", edit.under_phases, edit.n_under_phases) }?;
+        let under = limit(
+            [
+                "edit.under",
+                "edit.under_phases",
+                "edit.under_of",
+                "edit.under_deviations",
+            ],
+            (edit.under, phases),
+            (edit.under_of, edit.under_deviations),
+        )?;
         let mut made = Edit::on(target, rule, strength);
         made.reads = choice("edit.reads", &READS, edit.reads)?;
-        made.over = limit("edit.over", edit.over)?;
-        made.under = limit("edit.under", edit.under)?;
+        (made.over, made.under) = (over, under);
         builder.0.edits.push(made);
         Ok(())
     };
@@ -285,6 +304,38 @@ pub unsafe extern "C" fn sae_plan_builder_write(
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
+}
+
+/// A limit of an edit: a number, or one for each phase, of a scale and with deviations.
+fn limit(
+    [argument, of_phases, of_scale, of_deviations]: [&'static str; 4],
+    (number, phases): (f64, &[f64]),
+    (scale, deviations): (sae_scale, f64),
+) -> Result<Option<Strength>, Failure> {
+    let mut limit = match (number.is_nan(), phases) {
+        (true, []) if scale != SAE_SCALE_ABSOLUTE => {
+            return Err(invalid(
+                of_scale,
+                "0 where there is no limit",
+                &format!("{scale}"),
+            ));
+        }
+        (true, []) if deviations != 0.0 => {
+            let found = format!("{deviations}");
+            return Err(invalid(of_deviations, "0 where there is no limit", &found));
+        }
+        (true, []) => return Ok(None),
+        (false, []) => Strength::absolute(finite(argument, number)?),
+        (_, [..]) => {
+            for &number in phases {
+                finite(of_phases, number)?;
+            }
+            Strength::by_phase(phases)
+        }
+    };
+    limit.of = choice(of_scale, &SCALES, scale)?;
+    limit.deviations = finite(of_deviations, deviations)?;
+    Ok(Some(limit))
 }
 
 fn choice<T: Copy>(argument: &'static str, table: &[(i32, T)], found: i32) -> Result<T, Failure> {

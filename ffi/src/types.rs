@@ -385,6 +385,14 @@ pub struct sae_edit {
     pub phases: *const f64,
     pub n_phases: usize,
     pub reserved: *const c_void,
+    pub over_of: sae_scale,
+    pub under_of: sae_scale,
+    pub over_deviations: f64,
+    pub under_deviations: f64,
+    pub over_phases: *const f64,
+    pub n_over_phases: usize,
+    pub under_phases: *const f64,
+    pub n_under_phases: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -670,7 +678,7 @@ const _: () = {
     assert!(offset_of!(sae_plan_cost, bytes_per_row) == 24);
     assert!(offset_of!(sae_plan_cost, bytes_held) == 32);
 
-    assert!(size_of::<sae_edit>() == 48 + 6 * P);
+    assert!(size_of::<sae_edit>() == 72 + 10 * P);
     assert!(offset_of!(sae_edit, struct_size) == 0);
     assert!(offset_of!(sae_edit, rule) == 4);
     assert!(offset_of!(sae_edit, of) == 8);
@@ -685,6 +693,14 @@ const _: () = {
     assert!(offset_of!(sae_edit, phases) == 48 + 3 * P);
     assert!(offset_of!(sae_edit, n_phases) == 48 + 4 * P);
     assert!(offset_of!(sae_edit, reserved) == 48 + 5 * P);
+    assert!(offset_of!(sae_edit, over_of) == 48 + 6 * P);
+    assert!(offset_of!(sae_edit, under_of) == 52 + 6 * P);
+    assert!(offset_of!(sae_edit, over_deviations) == 56 + 6 * P);
+    assert!(offset_of!(sae_edit, under_deviations) == 64 + 6 * P);
+    assert!(offset_of!(sae_edit, over_phases) == 72 + 6 * P);
+    assert!(offset_of!(sae_edit, n_over_phases) == 72 + 7 * P);
+    assert!(offset_of!(sae_edit, under_phases) == 72 + 8 * P);
+    assert!(offset_of!(sae_edit, n_under_phases) == 72 + 9 * P);
 
     assert!(size_of::<sae_audit>() == 40);
     assert!(offset_of!(sae_audit, struct_size) == 0);

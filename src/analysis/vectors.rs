@@ -46,6 +46,26 @@ impl Vectors {
         Self::of(sae, &parts.encoder, parts.scale.as_deref(), Scaling::Unit)
     }
 
+    /// The decoder vectors with their scales.
+    ///
+    /// # Errors
+    /// As [`Vectors::unit_decoder`].
+    pub fn decoder(sae: &Sae<'_>) -> Result<Self, Error> {
+        let parts = sae.parts();
+        let scale = parts.decoder_scale.as_deref();
+        Self::of(sae, &parts.decoder, scale, Scaling::By(&|_| 1.0))
+    }
+
+    /// The encoder vectors with their scales.
+    ///
+    /// # Errors
+    /// As [`Vectors::unit_decoder`].
+    pub fn encoder(sae: &Sae<'_>) -> Result<Self, Error> {
+        let parts = sae.parts();
+        let scale = parts.scale.as_deref();
+        Self::of(sae, &parts.encoder, scale, Scaling::By(&|_| 1.0))
+    }
+
     /// The decoder vectors times the thresholds (1 where a rule has none).
     ///
     /// # Errors

@@ -365,6 +365,16 @@ impl Device {
         }
     }
 
+    /// Waits until what was written has arrived.
+    pub(super) fn flush(&self, bytes: u64) -> Result<(), Error> {
+        self.queue.submit([]);
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check("weights", bytes)?;
+        polled
+            .map(|_| ())
+            .map_err(|error| self.failed(DeviceFailure::Call, error.to_string()))
+    }
+
     /// Waits until a mapping is there. With `block` this thread waits for the device; without, it is
     /// asked again each time that the future is polled.
     pub(super) async fn mapped(&self, mapping: &Mapping, block: bool) -> Result<(), Error> {

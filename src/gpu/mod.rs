@@ -101,9 +101,11 @@
 mod bounds;
 mod candidates;
 mod device;
+mod directions;
 mod model;
 mod stream;
 
 pub use device::{AdapterInfo, Device, DeviceOptions, Power, adapters, adapters_async};
+pub use directions::{DirectionStream, Directions};
 pub use model::{Model, UploadOptions, WeightFormat};
 pub use stream::{Counts, Mode, Stream, StreamOptions};

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 const PIECE: usize = 128;
 
 /// Bytes on their way to the device before it is waited for.
-const ON_THE_WAY: u64 = 64 << 20;
+pub(super) const ON_THE_WAY: u64 = 64 << 20;
 
 /// The smallest scale of weights in eight bits: 2^-50.
 const LEAST_STEP: f64 = 1.0 / (1u64 << 50) as f64;
@@ -116,9 +116,10 @@ impl Device {
             Some(rows) => mean(sae, rows)?,
         };
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let encode = self.pipeline("encode", source(ty, format))?;
         let common = include_str!("shaders/common.wgsl");
         let of = |body: &str| format!("{common}{body}");
+        let body = of(include_str!("shaders/encode.wgsl"));
+        let encode = self.pipeline("encode", source(ty, format, &body))?;
         let rank = self.pipeline("rank", of(include_str!("shaders/rank.wgsl")))?;
         let compact = self.pipeline("compact", of(include_str!("shaders/compact.wgsl")))?;
         let mut model = Model {
@@ -256,7 +257,7 @@ impl Model {
                 queue.write_buffer(&self.limits, at * 4, bytemuck::cast_slice(&limits));
                 on_the_way += out.len() as u64;
                 if on_the_way > ON_THE_WAY {
-                    self.flush(on_the_way)?;
+                    self.device.flush(on_the_way)?;
                     on_the_way = 0;
                 }
             }
@@ -267,18 +268,7 @@ impl Model {
                 features,
             });
         }
-        self.flush(on_the_way)
-    }
-
-    /// Waits until what was written has arrived.
-    fn flush(&self, bytes: u64) -> Result<(), Error> {
-        self.device.queue.submit([]);
-        let polled = self.device.device.poll(wgpu::PollType::wait_indefinitely());
-        self.device.check("weights", bytes)?;
-        polled.map(|_| ()).map_err(|error| {
-            let failure = crate::error::DeviceFailure::Call;
-            self.device.failed(failure, format!("{error}"))
-        })
+        self.device.flush(on_the_way)
     }
 }
 
@@ -286,6 +276,9 @@ impl Model {
 fn refused(sae: &Sae<'_>) -> Option<&'static str> {
     if let Some(why) = why_no_screen(&sae.parts) {
         return Some(why);
+    }
+    if let Activation::Pursuit(_) = sae.parts.activation {
+        return Some("each step of a pursuit has an input of its own");
     }
     if sae.parts.encoder.layout() == Layout::Blocks {
         return Some("its encoder is made of blocks");
@@ -336,17 +329,18 @@ fn mean(sae: &Sae<'_>, rows: Rows<'_>) -> Result<Vec<f32>, Error> {
     }
 }
 
-/// The source of the encoding shader for a number format.
-fn source(ty: WeightType, format: WeightFormat) -> String {
+/// The source of a shader whose `WEIGHTS` are in a number format.
+pub(super) fn source(ty: WeightType, format: WeightFormat, body: &str) -> String {
     let (held, quad) = match (format, ty) {
         (WeightFormat::Int8, _) => ("u32", include_str!("shaders/int8.wgsl")),
         (_, WeightType::F32) => ("vec4<f32>", include_str!("shaders/f32.wgsl")),
         (_, WeightType::F16) => ("vec2<u32>", include_str!("shaders/f16.wgsl")),
         (_, WeightType::BF16) => ("vec2<u32>", include_str!("shaders/bf16.wgsl")),
     };
-    let body =
-        include_str!("shaders/encode.wgsl").replace("array<WEIGHTS>", &format!("array<{held}>"));
-    format!("{}{quad}{body}", include_str!("shaders/common.wgsl"))
+    format!(
+        "{quad}{}",
+        body.replace("array<WEIGHTS>", &format!("array<{held}>"))
+    )
 }
 
 /// Bytes of a weight on the device.

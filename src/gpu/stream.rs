@@ -740,7 +740,7 @@ fn ends_bytes(rows: usize) -> u64 {
 }
 
 /// A bind group of whole buffers, numbered as they come.
-fn bind(
+pub(super) fn bind(
     device: &Device,
     pipeline: &wgpu::ComputePipeline,
     buffers: &[&wgpu::Buffer],

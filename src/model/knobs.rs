@@ -231,7 +231,8 @@ impl<'a> Sae<'a> {
     ///
     /// # Errors
     /// [`Error::InvalidValue`] for a pursuit that is out of range or a decoder with a row of
-    /// zeros, [`Error::OutOfMemory`]. One pass over the decoder; one made of blocks is copied.
+    /// zeros, [`Error::OutOfMemory`]. One pass over the decoder; one made of blocks is copied. Each
+    /// step of a row costs another, or a part of one once the model is [prepared](Sae::prepare).
     pub fn with_pursuit(&self, pursuit: Pursuit) -> Result<Self, Error> {
         let inverse = |norm: &f64| if *norm > 0.0 { 1.0 / norm } else { 0.0 };
         let scale = self.parts.decoder.norms()?.iter().map(inverse).collect();

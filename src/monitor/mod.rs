@@ -9,6 +9,8 @@
 //! | [`Monitor`] | rules at work on many streams: reads their features out of rows, keeps each stream's state, commits or rolls back rows, emits [`Event`]s |
 //! | [`EventRing`] | a bounded lock-free queue of events between threads |
 //! | [`measures`] | coverage of properties, MonoSemanticity, the strongest feature |
+//! | [`scores`] | areas under curves, class entropies, spreads over layers, scores of steering and probes |
+//! | [`Samples`] | rows to show for a feature, of each part of its range |
 //! | [`choose`] | feature selection from statistics, for plans of [`steer`](crate::steer) |
 //!
 //! Sums are exact integers (see [`Accumulator`]), so merging, the order of rows and the number of
@@ -31,6 +33,8 @@ mod quality_snapshot;
 mod ring;
 mod row;
 mod rules;
+mod samples;
+pub mod scores;
 mod snapshot;
 mod streams;
 mod sum;
@@ -45,5 +49,6 @@ pub use quality::{ErrorFit, ErrorModel, Quality, QualitySummary, RowQuality};
 pub use ring::EventRing;
 pub use row::{RowId, RowInfo};
 pub use rules::{Detector, Direction, Input, Limit, Rule, Rules};
+pub use samples::{Sampled, Samples};
 pub use snapshot::SNAPSHOT_VERSION;
 pub use watch::{Counts, Monitor, MonitorOptions, OnEvent, Unseen};

@@ -254,7 +254,7 @@ fn lorsa_files_that_say_something_else_are_refused() {
 }
 
 /// Ranks 1 and 3, stored out of order.
-struct MoltFile {
+pub(super) struct MoltFile {
     w_e: Vec<f64>,
     b_e: Vec<f64>,
     b_d: Vec<f64>,
@@ -264,7 +264,7 @@ struct MoltFile {
 }
 
 impl MoltFile {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut random = Random(8);
         let mut values = |count| spread(&mut random, count);
         MoltFile {
@@ -279,7 +279,7 @@ impl MoltFile {
         }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut tensors = Tensors::default();
         add(&mut tensors, "W_E", &[D, 9], &self.w_e);
         add(&mut tensors, "b_E", &[9], &self.b_e);
@@ -328,7 +328,7 @@ fn molt_config(act_fn: &str) -> String {
     .to_string()
 }
 
-fn open_molt<'b>(bytes: &'b [u8], act_fn: &str, level: Level) -> Molt<'b> {
+pub(super) fn open_molt<'b>(bytes: &'b [u8], act_fn: &str, level: Level) -> Molt<'b> {
     let options = OpenOptions::default().level(level);
     let config = molt_config(act_fn);
     Molt::from_bytes("sae_weights.safetensors", bytes, Some(&config), &options)

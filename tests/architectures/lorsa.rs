@@ -11,7 +11,7 @@ const D_OUT: usize = 11;
 const D_HEAD: usize = 6;
 
 /// Sizes and kinds from a seed; weights that f32 holds.
-fn reference(seed: u64) -> Reference {
+pub(super) fn reference(seed: u64) -> Reference {
     let mut random = Random(seed);
     let heads = [1, 2, 5][random.below(3)];
     // Groups below and above the block that pre-activations are formed in.
@@ -46,7 +46,7 @@ fn reference(seed: u64) -> Reference {
     }
 }
 
-fn parts(of: &Reference, rule: Activation, stored: Stored) -> Parts<'static> {
+pub(super) fn parts(of: &Reference, rule: Activation, stored: Stored) -> Parts<'static> {
     let mut random = Random(77);
     let outputs: Vec<Vec<f64>> = of
         .value

@@ -106,3 +106,67 @@ fn composed_models_are_watched_like_any_other() {
         }
     }
 }
+
+/// Features of Lorsa and of mixtures of transforms, which no `Sae` encodes, are watched as they come.
+#[test]
+fn features_of_other_kinds_of_models_are_watched() {
+    let mut random = Random(4);
+    let watch = |features: &Features, rules: sae::monitor::CompiledRules, collect: Collect| {
+        let mut options = MonitorOptions::default();
+        options.collect = Some(collect);
+        let mut monitor = Monitor::new(Arc::new(rules), &options).unwrap();
+        let infos: Vec<RowInfo> = (0..features.rows() as u64)
+            .map(|row| RowInfo::new(1, row))
+            .collect();
+        let mut alerts = Vec::new();
+        let mut on_event = |event: &Event| alerts.push(event.row.position);
+        monitor
+            .observe_features(features, &infos, &mut on_event)
+            .unwrap();
+        let fired = monitor.statistics().unwrap().feature(1).unwrap().fired;
+        (alerts, fired)
+    };
+    // Rows in which feature 1 rises above 0, and in which it fires.
+    let expected = |features: &Features| {
+        let fires: Vec<bool> = features
+            .iter()
+            .map(|row| row.indices.contains(&1))
+            .collect();
+        let rises = |row: usize| fires[row] && (row == 0 || !fires[row - 1]);
+        let alerts: Vec<u64> = (0..fires.len())
+            .filter(|&row| rises(row))
+            .map(|row| row as u64)
+            .collect();
+        (alerts, fires.iter().filter(|&&fires| fires).count() as u64)
+    };
+    let rules = Rules::new("one").rule(Rule::threshold("fires", &[1], 0.0));
+    let beyond = Rules::new("none").rule(Rule::threshold("none", &[100_000], 0.0));
+
+    let of = super::lorsa::reference(2);
+    let parts = super::lorsa::parts(&of, Activation::Relu, Stored::Rows);
+    let lorsa = sae::Lorsa::from_parts(parts).unwrap();
+    let inputs: Vec<f32> = (0..12 * lorsa.d_in()).map(|_| random.number()).collect();
+    let mut cache = sae::LorsaCache::new(&lorsa, 12).unwrap();
+    let (mut scratch, mut features) = (lorsa.scratch().unwrap(), Features::new());
+    let all = rows(&inputs, lorsa.d_in());
+    lorsa
+        .encode(all, &mut cache, &mut scratch, &mut features)
+        .unwrap();
+    let compiled = lorsa.compile_rules(&rules).unwrap();
+    let found = watch(&features, compiled, lorsa.collect_all());
+    assert_eq!(found, expected(&features));
+    assert!(found.1 > 0);
+    assert!(lorsa.compile_rules(&beyond).is_err());
+
+    let bytes = super::files::MoltFile::new().bytes();
+    let molt = super::files::open_molt(&bytes, "relu", sae::Level::best());
+    let inputs: Vec<f32> = (0..12 * molt.d_in()).map(|_| random.number()).collect();
+    let mut scratch = molt.scratch().unwrap();
+    let all = rows(&inputs, molt.d_in());
+    molt.encode(all, &mut scratch, &mut features).unwrap();
+    let compiled = molt.compile_rules(&rules).unwrap();
+    let found = watch(&features, compiled, molt.collect_features(&[1]));
+    assert_eq!(found, expected(&features));
+    assert!(found.1 > 0);
+    assert!(molt.compile_rules(&beyond).is_err());
+}

@@ -181,3 +181,267 @@ fn pre_activations_of_composed_models_are_refused_by_name() {
         );
     }
 }
+
+/// Every activation rule, each with its value map, gate, ranks or pursuit as it needs them.
+fn every_rule(random: &mut Random) -> Vec<(&'static str, Parts<'static>)> {
+    let model = affine(random, spread, D, N, D);
+    let lengths = || {
+        Some(
+            model
+                .decoder
+                .iter()
+                .map(|row| dot(row, row).sqrt())
+                .collect(),
+        )
+    };
+    let gate: Vec<Vec<f64>> = (0..N).map(|_| spread(random, D)).collect();
+    let thresholds: Vec<f32> = (0..N).map(|i| 0.3 - i as f32 * 0.03).collect();
+    let jump_at = |relu, inclusive| Activation::JumpRelu {
+        threshold: Thresholds::PerFeature(thresholds.clone()),
+        relu,
+        inclusive,
+    };
+    let top = |rank, relu| Activation::TopK { k: 6, rank, relu };
+    let groups = |k| Activation::GroupTopK {
+        groups: 5,
+        k,
+        rank: Rank::Value,
+        relu: true,
+    };
+    let gated = Activation::Gated {
+        gate_bias: (0..N).map(|i| 0.4 - i as f64 * 0.05).collect(),
+    };
+    let of = |rule: Activation| model.parts(rule, Stored::Rows);
+    let with = |rule: Activation, change: &dyn Fn(&mut Parts<'static>)| {
+        let mut parts = of(rule);
+        change(&mut parts);
+        parts
+    };
+    let pursuit = |pursuit: Pursuit| {
+        let plain = Sae::from_parts(of(Activation::Relu)).unwrap();
+        plain.with_pursuit(pursuit).unwrap().parts().clone()
+    };
+    vec![
+        ("relu", of(Activation::Relu)),
+        ("tanh relu", of(Activation::TanhRelu)),
+        ("leaky relu", of(Activation::LeakyRelu { slope: 0.01 })),
+        ("jump", of(jump_at(true, false))),
+        ("jump below zero", of(jump_at(false, true))),
+        ("one threshold", of(jump(Thresholds::Scalar(0.2)))),
+        (
+            "jump by length",
+            with(jump_at(true, false), &|parts| parts.rank_weight = lengths()),
+        ),
+        ("gated", of(gated)),
+        ("top k", of(top(Rank::Value, true))),
+        ("top k of any sign", of(top(Rank::Value, false))),
+        ("top k by magnitude", of(top(Rank::Magnitude, false))),
+        (
+            "top k by length",
+            with(top(Rank::Value, true), &|parts| {
+                parts.rank_weight = lengths()
+            }),
+        ),
+        ("group top k", of(groups(2))),
+        ("group max", of(groups(1))),
+        (
+            "top afa",
+            with(Activation::TopAfa, &|parts| parts.rank_weight = lengths()),
+        ),
+        (
+            "soft cap",
+            with(top(Rank::Value, true), &|parts| {
+                parts.value_map = ValueMap::SoftCap(0.5)
+            }),
+        ),
+        (
+            "codebook",
+            with(top(Rank::Value, true), &|parts| {
+                parts.value_map = ValueMap::One
+            }),
+        ),
+        (
+            "distance",
+            with(top(Rank::Value, true), &|parts| {
+                parts.value_map = ValueMap::Distance(1.5)
+            }),
+        ),
+        (
+            "glu",
+            with(Activation::Relu, &|parts| {
+                let matrix = matrix("gate", &gate, Stored::Rows);
+                parts.glu = Some(Glu { matrix, bias: None });
+            }),
+        ),
+        (
+            "matching pursuit",
+            pursuit(Pursuit::matching(4, 0.0, false)),
+        ),
+        ("signed pursuit", pursuit(Pursuit::matching_signed(4))),
+        ("orthogonal pursuit", pursuit(Pursuit::orthogonal(4, true))),
+        ("gradient pursuit", pursuit(Pursuit::gradient(4, false))),
+    ]
+}
+
+/// The models of a rule: with each normalisation, undone or not, with a skip connection, and
+/// composed. Those that cannot be are refused when they are made.
+fn variants(random: &mut Random, parts: &Parts<'static>) -> Vec<(String, Sae<'static>)> {
+    let mut all = vec![];
+    let mut add = |name: String, sae: Result<Sae<'static>, Error>| {
+        if let Ok(sae) = sae {
+            all.push((name, sae));
+        }
+    };
+    let skip: Vec<Vec<f64>> = (0..D).map(|_| spread(random, D)).collect();
+    let norms = [
+        InputNorm::None,
+        InputNorm::LayerNorm,
+        InputNorm::ConstantNorm,
+    ];
+    for input_norm in norms {
+        for undo_norm in [false, true] {
+            for scaled in [false, true] {
+                let changed = || Parts {
+                    input_norm,
+                    undo_norm: undo_norm && input_norm != InputNorm::None,
+                    // A pursuit has scales of its own: its atoms' lengths.
+                    decoder_scale: match &parts.activation {
+                        Activation::Pursuit(_) => parts.decoder_scale.clone(),
+                        _ => scaled.then(|| vec![0.25; N]),
+                    },
+                    ..parts.clone()
+                };
+                let name = format!("{input_norm:?}, undone {undo_norm}, scaled {scaled}");
+                let make = || Sae::from_parts(changed());
+                let pair = || Ok::<_, Error>(vec![make()?, make()?]);
+                add(name.clone(), make());
+                add(
+                    format!("{name}, skip"),
+                    Sae::from_parts(Parts {
+                        skip: Some(matrix("skip", &skip, Stored::Rows)),
+                        ..changed()
+                    }),
+                );
+                add(
+                    format!("{name}, two sites"),
+                    Sae::from_parts(Parts {
+                        input_sites: 2,
+                        output_sites: 2,
+                        ..changed()
+                    }),
+                );
+                add(
+                    format!("{name}, bag"),
+                    pair().and_then(|pair| Sae::ensemble(pair, Ensemble::Bag)),
+                );
+                add(
+                    format!("{name}, chain"),
+                    pair().and_then(|pair| Sae::ensemble(pair, Ensemble::Chain)),
+                );
+                add(
+                    format!("{name}, prefix"),
+                    make().and_then(|sae| sae.with_prefix(12)),
+                );
+            }
+        }
+    }
+    all
+}
+
+/// The delta form is the full form, `decode(f') + (y - decode(f))`, for every activation rule with
+/// every normalisation, plain and composed. The bound: half a unit of each of the three f32 values
+/// that meet (the result, and both reconstructions of the full form), doubled where a value lies at
+/// the end of a binade, and 2^-40 of the largest value for sums in f64. Without the error, the
+/// result is `decode(f')` to the bit.
+#[test]
+fn every_rule_is_steered_as_its_full_form() {
+    let ulp = |value: f32| {
+        let value = value.abs();
+        f64::from(f32::from_bits(value.to_bits() + 1)) - f64::from(value)
+    };
+    let mut random = Random(77);
+    let rules = every_rule(&mut random);
+    let mut counts = std::collections::BTreeMap::new();
+    for (rule, parts) in &rules {
+        for (variant, sae) in variants(&mut random, parts) {
+            let name = format!("{rule}: {variant}");
+            let kind = variant.split(", ").nth(3).unwrap_or("plain").to_string();
+            *counts.entry(kind).or_insert(0) += 1;
+            let inputs: Vec<f32> = (0..4 * D).map(|_| random.number()).collect();
+            let text = r#"{"edits": [
+                {"feature": 1, "rule": "set", "strength": 1.5},
+                {"feature": 2, "rule": "zero"},
+                {"feature": 3, "rule": "scale", "strength": -2},
+                {"feature": 5, "rule": "max_clamp", "strength": 0.25},
+                {"feature": 7, "rule": "min_cap", "strength": 0.125},
+                {"feature": 11, "rule": "negative_when_active", "strength": 0.5}]}"#;
+            // Numbers of which every edited value is an f32.
+            let edit = |row: &mut Vec<f32>| {
+                row[1] = 1.5;
+                row[2] = 0.0;
+                row[3] *= -2.0;
+                row[5] = row[5].max(0.25);
+                row[7] = row[7].min(0.125);
+                row[11] = if row[11] > 0.0 { -0.5 } else { row[11] };
+            };
+            let all = rows(&inputs, D);
+            let (features, before) = encode_decode(&sae, all);
+            let mut edited = Features::new();
+            for row in dense(&features, sae.d_sae()) {
+                let mut row = row;
+                edit(&mut row);
+                for (i, &value) in row.iter().enumerate().filter(|(_, value)| **value != 0.0) {
+                    edited.push(i as u32, value).unwrap();
+                }
+                edited.end_row(sae::RowStatus::Ok).unwrap();
+            }
+            let mut scratch = Scratch::new(&sae).unwrap();
+            let mut after = vec![0.0; before.len()];
+            let given = sae.needs_inputs_to_decode().then_some(all);
+            sae.decode(&edited, given, &mut scratch, &mut after)
+                .unwrap();
+
+            let plan = Plan::from_json(text).unwrap();
+            let steer = |plan: &Plan| {
+                let compiled = sae
+                    .compile_plan(plan)
+                    .unwrap_or_else(|e| panic!("{name}: {e}"));
+                let mut scratch = SteerScratch::new(&sae, &compiled).unwrap();
+                let mut steered = inputs.clone();
+                let batch = Batch::new(RowsMut::from_f32(&mut steered, D).unwrap());
+                let mut report = Report::new(&compiled);
+                sae.steer(&compiled, batch, &mut scratch, &mut report)
+                    .unwrap();
+                steered
+            };
+            assert_eq!(
+                bits(&steer(&plan.clone().drop_error())),
+                bits(&after),
+                "{name}"
+            );
+            let found = steer(&plan);
+            for (row, found) in found.chunks_exact(D).enumerate() {
+                let part = row * D..(row + 1) * D;
+                let (before, after) = (&before[part.clone()], &after[part.clone()]);
+                let values = before.iter().chain(after).chain(found);
+                let largest = values.fold(1.0f64, |most, &v| most.max(f64::from(v).abs()));
+                for (c, &found) in found.iter().enumerate() {
+                    let (a, b) = (after[c], before[c]);
+                    let expected = f64::from(a) + (f64::from(inputs[row * D + c]) - f64::from(b));
+                    let bound = ulp(found) + ulp(a) + ulp(b) + largest * 2f64.powi(-40);
+                    let error = (f64::from(found) - expected).abs();
+                    assert!(
+                        error <= bound,
+                        "{name}, row {row}, {c}: {found} for {expected}"
+                    );
+                }
+            }
+        }
+    }
+    // What is composed, and how often: a rule that stopped being steered would be missed here.
+    let of = |kind: &str| counts.get(kind).copied().unwrap_or(0);
+    assert!(of("plain") >= 10 * rules.len(), "{counts:?}");
+    for kind in ["skip", "two sites", "bag", "chain", "prefix"] {
+        assert!(of(kind) >= 2 * rules.len(), "{counts:?}");
+    }
+}

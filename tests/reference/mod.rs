@@ -14,6 +14,7 @@
 //! | [`lorsa`] | low-rank sparse attention in f64, a whole sequence at once |
 //! | [`arrays`] | the cases in `tests/data/fixtures` as plain arrays |
 //! | [`analysis`] | comparisons of models: all permutations, all pairs |
+//! | [`measures`] | measures of papers: all pairs, whole matrices |
 //! | [`steer`] | steering in its full form: encode, edit, decode |
 //! | [`monitor`] | statistics of features over all rows at once |
 //! | [`fixture`] | the cases in `tests/data/fixtures` with their goldens |
@@ -26,6 +27,7 @@ pub(crate) mod d1;
 pub(crate) mod digest;
 pub(crate) mod fixture;
 pub(crate) mod lorsa;
+pub(crate) mod measures;
 pub(crate) mod model;
 pub(crate) mod monitor;
 pub(crate) mod pursuit;

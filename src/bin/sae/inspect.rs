@@ -38,6 +38,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ROWS")]
     rows: Option<PathBuf>,
 
+    /// Upload the encoder to a GPU whose name holds NAME, or to any, and tell what is held where
+    #[cfg(feature = "wgpu")]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    gpu: Option<String>,
+
     #[command(flatten)]
     labels: LabelsArg,
 
@@ -62,7 +67,7 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         _ => None,
     };
     if let Some(description) = described {
-        return print(args, &description, style, out);
+        return print(args, &description, None, style, out);
     }
     let mut sae = opened?;
     match &args.rows {
@@ -74,12 +79,46 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         None if args.prepare => sae = while_waiting("preparing", || sae.prepare())?,
         None => {}
     }
-    print(args, sae.description(), style, out)
+    let gpu = on_gpu(args, &sae)?;
+    print(args, sae.description(), gpu.as_ref(), style, out)
+}
+
+/// What a device holds.
+struct OnGpu {
+    adapter: String,
+    device_bytes: u64,
+    host_bytes: u64,
+}
+
+#[cfg(feature = "wgpu")]
+fn on_gpu(args: &Args, sae: &sae::Sae<'_>) -> Result<Option<OnGpu>, Failure> {
+    use sae::gpu::{Device, DeviceOptions, UploadOptions};
+    let Some(name) = &args.gpu else {
+        return Ok(None);
+    };
+    let mut options = DeviceOptions::default().software(true);
+    if !name.is_empty() {
+        options = options.name(name);
+    }
+    let device = Device::open(&options)?;
+    let upload = || device.upload(sae, &UploadOptions::default());
+    let model = while_waiting("uploading", upload)?;
+    Ok(Some(OnGpu {
+        adapter: device.adapter().name.clone(),
+        device_bytes: model.device_bytes(),
+        host_bytes: model.host_bytes(),
+    }))
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn on_gpu(_: &Args, _: &sae::Sae<'_>) -> Result<Option<OnGpu>, Failure> {
+    Ok(None)
 }
 
 fn print(
     args: &Args,
     description: &Description,
+    gpu: Option<&OnGpu>,
     style: Style,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
@@ -89,10 +128,27 @@ fn print(
         if let (Some(labels), Some(object)) = (&labels, json.as_object_mut()) {
             object.insert("labels".into(), labels::to_json(labels));
         }
+        if let (Some(gpu), Some(object)) = (gpu, json.as_object_mut()) {
+            let value = serde_json::json!({
+                "adapter": gpu.adapter,
+                "device_bytes": gpu.device_bytes,
+                "host_bytes": gpu.host_bytes,
+            });
+            object.insert("gpu".into(), value);
+        }
         writeln!(out, "{json:#}")?;
         return Ok(());
     }
     let mut page = Page::of(description);
+    if let Some(gpu) = gpu {
+        let line = format!(
+            "{} holds {}; the host keeps {} of encoder, from which every value comes",
+            gpu.adapter,
+            bytes(gpu.device_bytes),
+            bytes(gpu.host_bytes),
+        );
+        page.sections.push(("GPU", vec![("gpu", line)]));
+    }
     if let Some(labels) = &labels {
         let lines = labels::about(labels, description.d_sae);
         page.sections.push(("Labels", lines));
