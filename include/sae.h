@@ -798,6 +798,17 @@ SAE_API sae_status sae_model_readout(const sae_model *model, const sae_set *set,
                                      const sae_rows *rows, sae_scratch *scratch, float *values,
                                      size_t n_values, sae_row_status *status, sae_error *error);
 
+/* As `sae_model_readout`, for rows about which the host says more: rows of SAE_STAGE_SKIPPED are left
+ * out, with values of 0 and the status SAE_ROW_SKIPPED.
+ *   infos, n_infos  about each row, as many as there are rows; NULL and 0: nothing is known.
+ *   the others      as above.
+ * Any thread; the scratch is for this call alone. */
+SAE_API sae_status sae_model_readout_with(const sae_model *model, const sae_set *set,
+                                          const sae_rows *rows, const sae_row_info *infos,
+                                          size_t n_infos, sae_scratch *scratch, float *values,
+                                          size_t n_values, sae_row_status *status,
+                                          sae_error *error);
+
 /* Reads the value of one feature from rows, without a set. Slower than a set where the file stores
  * the weights of a feature apart from each other.
  *   feature   below d_sae.

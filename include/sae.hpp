@@ -665,6 +665,17 @@ class model {
                                      values.size(), status.empty() ? nullptr : status.data(), e);
         });
     }
+    // `infos` has one entry for each row; rows of SAE_STAGE_SKIPPED are left out.
+    result<void> try_readout(const set &set, const rows &rows, span<const sae_row_info> infos,
+                             scratch &scratch, span<float> values,
+                             span<sae_row_status> status = {}) const {
+        if (auto wrong = wrong_status(rows, status); !wrong) return wrong;
+        return detail::run([&](sae_error *e) {
+            return sae_model_readout_with(c(), set.c(), rows.c(), infos.data(), infos.size(),
+                                          scratch.c(), values.data(), values.size(),
+                                          status.empty() ? nullptr : status.data(), e);
+        });
+    }
     result<void> try_readout_one(std::uint32_t feature, const rows &rows, scratch &scratch,
                                  span<float> values, span<sae_row_status> status = {}) const {
         if (auto wrong = wrong_status(rows, status); !wrong) return wrong;
@@ -832,6 +843,10 @@ class model {
     void readout(const set &set, const rows &rows, scratch &scratch, span<float> values,
                  span<sae_row_status> status = {}) const {
         try_readout(set, rows, scratch, values, status).value();
+    }
+    void readout(const set &set, const rows &rows, span<const sae_row_info> infos,
+                 scratch &scratch, span<float> values, span<sae_row_status> status = {}) const {
+        try_readout(set, rows, infos, scratch, values, status).value();
     }
     void readout_one(std::uint32_t feature, const rows &rows, scratch &scratch,
                      span<float> values, span<sae_row_status> status = {}) const {

@@ -918,14 +918,10 @@ static inline sae_status sae_ggml_run(sae_ggml_hook *hook, size_t number, struct
                            n * event.n_values * sizeof(float)) ||
             !sae_ggml_grow((void **)&state->status, &state->status_size, n))
             return sae_ggml_fail(error, SAE_STATUS_OUT_OF_MEMORY, "no memory");
-        status = sae_model_readout(tap->model, tap->set, &rows, state->scratch, state->values,
-                                   n * event.n_values, state->status, error);
+        status = sae_model_readout_with(tap->model, tap->set, &rows, infos, infos == NULL ? 0 : n,
+                                        state->scratch, state->values, n * event.n_values,
+                                        state->status, error);
         if (status != SAE_STATUS_OK) return status;
-        for (size_t r = 0; r < n && infos != NULL; r++) {
-            if (infos[r].stage != SAE_STAGE_SKIPPED) continue;
-            state->status[r] = SAE_ROW_SKIPPED;
-            memset(state->values + r * event.n_values, 0, event.n_values * sizeof(float));
-        }
         event.values = state->values;
         event.status = state->status;
     }

@@ -58,7 +58,7 @@ impl Sae<'_> {
     ) -> Result<(), Error> {
         features.clear();
         check_width(rows, self.d_in())?;
-        self.encode_all(Chosen { rows, wanted }, scratch, features)
+        self.encode_all(SomeRows { rows, wanted }, scratch, features)
     }
 
     /// Encodes rows whose width was checked; `features` is empty, and so it is after an error.
@@ -363,12 +363,12 @@ pub(crate) trait RowSource: Copy {
 
 /// Rows of which some are left out.
 #[derive(Clone, Copy)]
-struct Chosen<'r, 'w> {
-    rows: Rows<'r>,
-    wanted: &'w dyn Fn(usize) -> bool,
+pub(crate) struct SomeRows<'r, 'w> {
+    pub(crate) rows: Rows<'r>,
+    pub(crate) wanted: &'w dyn Fn(usize) -> bool,
 }
 
-impl RowSource for Chosen<'_, '_> {
+impl RowSource for SomeRows<'_, '_> {
     fn count(self) -> usize {
         self.rows.rows()
     }

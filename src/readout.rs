@@ -4,7 +4,7 @@
 //! layout. Under TopK a feature's value depends on all others: readout is exact there too, and
 //! costs a full encode.
 
-use crate::encode::{RowSource, check_width};
+use crate::encode::{RowSource, SomeRows, check_width};
 use crate::error::Error;
 use crate::features::RowStatus;
 use crate::kernels::{Kernels, fetch};
@@ -149,6 +149,24 @@ impl Sae<'_> {
         self.readout_from(set, rows, scratch, values, status)
     }
 
+    /// As [`Sae::readout`], but only the rows whose number `wanted` says yes to: the others are
+    /// not read, their values are 0 and their status is [`RowStatus::Skipped`].
+    ///
+    /// # Errors
+    /// As for [`Sae::readout`].
+    pub fn readout_where(
+        &self,
+        set: &FeatureSet,
+        rows: Rows<'_>,
+        wanted: &dyn Fn(usize) -> bool,
+        scratch: &mut Scratch<'_>,
+        values: &mut [f32],
+        status: &mut [RowStatus],
+    ) -> Result<(), Error> {
+        check_width(rows, self.d_in())?;
+        self.readout_from(set, SomeRows { rows, wanted }, scratch, values, status)
+    }
+
     /// [`Sae::readout`] of rows whose width was checked.
     pub(crate) fn readout_from(
         &self,
@@ -170,7 +188,13 @@ impl Sae<'_> {
             for (row, status) in status.iter_mut().enumerate() {
                 let values = values.get_mut(row * set.len()..(row + 1) * set.len());
                 let values = values.unwrap_or(&mut []);
-                *status = self.read_members(kind, &set.features, rows, row, scratch, values)?;
+                *status = match rows.wanted(row) {
+                    true => self.read_members(kind, &set.features, rows, row, scratch, values)?,
+                    false => {
+                        values.fill(0.0);
+                        RowStatus::Skipped
+                    }
+                };
             }
             return Ok(());
         }
@@ -180,6 +204,10 @@ impl Sae<'_> {
                 .get_mut(row * set.len()..(row + 1) * set.len())
                 .unwrap_or(&mut []);
             values.fill(0.0);
+            if !rows.wanted(row) {
+                *status = RowStatus::Skipped;
+                continue;
+            }
             if let Some(encoder) = &set.encoder {
                 encoder.fetch();
             }

@@ -387,6 +387,24 @@ fn rows_that_are_left_out_stay_out() {
     let (found, expected) = (encode(60), encode(1));
     assert_same(&found, &expected, "chosen rows");
     assert_eq!(found.row_status()[1], RowStatus::Skipped);
+
+    // Readouts leave the same rows out.
+    let set = sae.compile_set(&[5, 0]).unwrap();
+    let mut scratch = Scratch::for_rows(&sae, 1).unwrap();
+    let (mut all, mut some) = (vec![9.0; 120], vec![9.0; 120]);
+    let mut status = vec![RowStatus::Ok; 60];
+    sae.readout(&set, rows, &mut scratch, &mut all, &mut status)
+        .unwrap();
+    sae.readout_where(&set, rows, &wanted, &mut scratch, &mut some, &mut status)
+        .unwrap();
+    assert!(all.iter().any(|value| *value != 0.0));
+    for row in 0..60 {
+        let of_row = &some[2 * row..2 * row + 2];
+        match wanted(row) {
+            true => assert_eq!(of_row, &all[2 * row..2 * row + 2]),
+            false => assert_eq!((of_row, status[row]), (&[0.0, 0.0][..], RowStatus::Skipped)),
+        }
+    }
 }
 
 /// Weights that were never checked: a feature whose row holds NaN or infinities.

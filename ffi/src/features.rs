@@ -304,19 +304,27 @@ fn encode_some(
     let Some(infos) = infos else {
         return Ok(sae.encode(rows, scratch, features)?);
     };
-    if infos.len() != rows.rows() {
+    check_infos(infos, rows.rows())?;
+    let wanted = |row: usize| is_wanted(infos, row);
+    Ok(sae.encode_where(rows, &wanted, scratch, features)?)
+}
+
+/// Checks what the host says about `rows` rows.
+pub(crate) fn check_infos(infos: &[sae_row_info], rows: usize) -> Result<(), Failure> {
+    if infos.len() != rows {
         return Err(Failure::Length {
             argument: "n_infos",
-            expected: rows.rows(),
+            expected: rows,
             found: infos.len(),
         });
     }
-    infos.iter().try_for_each(check_info)?;
-    let wanted = |row: usize| {
-        let info = infos.get(row);
-        info.is_some_and(|info| info.stage != SAE_STAGE_SKIPPED)
-    };
-    Ok(sae.encode_where(rows, &wanted, scratch, features)?)
+    infos.iter().try_for_each(check_info)
+}
+
+/// Whether the host does not leave a row out.
+pub(crate) fn is_wanted(infos: &[sae_row_info], row: usize) -> bool {
+    let info = infos.get(row);
+    info.is_some_and(|info| info.stage != SAE_STAGE_SKIPPED)
 }
 
 /// Decodes features.

@@ -2,6 +2,7 @@
 
 use crate::boundary::{call, value};
 use crate::failure::Failure;
+use crate::features::{check_infos, is_wanted};
 use crate::handle::{Handle, Kind};
 use crate::memory::{addresses, apart, rows as read_rows, slice, slice_mut, store};
 use crate::model::{Model, sae_model};
@@ -97,6 +98,62 @@ pub unsafe extern "C" fn sae_model_readout(
                    values: &mut [f32],
                    status: &mut [sae::RowStatus]| {
             model.sae.readout(&set.0, rows, scratch, values, status)
+        };
+        // SAFETY: the caller guarantees what `read_out` needs.
+        unsafe { read_out(model, rows, scratch, width, values, n_values, status, one) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
+}
+
+/// Reads a set out of the rows that the host does not leave out.
+///
+/// # Safety
+/// - As for [`sae_model_readout`]; `infos` is an input of `n_infos`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_model_readout_with(
+    model: *const sae_model,
+    set: *const sae_set,
+    rows: *const sae_rows,
+    infos: *const sae_row_info,
+    n_infos: usize,
+    scratch: *mut sae_scratch,
+    values: *mut f32,
+    n_values: usize,
+    status: *mut sae_row_status,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `set` is a handle.
+        let set = unsafe { Handle::borrow("set", set) }?;
+        let width = set.0.len();
+        let infos = match infos.is_null() && n_infos == 0 {
+            true => None,
+            // SAFETY: the caller guarantees that `infos` is an input of `n_infos`.
+            false => Some(unsafe { slice("infos", infos, n_infos) }?),
+        };
+        if let Some(infos) = infos {
+            // SAFETY: the caller guarantees that `model` is a handle.
+            let model = unsafe { Handle::borrow("model", model) }?;
+            // SAFETY: the caller guarantees that `rows` is an input and describes one.
+            let (rows, _) = unsafe { read_rows("rows", rows, model.sae.d_in()) }?;
+            check_infos(infos, rows.rows())?;
+        }
+        // Rows come in order, in parts where the caller does not want their status.
+        let mut first = 0;
+        let one = |model: &Model,
+                   rows: sae::Rows<'_>,
+                   scratch: &mut sae::Scratch<'_>,
+                   values: &mut [f32],
+                   status: &mut [sae::RowStatus]| {
+            let Some(infos) = infos else {
+                return model.sae.readout(&set.0, rows, scratch, values, status);
+            };
+            let wanted = |row: usize| is_wanted(infos, first + row);
+            let (model, set) = (&model.sae, &set.0);
+            let read = model.readout_where(set, rows, &wanted, scratch, values, status);
+            first += rows.rows();
+            read
         };
         // SAFETY: the caller guarantees what `read_out` needs.
         unsafe { read_out(model, rows, scratch, width, values, n_values, status, one) }

@@ -5,6 +5,7 @@
 
 #include "check.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -130,6 +131,14 @@ void sites(const char *path, const std::vector<float> &values) {
     CHECK(model.try_readout(set, rows, scratch, read, status));
     CHECK(model.try_readout_sites(set, apart, scratch, again, status));
     CHECK(read == again);
+    sae_row_info info = {};
+    info.plan = SAE_ALL_PLANS;
+    info.factor = 1;
+    std::vector<sae_row_info> infos(n, info);
+    infos[0].stage = SAE_STAGE_SKIPPED;
+    CHECK(model.try_readout(set, rows, infos, scratch, again, status));
+    CHECK(status[0] == SAE_ROW_SKIPPED && again[0] == 0 && again[1] == 0);
+    CHECK(std::equal(read.begin() + 2, read.end(), again.begin() + 2));
     status.pop_back();
     CHECK(model.try_readout_sites(set, apart, scratch, again, status).code() == SAE_STATUS_LENGTH);
     CHECK(model.try_decode(whole, &rows, scratch, y));

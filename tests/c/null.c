@@ -284,6 +284,21 @@ int main(int argc, char **argv) {
     CHECK(sae_model_readout(NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL) ==
           SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_readout(model, set, &rows, scratch, values, n, NULL, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_model_readout_with(NULL, set, &rows, NULL, 0, scratch, values, n, status,
+                                         &error));
+    NULL_ARGUMENT(sae_model_readout_with(model, NULL, &rows, NULL, 0, scratch, values, n, status,
+                                         &error));
+    NULL_ARGUMENT(sae_model_readout_with(model, set, NULL, NULL, 0, scratch, values, n, status,
+                                         &error));
+    NULL_ARGUMENT(sae_model_readout_with(model, set, &rows, NULL, n, scratch, values, n, status,
+                                         &error));
+    NULL_ARGUMENT(sae_model_readout_with(model, set, &rows, NULL, 0, NULL, values, n, status,
+                                         &error));
+    NULL_ARGUMENT(sae_model_readout_with(model, set, &rows, NULL, 0, scratch, NULL, n, status,
+                                         &error));
+    CHECK(sae_model_readout_with(NULL, NULL, NULL, NULL, 0, NULL, NULL, 0, NULL, NULL) ==
+          SAE_STATUS_NULL_ARGUMENT);
+    CHECK_OK(sae_model_readout_with(model, set, &rows, NULL, 0, scratch, values, n, NULL, &error));
     NULL_ARGUMENT(sae_model_readout_one(NULL, 0, &rows, scratch, values, n, status, &error));
     NULL_ARGUMENT(sae_model_readout_one(model, 0, NULL, scratch, values, n, status, &error));
     NULL_ARGUMENT(sae_model_readout_one(model, 0, &no_data, scratch, values, n, status, &error));

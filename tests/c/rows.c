@@ -198,7 +198,34 @@ int main(int argc, char **argv) {
     CHECK_STATUS(SAE_STATUS_LENGTH,
                  sae_model_encode_with(model, &rows, infos, n - 1, scratch, features, &error));
     CHECK(sae_features_n_rows(features) == 0);
+
+    /* Readouts leave the same rows out, with and without their status. */
+    const uint32_t chosen[2] = {1, 0};
+    sae_set *set = NULL;
+    CHECK_OK(sae_set_compile(model, chosen, 2, &set, &error));
+    float *values = calloc(2 * n, sizeof(float)), *some = calloc(2 * n, sizeof(float));
+    sae_row_status *status = calloc(n, 1);
+    CHECK(values != NULL && some != NULL && status != NULL);
+    CHECK_OK(sae_model_readout(model, set, &rows, scratch, values, 2 * n, NULL, &error));
+    for (int told = 0; told < 2; told++) {
+        for (size_t i = 0; i < 2 * n; i++) some[i] = 7;
+        CHECK_OK(sae_model_readout_with(model, set, &rows, infos, n, scratch, some, 2 * n,
+                                        told ? status : NULL, &error));
+        for (size_t i = 0; i < 2 * n; i++)
+            CHECK(some[i] == (i / 2 % 3 == 0 ? 0 : values[i]));
+    }
+    for (size_t r = 0; r < n; r++) CHECK((status[r] == SAE_ROW_SKIPPED) == (r % 3 == 0));
+    CHECK_STATUS(SAE_STATUS_LENGTH,
+                 sae_model_readout_with(model, set, &rows, infos, n - 1, scratch, some, 2 * n, status,
+                                        &error));
     infos[1].stage = 4;
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
+                 sae_model_readout_with(model, set, &rows, infos, n, scratch, some, 2 * n, status,
+                                        &error));
+    free(values);
+    free(some);
+    free(status);
+    sae_set_destroy(set);
     CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT,
                  sae_model_encode_with(model, &rows, infos, n, scratch, features, &error));
     infos[1].stage = SAE_STAGE_PROMPT;
