@@ -3,8 +3,10 @@
 # library is instrumented too, since a plain one hides its own overreads.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export CI_CACHE=${CI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/libsae-ci}
+mkdir -p "$CI_CACHE"
 target=x86_64-unknown-linux-gnu
-export CARGO_TARGET_DIR=${CI_CACHE:?}/target-asan
+export CARGO_TARGET_DIR=$CI_CACHE/target-asan
 # The sanitizer's runtime is the C compiler's; rustc's own switch for it is not stable yet.
 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
     cargo build --quiet --release -p sae-ffi --target $target --config 'profile.release.lto=false'

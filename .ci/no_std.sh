@@ -3,9 +3,11 @@
 # compiler_builtins. As a control, the build with std must fail there (E0463).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export CI_CACHE=${CI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/libsae-ci}
+mkdir -p "$CI_CACHE"
 target=x86_64-unknown-linux-gnu
 real=$(rustc --print sysroot)
-bare=${CI_CACHE:?}/bare-sysroot-$(rustc -V | tr -c 'a-zA-Z0-9.\n' '-')
+bare=$CI_CACHE/bare-sysroot-$(rustc -V | tr -c 'a-zA-Z0-9.\n' '-')
 if [ ! -e "$bare/.done" ]; then
     rm -rf "$bare"
     mkdir -p "$bare/lib/rustlib/$target/lib"

@@ -7,8 +7,10 @@
 # Toolchain and builds are kept in CI_CACHE.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export CI_CACHE=${CI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/libsae-ci}
+mkdir -p "$CI_CACHE"
 root=$PWD
-cache=${CI_CACHE:?}
+cache=$CI_CACHE
 tools=$cache/rust-targets
 
 toolchain() {

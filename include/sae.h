@@ -489,7 +489,8 @@ enum {
 /* For `sae_row_info.plan`: the row is for no plan. */
 #define SAE_NO_PLAN 0xfffffffeu
 
-/* What the host knows about a row besides its values. */
+/* What the host knows about a row besides its values. Start with SAE_ROW_INFO_INIT: with all zero, the
+ * row is for plan 0 alone, and `factor` leaves it as it is. */
 typedef struct sae_row_info {
     /* Position in its sequence, from 0. */
     uint32_t position;
@@ -511,6 +512,9 @@ typedef struct sae_row_info {
      * is. */
     double factor;
 } sae_row_info;
+
+/* A row of which nothing is known, to initialise a variable with. */
+#define SAE_ROW_INFO_INIT {0, 0, 0, 0, 0, SAE_ALL_PLANS, 0, 0, 1.0}
 
 /* What happened to a row. */
 typedef uint8_t sae_row_status;

@@ -2,7 +2,7 @@
 // exceptions or as results. Header-only, on top of sae.h, whose comments say what each function
 // does; the rules for threads and memory are the same.
 //
-// Every function that can fail comes twice: `try_encode` returns a `sae::result`, `encode` throws
+// Every wrapped function that can fail comes twice: `try_encode` returns a `sae::result`, `encode` throws
 // a `sae::error`. In a build without exceptions only the first form exists.
 //
 //     sae::model model = sae::model::open("path/to/checkpoint");

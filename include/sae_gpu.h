@@ -92,7 +92,7 @@ typedef struct sae_gpu_options {
 
 /* Opens a device.
  *   options  NULL for SAE_GPU_OPTIONS_INIT.
- *   device   receives the handle.
+ *   device   receives the handle; release it with `sae_gpu_device_close`.
  *   error    may be NULL.
  * SAE_STATUS_NO_ADAPTER if there is none, or if it lacks something: the message names the adapters,
  * or the adapter and the limit. Any thread. */
@@ -116,7 +116,7 @@ SAE_API void sae_gpu_device_close(sae_gpu_device *device);
  *   format   how the device holds the weights.
  *   centre   rows as they will be encoded, about whose mean the bounds are formed: never another
  *            result, and less to do for the host; NULL for none.
- *   encoder  receives the handle.
+ *   encoder  receives the handle; release it with `sae_gpu_encoder_destroy`.
  *   error    may be NULL.
  * SAE_STATUS_UNSUPPORTED for rules without a screen (see `sae_model_describe`). Any thread. */
 SAE_API sae_status sae_gpu_encoder_create(const sae_model *model, const sae_gpu_device *device,
@@ -136,7 +136,7 @@ SAE_API void sae_gpu_encoder_destroy(sae_gpu_encoder *encoder);
 /* Makes the work space of a stream of batches.
  *   mode     whether the host computes what the device found.
  *   n_rows   rows that go to the device at once; 0 for 512. Fewer where bindings are small.
- *   stream   receives the handle.
+ *   stream   receives the handle; release it with `sae_gpu_stream_destroy`.
  *   error    may be NULL.
  * Any thread. */
 SAE_API sae_status sae_gpu_stream_create(const sae_gpu_encoder *encoder, sae_gpu_mode mode,
@@ -157,7 +157,8 @@ SAE_API void sae_gpu_stream_destroy(sae_gpu_stream *stream);
  *   scratch  of this model.
  *   features receives the features; what was there is replaced. Empty after an error.
  *   error    may be NULL.
- * SAE_STATUS_INVALID_ARGUMENT for a model or a stream of another upload. */
+ * SAE_STATUS_INVALID_ARGUMENT for a model or a stream of another upload. Any thread; stream, scratch
+ * and features are for this call alone. */
 SAE_API sae_status sae_gpu_encode(const sae_model *model, const sae_gpu_encoder *encoder,
                                   const sae_rows *rows, sae_gpu_stream *stream,
                                   sae_scratch *scratch, sae_features *features,
@@ -170,7 +171,8 @@ SAE_API sae_status sae_gpu_encode(const sae_model *model, const sae_gpu_encoder 
  *   rows     at most `sae_gpu_stream_n_rows`.
  *   stream   of this encoder.
  *   scratch  of this model.
- *   error    may be NULL. */
+ *   error    may be NULL.
+ * Any thread; stream and scratch are for this call alone. */
 SAE_API sae_status sae_gpu_encode_start(const sae_model *model, const sae_gpu_encoder *encoder,
                                         const sae_rows *rows, sae_gpu_stream *stream,
                                         sae_scratch *scratch, sae_error *error);
@@ -179,7 +181,8 @@ SAE_API sae_status sae_gpu_encode_start(const sae_model *model, const sae_gpu_en
  *   encoder  the upload.
  *   stream   with a batch that was started.
  *   ready    receives 1 or 0.
- *   error    may be NULL. */
+ *   error    may be NULL.
+ * Any thread; the stream is for this call alone. */
 SAE_API sae_status sae_gpu_encode_ready(const sae_gpu_encoder *encoder,
                                         const sae_gpu_stream *stream, int *ready,
                                         sae_error *error);
@@ -190,22 +193,24 @@ SAE_API sae_status sae_gpu_encode_ready(const sae_gpu_encoder *encoder,
  *   stream   with a batch that was started.
  *   scratch  of this model.
  *   features receives the features; what was there is replaced. Empty after an error.
- *   error    may be NULL. */
+ *   error    may be NULL.
+ * Any thread; stream, scratch and features are for this call alone. */
 SAE_API sae_status sae_gpu_encode_finish(const sae_model *model, const sae_gpu_encoder *encoder,
                                          sae_gpu_stream *stream, sae_scratch *scratch,
                                          sae_features *features, sae_error *error);
 
 /* Uploads a model's decoder, for `sae_gpu_decode`.
  *   device      where to.
- *   directions  receives the handle.
+ *   directions  receives the handle; release it with `sae_gpu_directions_destroy`.
  *   error       may be NULL.
  * Any thread. */
 SAE_API sae_status sae_gpu_decoder_create(const sae_model *model, const sae_gpu_device *device,
                                           sae_gpu_directions **directions, sae_error *error);
 
 /* Uploads vectors of the host, for `sae_gpu_add_directions`.
- *   vectors     `n_vectors` times `width` values, one vector after the other.
- *   directions  receives the handle.
+ *   device      where to.
+ *   vectors     `n_vectors` times `width` values, one vector after the other; they are copied.
+ *   directions  receives the handle; release it with `sae_gpu_directions_destroy`.
  *   error       may be NULL.
  * Any thread. */
 SAE_API sae_status sae_gpu_directions_create(const sae_gpu_device *device, const float *vectors,
@@ -221,8 +226,9 @@ SAE_API void sae_gpu_directions_destroy(sae_gpu_directions *directions);
  *   features    of every row.
  *   inputs      the encoded rows, where decoding needs them; else ignored.
  *   scratch     of this model.
- *   out, n_out  receive the rows, d_out values each.
- *   error       may be NULL. */
+ *   out, n_out  receive the rows, d_out values each; n_out must be exactly n_rows * d_out.
+ *   error       may be NULL.
+ * Any thread; directions and scratch are for this call alone. */
 SAE_API sae_status sae_gpu_decode(const sae_model *model, sae_gpu_directions *directions,
                                   const sae_features *features, const sae_rows *inputs,
                                   sae_scratch *scratch, float *out, size_t n_out,
@@ -232,7 +238,8 @@ SAE_API sae_status sae_gpu_decode(const sae_model *model, sae_gpu_directions *di
  * Rows without entries, and rows that are not finite or would not be, stay as they are.
  *   amounts  one row for each row; `sae_features_append_row` makes them.
  *   rows     are changed in place.
- *   error    may be NULL. */
+ *   error    may be NULL.
+ * Any thread; the directions are for this call alone. */
 SAE_API sae_status sae_gpu_add_directions(sae_gpu_directions *directions,
                                           const sae_features *amounts, const sae_rows_mut *rows,
                                           sae_error *error);

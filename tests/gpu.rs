@@ -508,6 +508,24 @@ fn models_and_streams_of_another_upload_are_refused() {
         .unwrap();
     let error = uploaded.encode(&a, rows, &mut other, &mut scratch, &mut features);
     assert_eq!(error.unwrap_err().code(), Code::InvalidArgument);
+
+    // The same model, uploaded twice: what one leaves to the host the other may not.
+    let int8 = UploadOptions::default().format(WeightFormat::Int8);
+    let again = device.upload(&a, &int8).unwrap();
+    again
+        .encode(&a, rows, &mut stream, &mut scratch, &mut features)
+        .unwrap_err();
+    uploaded
+        .start(&a, rows.part(0, 4), &mut stream, &mut scratch)
+        .unwrap();
+    let ready = again.is_ready(&stream).unwrap_err();
+    assert_eq!(ready.code(), Code::InvalidArgument);
+    let finished = again.finish(&a, &mut stream, &mut scratch, &mut features);
+    assert_eq!(finished.unwrap_err().code(), Code::InvalidArgument);
+    uploaded
+        .finish(&a, &mut stream, &mut scratch, &mut features)
+        .unwrap();
+    assert_same(&features, &alone(&a, rows.part(0, 4)), "its own upload");
 }
 
 /// After the device is gone every call on it fails, by name and without features, and the model

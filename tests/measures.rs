@@ -703,6 +703,14 @@ fn similarities_are_those_of_whole_matrices() {
     close(rsa(&a, &a).unwrap(), 1.0, 1e-12);
     let constant = vec![vec![1.5; 5]; 14];
     assert_eq!(svcca(&a, &constant, 0.99).unwrap(), 0.0);
+    let empty: Vec<Vec<f64>> = vec![Vec::new(); a.len()];
+    assert_eq!(svcca(&a, &empty, 0.99).unwrap(), 0.0);
+    // Values near the largest change no direction.
+    let huge: Vec<Vec<f64>> = a
+        .iter()
+        .map(|row| row.iter().map(|v| v * 1e300).collect())
+        .collect();
+    close(svcca(&a, &huge, 1.0).unwrap(), 1.0, 1e-9);
     assert_eq!(rsa(&a, &constant).unwrap(), 0.0);
     refused(cknna(&a, &a[1..], 6), Code::Length);
     refused(cknna(&a, &a, 1), Code::InvalidArgument);

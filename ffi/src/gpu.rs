@@ -56,7 +56,7 @@ const P: usize = size_of::<*const c_char>();
 const GPU_OPTIONS_SIZE_1: usize = 24 + P;
 
 const _: () = {
-    assert!(size_of::<sae_gpu_options>() == (24 + P).next_multiple_of(8));
+    assert!(size_of::<sae_gpu_options>() == (24 + P).next_multiple_of(align_of::<u64>()));
     assert!(offset_of!(sae_gpu_options, struct_size) == 0);
     assert!(offset_of!(sae_gpu_options, power) == 4);
     assert!(offset_of!(sae_gpu_options, software) == 8);

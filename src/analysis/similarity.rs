@@ -168,7 +168,13 @@ pub fn svcca(a: &[Vec<f64>], b: &[Vec<f64>], variance: f64) -> Result<f64, Error
 /// An orthonormal basis, `[things, directions]`, of the strongest directions of the columns.
 fn directions(of: &[Vec<f64>], variance: f64) -> DMatrix<f64> {
     let (rows, columns) = (of.len(), of.first().map_or(0, Vec::len));
-    let mut matrix = DMatrix::from_row_iterator(rows, columns, of.iter().flatten().copied());
+    if rows == 0 || columns == 0 {
+        return DMatrix::zeros(rows, 0);
+    }
+    // Huge values would overflow their sums and squares; a common factor changes no direction.
+    let largest = of.iter().flatten().fold(0f64, |a, v| a.max(v.abs()));
+    let by = if largest > 1e100 { largest } else { 1.0 };
+    let mut matrix = DMatrix::from_row_iterator(rows, columns, of.iter().flatten().map(|v| v / by));
     let scale = matrix.norm();
     for mut column in matrix.column_iter_mut() {
         let mean = column.sum() / rows as f64;

@@ -59,8 +59,11 @@ impl Candidates {
         list: &[u8],
         d_sae: usize,
     ) {
-        let range = begin as usize * words * 4..(begin as usize + count as usize) * words * 4;
-        let Some(entries) = list.get(range) else {
+        // The device's numbers, which may be anything.
+        let place = |at: u64| usize::try_from(at.saturating_mul(words as u64 * 4)).ok();
+        let (from, to) = (u64::from(begin), u64::from(begin) + u64::from(count));
+        let range = place(from).zip(place(to));
+        let Some(entries) = range.and_then(|(from, to)| list.get(from..to)) else {
             if let Some(overflowed) = self.overflowed.get_mut(row) {
                 *overflowed = count > 0;
             }

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use std::sync::{Mutex, PoisonError};
 
@@ -123,11 +123,19 @@ fn instance() -> Option<wgpu::Instance> {
     Some(wgpu::Instance::new(descriptor))
 }
 
+/// A number for what was uploaded, which tells its streams from those of all else.
+pub(super) fn next_upload() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// What went wrong on a device since it was last asked.
 #[derive(Debug, Default)]
 struct Faults {
     lost: Mutex<Option<String>>,
     last: Mutex<Option<wgpu::Error>>,
+    /// How many there were: another thread may have taken the last one.
+    count: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -224,6 +232,7 @@ impl Device {
         let faults = Arc::new(Faults::default());
         let to = Arc::clone(&faults);
         device.on_uncaptured_error(Arc::new(move |error| {
+            to.count.fetch_add(1, Ordering::Release);
             lock(&to.last).get_or_insert(error);
         }));
         let to = Arc::clone(&faults);
@@ -260,6 +269,23 @@ impl Device {
     pub fn destroy(&self) {
         lock(&self.faults.lost).get_or_insert_with(|| "it was destroyed".into());
         self.device.destroy();
+    }
+
+    /// How many calls failed so far, on any thread.
+    pub(super) fn faults(&self) -> u64 {
+        self.faults.count.load(Ordering::Acquire)
+    }
+
+    /// An error if a call failed since there were so many faults: what was asked for in between may
+    /// not have been done, also where another thread's [`Self::check`] took the reason.
+    pub(super) fn unfailed(&self, before: u64, what: &'static str) -> Result<(), Error> {
+        match self.faults() == before {
+            true => Ok(()),
+            false => Err(self.failed(
+                DeviceFailure::Call,
+                format!("{what}: a call on this device failed meanwhile"),
+            )),
+        }
     }
 
     pub(super) fn failed(&self, failure: DeviceFailure, message: impl Into<String>) -> Error {

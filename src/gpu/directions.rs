@@ -16,7 +16,7 @@
 //! loses at most 2^-126 to flushing. What follows in decoding (bias, normalisation, skip) is done by the
 //! host in f64. Rows whose sums could overflow are the host's.
 
-use super::device::{Device, Mapping};
+use super::device::{Device, Mapping, next_upload};
 use super::model::{ON_THE_WAY, WeightFormat, source};
 use super::stream::bind;
 use crate::encode::{check_width, load_row};
@@ -47,6 +47,8 @@ pub struct Directions {
     device: Device,
     /// Of the model whose decoder this is.
     identity: Option<usize>,
+    /// Which directions these are, for their streams.
+    upload: usize,
     count: usize,
     width: usize,
     quads: usize,
@@ -78,9 +80,9 @@ struct Params {
 /// The work space of one thread for [`Directions`].
 #[derive(Debug)]
 pub struct DirectionStream {
+    upload: usize,
     rows: usize,
     entries: usize,
-    width: usize,
     ends: wgpu::Buffer,
     list: wgpu::Buffer,
     sums: wgpu::Buffer,
@@ -158,6 +160,7 @@ impl Device {
         let mut directions = Directions {
             device: self.clone(),
             identity: None,
+            upload: next_upload(),
             count,
             width,
             quads: width.div_ceil(4),
@@ -300,9 +303,9 @@ impl Directions {
         let groups = self.chunks.iter().map(of).collect();
         device.check("work space", device_bytes)?;
         Ok(DirectionStream {
+            upload: self.upload,
             rows,
             entries,
-            width: self.width,
             groups,
             ends,
             list,
@@ -506,7 +509,7 @@ impl Directions {
     }
 
     fn check(&self, of: &Features, values: usize, stream: &DirectionStream) -> Result<(), Error> {
-        if stream.width != self.width || stream.groups.len() != self.chunks.len() {
+        if stream.upload != self.upload {
             return Err(Error::InvalidArgument {
                 what: "stream",
                 expected: "that of these directions".into(),
@@ -566,6 +569,7 @@ impl Directions {
         if rows == 0 {
             return Ok(());
         }
+        let before = self.device.faults();
         let (device, queue) = (&self.device.device, &self.device.queue);
         queue.write_buffer(&stream.ends, 0, bytemuck::cast_slice(&stream.sent_ends));
         queue.write_buffer(&stream.list, 0, bytemuck::cast_slice(&stream.sent_entries));
@@ -586,6 +590,7 @@ impl Directions {
         let mapping = Mapping::of(&slice);
         stream.mapped = true;
         self.device.check("a batch", stream.device_bytes)?;
+        self.device.unfailed(before, "a batch")?;
         self.device.mapped(&mapping, block).await?;
         let mut sums = alloc::vec![0f32; self.quads * 4];
         {

@@ -1,7 +1,7 @@
 //! A model's encoder on a device.
 
 use super::bounds::{self, Centre, OFF, Stored};
-use super::device::Device;
+use super::device::{Device, next_upload};
 use crate::encode::check_width;
 use crate::error::Error;
 use crate::kernels::WeightType;
@@ -72,6 +72,8 @@ pub(super) struct Chunk {
 pub struct Model {
     pub(super) device: Device,
     pub(super) identity: usize,
+    /// Which upload it is: one model can be uploaded in several ways.
+    pub(super) upload: usize,
     pub(super) d_in: usize,
     pub(super) d_sae: usize,
     /// Inputs of a row, in groups of four.
@@ -108,6 +110,7 @@ impl Device {
                 architecture: format!("{} on a GPU ({why})", parts.activation.describe()),
             });
         }
+        let before = self.faults();
         let format = options.format;
         let ty = parts.encoder.weight_type();
         let (d_in, d_sae, quads) = (sae.d_in(), sae.d_sae(), sae.d_in().div_ceil(4));
@@ -125,6 +128,7 @@ impl Device {
         let mut model = Model {
             device: self.clone(),
             identity: sae.identity,
+            upload: next_upload(),
             d_in,
             d_sae,
             quads,
@@ -145,6 +149,7 @@ impl Device {
             host_bytes: parts.encoder.size_bytes() as u64,
         };
         model.send_weights(sae, storage)?;
+        model.device.unfailed(before, "weights")?;
         Ok(model)
     }
 }

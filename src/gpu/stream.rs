@@ -90,7 +90,7 @@ struct Params {
 /// at a time uses it; several streams can share a [`Model`].
 #[derive(Debug)]
 pub struct Stream {
-    identity: usize,
+    upload: usize,
     mode: Mode,
     /// Rows of a batch.
     rows: usize,
@@ -267,7 +267,7 @@ impl Model {
         let slots = [slot()?, slot()?];
         device.check("work space", device_bytes)?;
         Ok(Stream {
-            identity: self.identity,
+            upload: self.upload,
             mode: options.mode,
             rows,
             capacity,
@@ -354,6 +354,7 @@ impl Model {
     /// # Errors
     /// [`Error::InvalidArgument`] if none was started; [`Error::Device`].
     pub fn is_ready(&self, stream: &Stream) -> Result<bool, Error> {
+        self.check_stream(stream)?;
         match stream.slots[0].mapping.as_ref() {
             Some(mapping) => self.device.is_mapped(mapping),
             None => Err(not_started()),
@@ -386,18 +387,17 @@ impl Model {
     }
 
     fn check(&self, sae: &Sae<'_>, stream: &Stream) -> Result<(), Error> {
-        let wrong = |what| Error::InvalidArgument {
-            what,
-            expected: "that of this upload".into(),
-            found: "another".into(),
-        };
-        if sae.identity != self.identity {
-            return Err(wrong("model"));
+        match sae.identity == self.identity {
+            true => self.check_stream(stream),
+            false => Err(of_another_upload("model")),
         }
-        if stream.identity != self.identity || stream.params.len() != self.chunks.len() {
-            return Err(wrong("stream"));
+    }
+
+    fn check_stream(&self, stream: &Stream) -> Result<(), Error> {
+        match stream.upload == self.upload {
+            true => Ok(()),
+            false => Err(of_another_upload("stream")),
         }
-        Ok(())
     }
 
     async fn encode_all(
@@ -505,6 +505,7 @@ impl Model {
     }
 
     fn submit(&self, stream: &mut Stream, slot: usize) -> Result<(), Error> {
+        let before = self.device.faults();
         let (device, queue) = (&self.device.device, &self.device.queue);
         let Some(of) = stream.slots.get_mut(slot) else {
             return Ok(());
@@ -562,7 +563,8 @@ impl Model {
         encoder.copy_buffer_to_buffer(&of.list, 0, &of.staging, ends_bytes, fetched);
         queue.submit([encoder.finish()]);
         of.mapping = Some(Mapping::of(&of.staging.slice(0..ends_bytes + fetched)));
-        self.device.check("a batch", stream.device_bytes)
+        self.device.check("a batch", stream.device_bytes)?;
+        self.device.unfailed(before, "a batch")
     }
 
     /// Takes what a slot's batch found, and adds its rows to the features.
@@ -667,6 +669,7 @@ impl Model {
         of.staging.unmap();
         of.mapping = None;
         // A quarter more than this time, in whole lines.
+        let all = all.min(stream.capacity);
         let next = (all + all / 4).next_multiple_of(1024);
         stream.fetched = next.clamp(1.min(stream.capacity), stream.capacity);
         self.device.check("candidates", list_bytes)
@@ -724,6 +727,14 @@ fn device_inputs(slot: &Slot, d_in: usize) -> Result<Vec<&[f32]>, Error> {
         }
     }
     Ok(inputs)
+}
+
+fn of_another_upload(what: &'static str) -> Error {
+    Error::InvalidArgument {
+        what,
+        expected: "that of this upload".into(),
+        found: "another".into(),
+    }
 }
 
 fn not_started() -> Error {

@@ -471,10 +471,11 @@ impl Quality {
                 found: "another".into(),
             });
         }
-        self.rows += other.rows;
-        self.non_finite += other.non_finite;
-        self.overflows += other.overflows;
-        self.anomalous += other.anomalous;
+        // Snapshots may say any number.
+        self.rows = self.rows.saturating_add(other.rows);
+        self.non_finite = self.non_finite.saturating_add(other.non_finite);
+        self.overflows = self.overflows.saturating_add(other.overflows);
+        self.anomalous = self.anomalous.saturating_add(other.anomalous);
         for (sum, other) in self.sums.iter_mut().zip(other.sums) {
             sum.merge(other);
         }

@@ -131,9 +131,7 @@ void sites(const char *path, const std::vector<float> &values) {
     CHECK(model.try_readout(set, rows, scratch, read, status));
     CHECK(model.try_readout_sites(set, apart, scratch, again, status));
     CHECK(read == again);
-    sae_row_info info = {};
-    info.plan = SAE_ALL_PLANS;
-    info.factor = 1;
+    const sae_row_info info = SAE_ROW_INFO_INIT;
     std::vector<sae_row_info> infos(n, info);
     infos[0].stage = SAE_STAGE_SKIPPED;
     CHECK(model.try_readout(set, rows, infos, scratch, again, status));

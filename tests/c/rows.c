@@ -169,9 +169,9 @@ int main(int argc, char **argv) {
     /* Every third row is left out. */
     sae_row_info *infos = calloc(n, sizeof *infos);
     CHECK(infos != NULL);
+    const sae_row_info unknown = SAE_ROW_INFO_INIT;
     for (size_t r = 0; r < n; r++) {
-        infos[r].plan = SAE_ALL_PLANS;
-        infos[r].factor = 1;
+        infos[r] = unknown;
         infos[r].position = (uint32_t)r;
         infos[r].stream = (uint32_t)(r % 2);
         infos[r].stage = r % 3 == 0 ? SAE_STAGE_SKIPPED : SAE_STAGE_PROMPT;
