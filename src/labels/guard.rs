@@ -8,6 +8,10 @@ use crate::error::Error;
 /// take some kilobytes.
 pub const MAX_STRING: usize = 1 << 20;
 
+/// Longest number anywhere in a file, in digits as written: a parser that finds the nearest double
+/// holds all of them.
+pub const MAX_NUMBER: usize = 1 << 12;
+
 /// Deepest nesting.
 pub const MAX_DEPTH: usize = 32;
 
@@ -21,6 +25,7 @@ pub(super) struct Guard {
     in_string: bool,
     escaped: bool,
     length: usize,
+    digits: usize,
     depth: usize,
 }
 
@@ -40,6 +45,13 @@ impl Guard {
                     _ => {}
                 }
             } else {
+                self.digits = match byte {
+                    b'0'..=b'9' | b'.' => self.digits + 1,
+                    _ => 0,
+                };
+                if self.digits > MAX_NUMBER {
+                    limit("the length of a number", self.digits, MAX_NUMBER)?;
+                }
                 match byte {
                     b'"' => (self.in_string, self.length) = (true, 0),
                     b'[' | b'{' => {

@@ -42,7 +42,7 @@ use core::ffi::CStr;
 
 #[cfg(feature = "gzip")]
 pub use guard::MAX_RATIO;
-pub use guard::{MAX_DEPTH, MAX_STRING};
+pub use guard::{MAX_DEPTH, MAX_NUMBER, MAX_STRING};
 
 const CONTAINER: &str = "labels";
 
