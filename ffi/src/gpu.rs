@@ -1,4 +1,4 @@
-//! Encoding on a GPU (feature `wgpu`): `include/sae_gpu.h`.
+//! Encoding on a GPU (feature `wgpu`): `include/sae_gpu.h`, and one file as its header is one.
 
 use crate::boundary::{call, value};
 use crate::failure::{Failure, Found};

@@ -6,9 +6,7 @@ use crate::failure::Failure;
 use crate::features::sae_features;
 use crate::handle::{Handle, Kind};
 use crate::memory::{addresses, apart, rows as read_rows, slice, slice_mut, store};
-#[cfg(feature = "std")]
-use crate::open::path_of;
-use crate::open::{in_memory, read_options};
+use crate::open::{open_memory, open_path};
 use crate::readout::{Set, sae_set};
 use crate::status::level_text;
 use crate::types::*;
@@ -52,44 +50,10 @@ pub unsafe extern "C" fn sae_molt_open(
     molt: *mut *mut sae_molt,
     error: *mut sae_error,
 ) -> sae_status {
-    let body = || {
-        // SAFETY: the caller guarantees that `molt` is an output.
-        unsafe { store("molt", molt, null_mut()) }?;
-        if path.is_null() {
-            return Err(Failure::Null { argument: "path" });
-        }
-        // SAFETY: the caller guarantees that `options` is an input.
-        let options = unsafe { read_options(options) }?;
-        // SAFETY: not NULL; a string by contract.
-        let opened = unsafe { open_molt(path, &options) }?;
-        let handle = Handle::on_heap(Molt(opened))?;
-        // SAFETY: the caller guarantees that `molt` is an output.
-        unsafe { store("molt", molt, handle) }
-    };
+    // SAFETY: the caller guarantees what `open_path` needs.
+    let body = || unsafe { open_path("molt", path, options, molt, Molt) };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
-}
-
-/// # Safety
-/// `path` is a string and not NULL.
-#[cfg(feature = "std")]
-unsafe fn open_molt(
-    path: *const c_char,
-    options: &sae::OpenOptions,
-) -> Result<sae::Molt<'static>, Failure> {
-    // SAFETY: not NULL; a string by contract.
-    let path = unsafe { path_of(path) }?;
-    Ok(sae::Molt::open(path, options)?)
-}
-
-/// # Safety
-/// None needed.
-#[cfg(not(feature = "std"))]
-unsafe fn open_molt(
-    _path: *const c_char,
-    _options: &sae::OpenOptions,
-) -> Result<sae::Molt<'static>, Failure> {
-    Err(Failure::Library(crate::open::no_files()))
 }
 
 /// Opens a mixture of transforms from the bytes of a file.
@@ -109,18 +73,9 @@ pub unsafe extern "C" fn sae_molt_open_memory(
     molt: *mut *mut sae_molt,
     error: *mut sae_error,
 ) -> sae_status {
-    let body = || {
-        // SAFETY: the caller guarantees that `molt` is an output.
-        unsafe { store("molt", molt, null_mut()) }?;
-        // SAFETY: the caller guarantees what `in_memory` needs.
-        let (name, bytes, config) = unsafe { in_memory(bytes, n_bytes, name, config) }?;
-        // SAFETY: the caller guarantees that `options` is an input.
-        let options = unsafe { read_options(options) }?;
-        let opened = sae::Molt::from_bytes(name, bytes, config, &options)?;
-        let handle = Handle::on_heap(Molt(opened))?;
-        // SAFETY: the caller guarantees that `molt` is an output.
-        unsafe { store("molt", molt, handle) }
-    };
+    let bytes = (bytes, n_bytes);
+    // SAFETY: the caller guarantees what `open_memory` needs.
+    let body = || unsafe { open_memory("molt", bytes, name, config, options, molt, Molt) };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
 }

@@ -2,7 +2,7 @@
 
 use crate::boundary::call;
 use crate::failure::{Failure, Found};
-use crate::handle::Handle;
+use crate::handle::{Handle, Kind};
 use crate::log::tell;
 use crate::memory::{bytes, load_sized, optional_text, slice, store};
 use crate::model::{Model, sae_model};
@@ -11,6 +11,111 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ffi::{c_char, c_void};
 use core::ptr::null_mut;
+
+/// What opens from a path or from bytes.
+pub(crate) trait Opens: Sized {
+    /// From a path.
+    #[cfg(feature = "std")]
+    fn open(path: &std::path::Path, options: &sae::OpenOptions) -> Result<Self, sae::Error>;
+
+    /// From the bytes of a file.
+    fn from_bytes(
+        name: &str,
+        bytes: &'static [u8],
+        config: Option<&str>,
+        options: &sae::OpenOptions,
+    ) -> Result<Self, sae::Error>;
+}
+
+macro_rules! opens {
+    ($($model:ident),*) => {$(
+        impl Opens for sae::$model<'static> {
+            #[cfg(feature = "std")]
+            fn open(path: &std::path::Path, options: &sae::OpenOptions) -> Result<Self, sae::Error> {
+                sae::$model::open(path, options)
+            }
+
+            fn from_bytes(
+                name: &str,
+                bytes: &'static [u8],
+                config: Option<&str>,
+                options: &sae::OpenOptions,
+            ) -> Result<Self, sae::Error> {
+                sae::$model::from_bytes(name, bytes, config, options)
+            }
+        }
+    )*};
+}
+opens!(Sae, Lorsa, Molt);
+
+/// Opens what is at a path and stores a handle of it.
+///
+/// # Safety
+/// `path` is a string; `options` is an input whose pointers are strings; `out` is an output.
+pub(crate) unsafe fn open_path<T: Opens, K: Kind>(
+    argument: &'static str,
+    path: *const c_char,
+    options: *const sae_open_options,
+    out: *mut *mut Handle<K>,
+    hold: impl FnOnce(T) -> K,
+) -> Result<(), Failure> {
+    // SAFETY: the caller guarantees that `out` is an output.
+    unsafe { store(argument, out, null_mut()) }?;
+    if path.is_null() {
+        return Err(Failure::Null { argument: "path" });
+    }
+    // SAFETY: the caller guarantees that `options` is an input.
+    let options = unsafe { read_options(options) }?;
+    // SAFETY: not NULL; a string by contract.
+    let opened = unsafe { at_path(path, &options) }?;
+    let handle = Handle::on_heap(hold(opened))?;
+    // SAFETY: the caller guarantees that `out` is an output.
+    unsafe { store(argument, out, handle) }
+}
+
+/// # Safety
+/// `path` is a string and not NULL.
+#[cfg(feature = "std")]
+unsafe fn at_path<T: Opens>(path: *const c_char, options: &sae::OpenOptions) -> Result<T, Failure> {
+    // SAFETY: not NULL; a string by contract.
+    let path = unsafe { path_of(path) }?;
+    Ok(T::open(path, options)?)
+}
+
+/// # Safety
+/// None needed.
+#[cfg(not(feature = "std"))]
+unsafe fn at_path<T: Opens>(
+    _path: *const c_char,
+    _options: &sae::OpenOptions,
+) -> Result<T, Failure> {
+    Err(Failure::Library(no_files()))
+}
+
+/// Opens what is in memory and stores a handle of it.
+///
+/// # Safety
+/// As for [`in_memory`]; `options` is an input whose pointers are strings; `out` is an output.
+#[allow(clippy::too_many_arguments)] // those of the C functions
+pub(crate) unsafe fn open_memory<T: Opens, K: Kind>(
+    argument: &'static str,
+    (bytes, n_bytes): (*const c_void, usize),
+    name: *const c_char,
+    config: *const c_char,
+    options: *const sae_open_options,
+    out: *mut *mut Handle<K>,
+    hold: impl FnOnce(T) -> K,
+) -> Result<(), Failure> {
+    // SAFETY: the caller guarantees that `out` is an output.
+    unsafe { store(argument, out, null_mut()) }?;
+    // SAFETY: the caller guarantees what `in_memory` needs.
+    let (name, bytes, config) = unsafe { in_memory(bytes, n_bytes, name, config) }?;
+    // SAFETY: the caller guarantees that `options` is an input.
+    let options = unsafe { read_options(options) }?;
+    let handle = Handle::on_heap(hold(T::from_bytes(name, bytes, config, &options)?))?;
+    // SAFETY: the caller guarantees that `out` is an output.
+    unsafe { store(argument, out, handle) }
+}
 
 /// Opens a checkpoint from a file or folder.
 ///
@@ -25,19 +130,8 @@ pub unsafe extern "C" fn sae_model_open(
     model: *mut *mut sae_model,
     error: *mut sae_error,
 ) -> sae_status {
-    let body = || {
-        // SAFETY: the caller guarantees that `model` is an output.
-        unsafe { store("model", model, null_mut()) }?;
-        if path.is_null() {
-            return Err(Failure::Null { argument: "path" });
-        }
-        // SAFETY: the caller guarantees that `options` is an input.
-        let options = unsafe { read_options(options) }?;
-        // SAFETY: not NULL; a string by contract.
-        let sae = unsafe { open_path(path, &options) }?;
-        // SAFETY: the caller guarantees that `model` is an output.
-        unsafe { hand_out(sae, model) }
-    };
+    // SAFETY: the caller guarantees what `open_path` needs.
+    let body = || unsafe { open_path("model", path, options, model, hold) };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
 }
@@ -58,19 +152,17 @@ pub unsafe extern "C" fn sae_model_open_memory(
     model: *mut *mut sae_model,
     error: *mut sae_error,
 ) -> sae_status {
-    let body = || {
-        // SAFETY: the caller guarantees that `model` is an output.
-        unsafe { store("model", model, null_mut()) }?;
-        // SAFETY: the caller guarantees what `in_memory` needs.
-        let (name, bytes, config) = unsafe { in_memory(bytes, n_bytes, name, config) }?;
-        // SAFETY: the caller guarantees that `options` is an input.
-        let options = unsafe { read_options(options) }?;
-        let sae = sae::Sae::from_bytes(name, bytes, config, &options)?;
-        // SAFETY: the caller guarantees that `model` is an output.
-        unsafe { hand_out(sae, model) }
-    };
+    let bytes = (bytes, n_bytes);
+    // SAFETY: the caller guarantees what `open_memory` needs.
+    let body = || unsafe { open_memory("model", bytes, name, config, options, model, hold) };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
+}
+
+/// What a handle of a model holds, after the log was told of it.
+fn hold(sae: sae::Sae<'static>) -> Model {
+    tell_about(&sae);
+    Model::new(sae)
 }
 
 /// A checkpoint in memory of the caller: its name, its bytes and its config.
@@ -79,7 +171,7 @@ pub unsafe extern "C" fn sae_model_open_memory(
 /// `bytes` is an input of `n_bytes` that stays unchanged until the model is closed, so that the
 /// lifetime may be `'static` inside of its handle; `name` and `config` are strings for as long as
 /// `'m`.
-pub(crate) unsafe fn in_memory<'m>(
+unsafe fn in_memory<'m>(
     bytes: *const c_void,
     n_bytes: usize,
     name: *const c_char,
@@ -105,17 +197,6 @@ pub unsafe extern "C" fn sae_model_close(model: *mut sae_model) {
         unsafe { Handle::destroy(model) };
         Ok(())
     });
-}
-
-/// Makes a handle of an open model and stores it.
-///
-/// # Safety
-/// `out` is an output.
-unsafe fn hand_out(sae: sae::Sae<'static>, out: *mut *mut sae_model) -> Result<(), Failure> {
-    tell_about(&sae);
-    let handle = Handle::on_heap(Model::new(sae))?;
-    // SAFETY: the caller guarantees that `out` is an output.
-    unsafe { store("model", out, handle) }
 }
 
 /// Tells the log what was opened, and what of it the library passed over.
@@ -170,28 +251,6 @@ pub(crate) unsafe fn path_of<'p>(path: *const c_char) -> Result<&'p std::path::P
     }
 }
 
-/// # Safety
-/// `path` is a string and not NULL.
-#[cfg(feature = "std")]
-unsafe fn open_path(
-    path: *const c_char,
-    options: &sae::OpenOptions,
-) -> Result<sae::Sae<'static>, Failure> {
-    // SAFETY: not NULL; a string by contract.
-    let path = unsafe { path_of(path) }?;
-    Ok(sae::Sae::open(path, options)?)
-}
-
-/// # Safety
-/// None needed.
-#[cfg(not(feature = "std"))]
-unsafe fn open_path(
-    _path: *const c_char,
-    _options: &sae::OpenOptions,
-) -> Result<sae::Sae<'static>, Failure> {
-    Err(Failure::Library(no_files()))
-}
-
 /// A path was given to a library without files.
 #[cfg(not(feature = "std"))]
 pub(crate) fn no_files() -> sae::Error {
@@ -205,9 +264,7 @@ pub(crate) fn no_files() -> sae::Error {
 ///
 /// # Safety
 /// `options` is an input whose pointers are strings.
-pub(crate) unsafe fn read_options(
-    options: *const sae_open_options,
-) -> Result<sae::OpenOptions, Failure> {
+unsafe fn read_options(options: *const sae_open_options) -> Result<sae::OpenOptions, Failure> {
     let mut read = sae::OpenOptions::default();
     if options.is_null() {
         return Ok(read);

@@ -8,7 +8,7 @@ use crate::memory::{addresses, apart, rows as read_rows, slice, slice_mut, store
 use crate::model::{Model, sae_model};
 use crate::scratch::sae_scratch;
 use crate::types::*;
-use core::ptr::null_mut;
+use core::ptr::{null, null_mut};
 
 /// A compiled set.
 pub struct Set(pub(crate) sae::FeatureSet);
@@ -88,22 +88,21 @@ pub unsafe extern "C" fn sae_model_readout(
     status: *mut sae_row_status,
     error: *mut sae_error,
 ) -> sae_status {
-    let body = || {
-        // SAFETY: the caller guarantees that `set` is a handle.
-        let set = unsafe { Handle::borrow("set", set) }?;
-        let width = set.0.len();
-        let one = |model: &Model,
-                   rows: sae::Rows<'_>,
-                   scratch: &mut sae::Scratch<'_>,
-                   values: &mut [f32],
-                   status: &mut [sae::RowStatus]| {
-            model.sae.readout(&set.0, rows, scratch, values, status)
-        };
-        // SAFETY: the caller guarantees what `read_out` needs.
-        unsafe { read_out(model, rows, scratch, width, values, n_values, status, one) }
-    };
-    // SAFETY: the caller guarantees that `error` is an output.
-    unsafe { call(error, body) }
+    // SAFETY: the caller guarantees the same; no infos are an input of none.
+    unsafe {
+        sae_model_readout_with(
+            model,
+            set,
+            rows,
+            null(),
+            0,
+            scratch,
+            values,
+            n_values,
+            status,
+            error,
+        )
+    }
 }
 
 /// Reads a set out of the rows that the host does not leave out.
@@ -132,13 +131,6 @@ pub unsafe extern "C" fn sae_model_readout_with(
             // SAFETY: the caller guarantees that `infos` is an input of `n_infos`.
             false => Some(unsafe { slice("infos", infos, n_infos) }?),
         };
-        if let Some(infos) = infos {
-            // SAFETY: the caller guarantees that `model` is a handle.
-            let model = unsafe { Handle::borrow("model", model) }?;
-            // SAFETY: the caller guarantees that `rows` is an input and describes one.
-            let (rows, _) = unsafe { read_rows("rows", rows, model.sae.d_in()) }?;
-            check_infos(infos, rows.rows())?;
-        }
         // Rows come in order, in parts where the caller does not want their status.
         let mut first = 0;
         let one = |model: &Model,
@@ -156,7 +148,11 @@ pub unsafe extern "C" fn sae_model_readout_with(
             read
         };
         // SAFETY: the caller guarantees what `read_out` needs.
-        unsafe { read_out(model, rows, scratch, width, values, n_values, status, one) }
+        unsafe {
+            read_out(
+                model, rows, infos, scratch, width, values, n_values, status, one,
+            )
+        }
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
@@ -188,7 +184,7 @@ pub unsafe extern "C" fn sae_model_readout_one(
                 .readout_one(feature, rows, scratch, values, status)
         };
         // SAFETY: the caller guarantees what `read_out` needs.
-        unsafe { read_out(model, rows, scratch, 1, values, n_values, status, one) }
+        unsafe { read_out(model, rows, None, scratch, 1, values, n_values, status, one) }
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
@@ -205,6 +201,7 @@ const ROWS_AT_A_TIME: usize = 64;
 unsafe fn read_out(
     model: *const sae_model,
     rows: *const sae_rows,
+    infos: Option<&[sae_row_info]>,
     scratch: *mut sae_scratch,
     width: usize,
     values: *mut f32,
@@ -224,6 +221,9 @@ unsafe fn read_out(
     let mut scratch = unsafe { Handle::exclusive("scratch", scratch) }?;
     // SAFETY: the caller guarantees that `rows` is an input and describes one.
     let (rows, span) = unsafe { read_rows("rows", rows, model.sae.d_in()) }?;
+    if let Some(infos) = infos {
+        check_infos(infos, rows.rows())?;
+    }
     let expected = rows.rows().saturating_mul(width);
     if n_values != expected {
         return Err(Failure::Length {

@@ -1,5 +1,5 @@
 //! The types and numbers of `include/sae.h`, in its order, with their layout asserted. `abi.c`
-//! asserts the same on the other side.
+//! asserts the same on the other side. One file, as what the headers declare is one order.
 #![allow(non_camel_case_types)] // the names are C's, and the header documents them
 
 use core::ffi::{c_char, c_void};
