@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 use serde_json::{Value, json};
 use sums::Sums;
 
-/// Rows that are encoded at a time.
+/// Rows that are encoded at a time, at least.
 const BATCH: usize = 64;
 
 /// Rows on which other scales are tried when the reconstruction is bad.
@@ -193,7 +193,9 @@ impl Sae<'_> {
     ) -> Result<Verification, Error> {
         let mut found = Verification::default();
         let matrices = canonical::matrices(self.parts());
-        let batches = options.rows.map_or(0, |rows| rows.rows().div_ceil(BATCH));
+        let batches = options
+            .rows
+            .map_or(0, |rows| rows.rows().div_ceil(self.verified_rows()));
         let total = matrices.len() + 2 + batches;
         let mut done = 0;
         let mut step = || {
@@ -367,6 +369,11 @@ impl Sae<'_> {
         Ok(())
     }
 
+    /// Rows that are encoded at a time.
+    fn verified_rows(&self) -> usize {
+        self.batch_rows().max(BATCH)
+    }
+
     /// How many features fire on a row by the rule itself, or as its publisher states.
     fn expected_l0(&self) -> Option<f64> {
         match &self.parts().activation {
@@ -409,13 +416,14 @@ impl Sae<'_> {
                 }
             }
         }
+        let batch = self.verified_rows();
         let mut sums = Sums::new(self, targets)?;
-        for first in (0..rows.rows()).step_by(BATCH) {
-            let part = rows.part(first, BATCH);
+        for first in (0..rows.rows()).step_by(batch) {
+            let part = rows.part(first, batch);
             sums.add(
                 self,
                 part,
-                targets.map(|targets| targets.part(first, BATCH)),
+                targets.map(|targets| targets.part(first, batch)),
             )?;
             step();
         }

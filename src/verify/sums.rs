@@ -1,6 +1,6 @@
 //! How well rows are reconstructed, summed over batches of them.
 
-use super::{BATCH, Quality};
+use super::Quality;
 use crate::encode::load_row;
 use crate::error::Error;
 use crate::features::{Features, RowStatus};
@@ -32,7 +32,7 @@ impl Sums {
         let mut this = Sums {
             scratch: Scratch::new(sae)?,
             features: Features::new(),
-            outputs: alloc::vec![0.0; BATCH * sae.d_out()],
+            outputs: Vec::new(),
             raw: alloc::vec![0.0; sae.d_out()],
             mean: alloc::vec![0.0; sae.d_out()],
             has_targets: targets.is_some(),
@@ -59,7 +59,7 @@ impl Sums {
         Ok(this)
     }
 
-    /// Adds at most [`BATCH`] rows.
+    /// Adds a batch of rows.
     pub(super) fn add(
         &mut self,
         sae: &Sae<'_>,
@@ -68,16 +68,13 @@ impl Sums {
     ) -> Result<(), Error> {
         sae.encode(rows, &mut self.scratch, &mut self.features)?;
         let d_out = sae.d_out();
-        let outputs = self
-            .outputs
-            .get_mut(..rows.rows() * d_out)
-            .unwrap_or(&mut []);
+        self.outputs.resize(rows.rows() * d_out, 0.0);
         let inputs = sae.needs_inputs_to_decode().then_some(rows);
-        sae.decode(&self.features, inputs, &mut self.scratch, outputs)?;
+        sae.decode(&self.features, inputs, &mut self.scratch, &mut self.outputs)?;
         for (row, (found, output)) in self
             .features
             .iter()
-            .zip(outputs.chunks_exact(d_out))
+            .zip(self.outputs.chunks_exact(d_out))
             .enumerate()
         {
             let finite =

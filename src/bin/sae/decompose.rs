@@ -1,19 +1,19 @@
 //! `sae decompose`: the features that a steering vector is made of.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, named};
 use crate::labels::{self, LabelsArg};
 use crate::model::ModelArgs;
 use crate::output;
 use crate::progress::while_waiting;
-use crate::rows::RowsFile;
+use crate::rows::{RowsFile, values};
 use crate::style::{Style, count, fit};
 use sae::control_vector::ControlVector;
 use sae::model::Pursuit;
 use sae::steer::{Decomposition, Projection};
-use sae::{Error, Labels, Rows};
+use sae::{Error, Labels};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -168,30 +168,9 @@ fn read(args: &Args, width: usize) -> Result<Vec<f32>, Failure> {
     let rows = file.rows()?;
     let only = (rows.rows() == 1).then_some(0);
     match args.row.or(only).filter(|&row| row < rows.rows()) {
-        Some(row) => Ok(values(rows, row)),
+        Some(row) => Ok(values(rows.part(row, 1))),
         None => Err(several("row", format!("{} rows", rows.rows()))),
     }
-}
-
-/// The values of a row.
-fn values(rows: Rows<'_>, row: usize) -> Vec<f32> {
-    let bytes = rows.row_bytes(row);
-    match rows.dtype().size() {
-        2 => {
-            let values = bytes.as_chunks::<2>().0.iter();
-            values
-                .map(|&b| half::f16::from_le_bytes(b).to_f32())
-                .collect()
-        }
-        _ => {
-            let values = bytes.as_chunks::<4>().0.iter();
-            values.map(|&b| f32::from_le_bytes(b)).collect()
-        }
-    }
-}
-
-fn named<T>(path: &Path, result: Result<T, Error>) -> Result<T, Error> {
-    result.map_err(|error| error.in_file(path.display().to_string()))
 }
 
 fn to_json(found: &Decomposition, names: Option<&Labels>) -> Value {

@@ -3,6 +3,12 @@
 use sae::Error;
 use std::fmt;
 use std::io;
+use std::path::Path;
+
+/// The error of work on a file, with the file's path.
+pub(crate) fn named<T>(path: &Path, result: Result<T, Error>) -> Result<T, Error> {
+    result.map_err(|error| error.in_file(path.display().to_string()))
+}
 
 /// Why a command ended early.
 pub(crate) enum Failure {

@@ -1,6 +1,6 @@
 //! `sae monitor`: rules at work on rows of a file.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, named};
 use crate::model::ModelArgs;
 use crate::output;
 use crate::progress::{Progress, while_waiting};
@@ -82,7 +82,7 @@ pub(crate) struct Args {
     watch: bool,
 }
 
-/// Rows taken at a time.
+/// Rows taken at a time, at least.
 const BATCH: usize = 64;
 /// Points of the curves over time.
 const POINTS: usize = 120;
@@ -149,9 +149,10 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
     };
     let began = Instant::now();
     let mut progress = (!args.watch).then(|| Progress::new("watching", rows.rows()));
-    let mut infos = Vec::with_capacity(BATCH);
-    for first in (0..rows.rows()).step_by(BATCH) {
-        let part = rows.part(first, BATCH);
+    let batch = sae.batch_rows().max(BATCH);
+    let mut infos = Vec::with_capacity(batch);
+    for first in (0..rows.rows()).step_by(batch) {
+        let part = rows.part(first, batch);
         infos.clear();
         infos.extend((first..first + part.rows()).map(|row| {
             let row = row as u64;
@@ -632,8 +633,4 @@ fn io(operation: &'static str, error: &std::io::Error) -> Error {
         operation,
         message: error.to_string(),
     }
-}
-
-fn named<T>(path: &Path, result: Result<T, Error>) -> Result<T, Error> {
-    result.map_err(|error| error.in_file(path.display().to_string()))
 }

@@ -4,12 +4,12 @@ use crate::failure::Failure;
 use crate::model::ModelArgs;
 use crate::output;
 use crate::progress::{BytesProgress, while_waiting};
-use crate::rows::RowsFile;
+use crate::rows::{RowsFile, values};
 use crate::style::{bytes, count};
 use sae::kernels::WeightType;
 use sae::model::SourceFile;
 use sae::pack::{self, Narrowed, PackModel, PackOptions, PackReport};
-use sae::{Dtype, Error, Sae};
+use sae::{Error, Sae};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -227,24 +227,7 @@ fn write(args: &Args, path: &Path, models: &[Opened], out: &mut impl Write) -> R
 /// The first rows of a file, in f32.
 fn first_rows(path: &Path, d_in: usize) -> Result<Vec<f32>, Error> {
     let file = RowsFile::open(path, d_in)?;
-    let rows = file.rows()?;
-    let rows = rows.part(0, ROWS);
-    let mut values = Vec::new();
-    for row in 0..rows.rows() {
-        let bytes = rows.row_bytes(row);
-        match rows.dtype() {
-            Dtype::F16 => values.extend(bytes.chunks_exact(2).map(|bytes| {
-                let bits = u16::from_le_bytes([bytes[0], bytes[1]]);
-                half::f16::from_bits(bits).to_f32()
-            })),
-            _ => values.extend(
-                bytes
-                    .chunks_exact(4)
-                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            ),
-        }
-    }
-    Ok(values)
+    Ok(values(file.rows()?.part(0, ROWS)))
 }
 
 fn summary(

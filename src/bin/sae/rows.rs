@@ -86,3 +86,18 @@ impl RowsFile {
         )
     }
 }
+
+/// The values of rows of a file, in f32.
+pub(crate) fn values(rows: Rows<'_>) -> Vec<f32> {
+    let mut all = Vec::new();
+    for row in 0..rows.rows() {
+        let bytes = rows.row_bytes(row);
+        match rows.dtype() {
+            Dtype::F16 => all.extend(
+                (bytes.as_chunks().0.iter()).map(|&b| half::f16::from_le_bytes(b).to_f32()),
+            ),
+            _ => all.extend((bytes.as_chunks().0.iter()).map(|&b| f32::from_le_bytes(b))),
+        }
+    }
+    all
+}

@@ -1,6 +1,6 @@
 //! `sae steer`: rows edited by plans.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, named};
 use crate::model::ModelArgs;
 use crate::output;
 use crate::progress::while_waiting;
@@ -143,10 +143,6 @@ fn read(path: &Path) -> Result<String, Error> {
             message: error.to_string(),
         }),
     )
-}
-
-fn named<T>(path: &Path, result: Result<T, Error>) -> Result<T, Error> {
-    result.map_err(|error| error.in_file(path.display().to_string()))
 }
 
 /// Rows that were left alone although a plan was for them, on stderr.
