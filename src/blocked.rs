@@ -78,6 +78,10 @@
 //! monotone: `p <= bound < rank` gives `round32(p) <= rank`, and equality is no matter, because the
 //! feature with the lower index wins it and came before.
 
+mod bounds;
+mod memory;
+mod pool;
+
 use crate::encode::RowSource;
 use crate::error::Error;
 use crate::features::RowStatus;
@@ -89,7 +93,9 @@ use crate::kernels::blocked::{
 use crate::model::{Activation, Asked, Layout, Rank, Sae, asked};
 use crate::scratch::{Scratch, Work};
 use crate::select::{Chosen, Fate, Sink, judge, rank_key, rank_of};
+use bounds::*;
 use core::ops::Range;
+use memory::*;
 
 /// Rows that [`crate::Scratch::new`] has room for: enough that quantising the weights, once for
 /// all of them, is a small part.
@@ -216,103 +222,6 @@ impl Sae<'_> {
         }
         batch.give(sink)?;
         Ok(batch.live)
-    }
-}
-
-/// Sizes of the buffers.
-#[derive(Clone, Copy)]
-struct Sizes {
-    d_in: usize,
-    /// Inputs, padded to pairs.
-    padded: usize,
-    /// Bytes of a panel's rows, if they have to be copied out of columns.
-    copied: usize,
-    /// Entries of TopK's heaps, for each row.
-    best: usize,
-    /// The smallest pool: one row with every feature.
-    d_sae: usize,
-}
-
-impl Sizes {
-    fn of(sae: &Sae<'_>) -> Self {
-        let encoder = &sae.parts.encoder;
-        Sizes {
-            d_in: sae.d_in(),
-            padded: sae.d_in().next_multiple_of(2),
-            copied: match encoder.layout() {
-                Layout::Columns => PANEL_FEATURES * sae.d_in() * encoder.weight_type().size(),
-                _ => 0,
-            },
-            best: match sae.parts.activation {
-                Activation::TopK { k, .. } => k,
-                _ => 0,
-            },
-            d_sae: sae.d_sae(),
-        }
-    }
-
-    /// Entries of the pool of features.
-    fn pool(&self, rows: usize) -> usize {
-        match self.best {
-            0 => {
-                let most = self.d_sae.saturating_add(rows.saturating_mul(ROW_FEATURES));
-                most.min(NONE as usize)
-            }
-            _ => 0,
-        }
-    }
-
-    /// What does not depend on the number of rows, in f64 units: alignment, panel, a column before
-    /// it is interleaved, a row in f32, the centre, the copied rows.
-    fn fixed(&self) -> usize {
-        let panel = (PANEL_FEATURES * self.padded).div_ceil(4);
-        let column = (COLUMN_FEATURES * self.padded).div_ceil(4);
-        let vectors = 2 * self.d_in.div_ceil(2);
-        8 + panel + column + vectors + self.copied.div_ceil(8)
-    }
-
-    /// What a tile of rows needs: inputs, integers, numbers, heaps; status, live flags and links.
-    fn tile(&self) -> usize {
-        let row = self.d_in.div_ceil(2) + 4 + 2 * self.best + 1;
-        TILE_ROWS * row + (TILE_ROWS * self.padded).div_ceil(4) + 3 * TILE_ROWS
-    }
-
-    fn total(&self, rows: usize) -> usize {
-        let tiles = rows.div_ceil(TILE_ROWS);
-        let pool = self.pool(tiles * TILE_ROWS).saturating_mul(3).div_ceil(2);
-        let tiles = tiles.saturating_mul(self.tile());
-        self.fixed().saturating_add(tiles).saturating_add(pool)
-    }
-
-    /// The most rows that this much scratch is enough for.
-    fn rows(&self, words: usize) -> usize {
-        let pool = match self.best {
-            0 => TILE_ROWS * ROW_FEATURES * 3 / 2,
-            _ => 0,
-        };
-        let one = self.total(TILE_ROWS);
-        match words.checked_sub(one) {
-            None => 0,
-            // One word less for the halves that are rounded up.
-            Some(rest) => (1 + rest.saturating_sub(1) / (self.tile() + pool)) * TILE_ROWS,
-        }
-    }
-}
-
-/// Cuts memory into parts.
-struct Cut<'w>(&'w mut [f64]);
-
-impl<'w> Cut<'w> {
-    fn words(&mut self, len: usize) -> Option<&'w mut [f64]> {
-        let (part, rest) = core::mem::take(&mut self.0).split_at_mut_checked(len)?;
-        self.0 = rest;
-        Some(part)
-    }
-
-    /// `len` elements of a type whose size divides that of f64.
-    fn take<T: bytemuck::Pod>(&mut self, len: usize) -> Option<&'w mut [T]> {
-        let words = (len * size_of::<T>()).div_ceil(8);
-        bytemuck::cast_slice_mut(self.words(words)?).get_mut(..len)
     }
 }
 
@@ -620,87 +529,6 @@ impl<'s> Batch<'s> {
         }
     }
 
-    /// Offers a candidate to the row's k best.
-    fn rank(&mut self, row: usize, feature: u32, value: f32, rank: f32) {
-        let entry = [rank_key(rank, feature), u64::from(value.to_bits())];
-        let k = self.k;
-        let heap = self.heaps.get_mut(row * k..(row + 1) * k);
-        let (Some(heap), Some(count), Some(numbers)) =
-            (heap, self.tails.get_mut(row), self.numbers.get_mut(row))
-        else {
-            return;
-        };
-        let taken = *count as usize;
-        if taken < k {
-            heap[taken] = entry;
-            *count += 1;
-            sift_up(heap, taken);
-        } else if entry[0] > heap[0][0] {
-            heap[0] = entry;
-            sift_down(heap);
-        }
-        if *count as usize == k {
-            numbers[3] = numbers[3].max(f64::from(rank_of(heap[0][0])));
-        }
-    }
-
-    /// Appends a feature to the row's.
-    fn append(&mut self, row: usize, feature: u32, value: f32) {
-        let mut place = self.place();
-        while place == NONE {
-            // One row always fits: the pool holds every feature of the model.
-            if self.live <= 1 {
-                return;
-            }
-            self.live = self.live.div_ceil(2);
-            for row in self.live..self.rows {
-                self.release(row);
-            }
-            if row >= self.live {
-                return;
-            }
-            place = self.place();
-        }
-        let entry = [feature, value.to_bits(), NONE];
-        if let Some(to) = self.pool.get_mut(place as usize) {
-            *to = entry;
-        }
-        let (Some(tail), Some(head)) = (self.tails.get_mut(row), self.heads.get_mut(row)) else {
-            return;
-        };
-        match self.pool.get_mut(*tail as usize) {
-            Some(last) => last[2] = place,
-            None => *head = place,
-        }
-        *tail = place;
-    }
-
-    /// A free place in the pool, or [`NONE`].
-    fn place(&mut self) -> u32 {
-        if let Some(entry) = self.pool.get(self.free as usize) {
-            let place = self.free;
-            self.free = entry[2];
-            return place;
-        }
-        if self.used < self.pool.len() {
-            self.used += 1;
-            return (self.used - 1) as u32;
-        }
-        NONE
-    }
-
-    /// Gives the row's entries back.
-    fn release(&mut self, row: usize) {
-        let (Some(tail), Some(head)) = (self.tails.get_mut(row), self.heads.get_mut(row)) else {
-            return;
-        };
-        if let Some(last) = self.pool.get_mut(*tail as usize) {
-            last[2] = self.free;
-            self.free = *head;
-        }
-        (*head, *tail) = (NONE, NONE);
-    }
-
     /// Hands the live rows on, in order.
     fn give<S: Sink>(&mut self, sink: &mut S) -> Result<(), Error> {
         for row in 0..self.live {
@@ -724,120 +552,9 @@ impl<'s> Batch<'s> {
     }
 }
 
-/// The theorem's `h`, `T` and `U`.
-fn row_numbers(coded: &Coded, centre_norm: f64, d_in: usize, floor: f64) -> TileRow {
-    let eta = (d_in as f64 / 16.0 + 64.0) * 2.3e-16;
-    let both = coded.norm + coded.residual;
-    let rounded = coded.residual + coded.norm * (0.5 * f64::from(f32::EPSILON));
-    TileRow {
-        step: coded.step,
-        coded: (rounded + eta * (both + centre_norm)) * (1.0 + 1e-6),
-        spread: both * (1.0 + 1e-6),
-        floor,
-    }
-}
-
-/// The theorem's `scale a`, `scale (w . c) + bias`, `Q`, `R` and `B` of a feature whose product
-/// with the centre is given.
-fn set_feature(bounds: &mut PanelBounds, i: usize, asked: &Asked, coded: &Coded, product: f64) {
-    let size = asked.scale.abs();
-    bounds.weight[i] = asked.scale * coded.step;
-    bounds.offset[i] = asked.scale * product + asked.bias;
-    bounds.coded[i] = size * (coded.norm + coded.residual);
-    bounds.residual[i] = size * coded.residual;
-    bounds.slack[i] = 4e-15 * asked.bias.abs() + 1e-290;
-    bounds.threshold[i] = f64::from(asked.threshold);
-}
-
-/// What [`quantise`] found out: upper bounds of norms, in the units of the values.
-struct Coded {
-    step: f64,
-    norm: f64,
-    residual: f64,
-}
-
-/// Values as integers. Where no step fits, the integers are zeros and the norms infinite.
-fn quantise(kernels: &BlockedKernels, values: &[f32], integers: &mut [i16]) -> Coded {
-    let d = values.len() as f64;
-    let [squares, largest] = kernels.measure(values);
-    let norm = norm_up(squares);
-    let room = LARGEST_NORM - 1.0 - 0.5 * libm::sqrt(d);
-    let needed = (norm / room).max(largest / f64::from(LARGEST));
-    // The smallest power of two that is not below; small values need no smaller step than 2^-100,
-    // and 2^125 has a reciprocal that is a normal f32.
-    let exponent = match needed > 0.0 {
-        true => i32::max(exponent_above(needed), -100),
-        false => -100,
-    };
-    if !norm.is_finite() || exponent > 125 {
-        integers.fill(0);
-        return Coded {
-            step: 0.0,
-            norm: f64::INFINITY,
-            residual: f64::INFINITY,
-        };
-    }
-    let step = power_of_two(exponent);
-    let squares = kernels.quantise(values, power_of_two(-exponent) as f32, integers);
-    let lanes = 1.0 + (d / 16.0 + 16.0) * 1.2e-7;
-    Coded {
-        step,
-        norm,
-        residual: (libm::sqrt(squares * lanes) * (1.0 + 1e-12) + 1e-15) * step,
-    }
-}
-
-/// An upper bound of the root of a sum of squares.
-fn norm_up(squares: f64) -> f64 {
-    libm::sqrt(squares * (1.0 + 1e-9))
-}
-
-fn power_of_two(exponent: i32) -> f64 {
-    f64::from_bits(((1023 + exponent) as u64) << 52)
-}
-
-/// The exponent of the smallest power of two that is not below a positive, normal number.
-fn exponent_above(value: f64) -> i32 {
-    let bits = value.to_bits();
-    let exponent = (bits >> 52) as i32 - 1023;
-    exponent + i32::from(bits << 12 != 0)
-}
-
-/// Moves the last entry of a heap, the smallest at its root, to its place.
-fn sift_up(heap: &mut [[u64; 2]], mut at: usize) {
-    while at > 0 {
-        let parent = (at - 1) / 2;
-        if heap[parent][0] <= heap[at][0] {
-            return;
-        }
-        heap.swap(parent, at);
-        at = parent;
-    }
-}
-
-/// Moves the root to its place.
-fn sift_down(heap: &mut [[u64; 2]]) {
-    let mut at = 0;
-    loop {
-        let left = 2 * at + 1;
-        if left >= heap.len() {
-            return;
-        }
-        let right = left + 1;
-        let child = match right < heap.len() && heap[right][0] < heap[left][0] {
-            true => right,
-            false => left,
-        };
-        if heap[at][0] <= heap[child][0] {
-            return;
-        }
-        heap.swap(at, child);
-        at = child;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::pool::{sift_down, sift_up};
     use super::*;
     use crate::kernels::Kernels;
     use alloc::vec::Vec;

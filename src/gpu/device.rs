@@ -276,9 +276,15 @@ impl Device {
         self.faults.count.load(Ordering::Acquire)
     }
 
-    /// An error if a call failed since there were so many faults: what was asked for in between may
-    /// not have been done, also where another thread's [`Self::check`] took the reason.
-    pub(super) fn unfailed(&self, before: u64, what: &'static str) -> Result<(), Error> {
+    /// [`Self::check`], and an error if any call failed since there were so many faults: what was asked
+    /// for in between may not have been done, also where another thread took the reason.
+    pub(super) fn check_since(
+        &self,
+        before: u64,
+        what: &'static str,
+        bytes: u64,
+    ) -> Result<(), Error> {
+        self.check(what, bytes)?;
         match self.faults() == before {
             true => Ok(()),
             false => Err(self.failed(

@@ -149,7 +149,7 @@ impl Device {
             host_bytes: parts.encoder.size_bytes() as u64,
         };
         model.send_weights(sae, storage)?;
-        model.device.unfailed(before, "weights")?;
+        self.check_since(before, "weights", model.device_bytes)?;
         Ok(model)
     }
 }

@@ -227,12 +227,10 @@ pub struct Description {
 impl Description {
     /// Of parts that need not make a model: what [`Description::open`] gives.
     pub(crate) fn of_parts(parts: &Parts<'_>, level: Level, options: &ScreenOptions) -> Self {
-        let refused = match (&parts.unsupported, &parts.attention, &parts.transforms) {
-            (Some(name), _, _) => Some(alloc::format!("unsupported architecture `{name}`")),
-            (_, Some(_), _) => Some("lorsa, which attends to the rows before".into()),
-            (_, _, Some(_)) => Some("molt, which decodes by transforms of the row".into()),
-            _ => None,
-        };
+        let refused = parts.other_kind().map(|kind| match kind {
+            (name, "") => alloc::format!("unsupported architecture `{name}`"),
+            (what, _) => what.into(),
+        });
         let screen = ScreenInfo::none(match refused {
             Some(_) => "no rows are encoded",
             None => super::UNPREPARED,

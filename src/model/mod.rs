@@ -159,6 +159,23 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// Why no [`Sae`] is made of these parts, if none is: what they are, and how they open instead
+    /// (empty if they do not).
+    pub(crate) fn other_kind(&self) -> Option<(&str, &'static str)> {
+        match (&self.unsupported, &self.attention, &self.transforms) {
+            (Some(name), _, _) => Some((name, "")),
+            (_, Some(_), _) => Some((
+                "lorsa, which attends to the rows before",
+                ": open it as a `Lorsa`",
+            )),
+            (_, _, Some(_)) => Some((
+                "molt, which decodes by transforms of the row",
+                ": open it as a `Molt`",
+            )),
+            _ => None,
+        }
+    }
+
     /// A pursuit has no encoder of its own: its dictionary is the decoder.
     fn tie(&mut self) {
         if let Activation::Pursuit(_) = self.activation {
@@ -244,24 +261,9 @@ impl<'a> Sae<'a> {
     /// [`Error::UnsupportedArchitecture`] for parts with attention, transforms or maths that is
     /// missing here.
     pub fn from_parts(mut parts: Parts<'a>) -> Result<Self, Error> {
-        if let Some(architecture) = parts.unsupported {
+        if let Some((what, instead)) = parts.other_kind() {
+            let architecture = alloc::format!("{what}{instead}");
             return Err(Error::UnsupportedArchitecture { architecture });
-        }
-        for (found, what) in [
-            (
-                parts.attention.is_some(),
-                "lorsa, which attends to the rows before: open it as a `Lorsa`",
-            ),
-            (
-                parts.transforms.is_some(),
-                "molt, which decodes by transforms of the row: open it as a `Molt`",
-            ),
-        ] {
-            if found {
-                return Err(Error::UnsupportedArchitecture {
-                    architecture: what.into(),
-                });
-            }
         }
         parts.tie();
         let (d_sae, d_in) = (parts.encoder.features(), parts.encoder.width());

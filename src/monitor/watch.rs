@@ -1,5 +1,8 @@
 //! Rules at work on many streams.
 
+mod check;
+mod waiting;
+
 use super::accumulator::{Accumulator, filled};
 use super::collect::Collect;
 use super::compile::CompiledRules;
@@ -369,63 +372,6 @@ impl Monitor {
         Ok(())
     }
 
-    /// Watches the first `rows` waiting rows of a stream; the others go on waiting. More than
-    /// there are: all of them. Returns how many were watched.
-    pub fn commit(&mut self, stream: u64, rows: usize, on_event: &mut OnEvent<'_>) -> usize {
-        let Some(place) = self.streams.find(stream) else {
-            return 0;
-        };
-        let waiting = self.waiting_count.get(place).copied().unwrap_or(0);
-        let rows = rows.min(waiting);
-        // The buffers are put aside, so that the rows can be looked at while they are taken.
-        let all = core::mem::take(&mut self.waiting);
-        let indices = core::mem::take(&mut self.waiting_indices);
-        let values = core::mem::take(&mut self.waiting_values);
-        let first = place * self.pending_rows;
-        for (number, waiting) in all.iter().enumerate().skip(first).take(rows) {
-            let range = number * self.room..number * self.room + waiting.count;
-            let row = FeaturesRow {
-                indices: indices.get(range.clone()).unwrap_or(&[]),
-                values: values.get(range).unwrap_or(&[]),
-                status: waiting.status,
-            };
-            self.take(row, &waiting.info, on_event);
-        }
-        (self.waiting, self.waiting_indices, self.waiting_values) = (all, indices, values);
-        // What waits on moves to the front.
-        let (from, end) = (first + rows, first + waiting);
-        self.waiting.copy_within(from..end, first);
-        let room = self.room;
-        self.waiting_indices
-            .copy_within(from * room..end * room, first * room);
-        self.waiting_values
-            .copy_within(from * room..end * room, first * room);
-        if let Some(count) = self.waiting_count.get_mut(place) {
-            *count = waiting - rows;
-        }
-        rows
-    }
-
-    /// Forgets the last `rows` waiting rows of a stream; more than there are: all of them. Returns
-    /// how many were forgotten.
-    pub fn rollback(&mut self, stream: u64, rows: usize) -> usize {
-        let place = self.streams.find(stream);
-        let Some(count) = place.and_then(|place| self.waiting_count.get_mut(place)) else {
-            return 0;
-        };
-        let rows = rows.min(*count);
-        *count -= rows;
-        self.counts.rolled_back += rows as u64;
-        rows
-    }
-
-    /// Rows of a stream that wait.
-    pub fn pending(&self, stream: u64) -> usize {
-        let place = self.streams.find(stream);
-        let count = place.and_then(|place| self.waiting_count.get(place));
-        count.copied().unwrap_or(0)
-    }
-
     /// Forgets a stream, its waiting rows included, and frees its place. Returns whether it had
     /// one.
     pub fn end_stream(&mut self, stream: u64) -> bool {
@@ -492,85 +438,6 @@ impl Monitor {
     /// Whether rows are encoded in full.
     pub fn encodes(&self) -> bool {
         self.encodes || self.rules.reads_all()
-    }
-
-    fn check(&self, sae: &Sae<'_>, rows: Rows<'_>, infos: &[RowInfo]) -> Result<(), Error> {
-        if sae.identity != self.rules.identity {
-            return Err(Error::InvalidArgument {
-                what: "rules of a monitor",
-                expected: "rules compiled for this model".into(),
-                found: "those of another model".into(),
-            });
-        }
-        let length = |what, expected: usize, found: usize| match expected == found {
-            true => Ok(()),
-            false => Err(Error::Length {
-                what,
-                expected: expected as u64,
-                found: found as u64,
-            }),
-        };
-        length("values per row", sae.d_in(), rows.width())?;
-        match infos.is_empty() {
-            true => Ok(()),
-            false => length("infos of rows", rows.rows(), infos.len()),
-        }
-    }
-
-    fn check_features(&self, features: &Features, infos: &[RowInfo]) -> Result<(), Error> {
-        let d_sae = self.rules.d_sae;
-        if let Some(&feature) = features.indices().iter().find(|&&i| i >= d_sae) {
-            return Err(Error::FeatureOutOfRange {
-                feature: feature.into(),
-                d_sae: d_sae.into(),
-            });
-        }
-        match infos.is_empty() || infos.len() == features.rows() {
-            true => Ok(()),
-            false => Err(Error::Length {
-                what: "infos of rows",
-                expected: features.rows() as u64,
-                found: infos.len() as u64,
-            }),
-        }
-    }
-
-    /// Conditions; that streams do not jump over waiting rows, or have room for more.
-    fn check_infos(&self, rows: usize, infos: &[RowInfo], proposed: bool) -> Result<(), Error> {
-        if let Some(accumulator) = &self.accumulator {
-            infos
-                .iter()
-                .try_for_each(|info| accumulator.check_info(info))?;
-        }
-        let default = [RowInfo::default()];
-        let (infos, each) = match infos.is_empty() {
-            true => (&default[..rows.min(1)], rows),
-            false => (infos, 1),
-        };
-        for (number, info) in infos.iter().enumerate() {
-            let stream = info.id.stream;
-            let waiting = self.pending(stream);
-            if !proposed && waiting > 0 {
-                return Err(Error::InvalidArgument {
-                    what: "row of a stream",
-                    expected: "a stream without waiting rows: commit them or roll them back".into(),
-                    found: alloc::format!("stream {stream} with {waiting}"),
-                });
-            }
-            if proposed {
-                let earlier = infos.get(..number).unwrap_or(&[]).iter();
-                let earlier = earlier.filter(|other| other.id.stream == stream).count();
-                let needed = waiting + earlier + each;
-                if needed > self.pending_rows {
-                    return Err(Error::Limit {
-                        what: alloc::format!("rows of stream {stream} that wait"),
-                        limit: self.pending_rows as u64,
-                        found: needed as u64,
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 
     /// What is known of a row; `waits`: it comes after those that wait.
@@ -659,48 +526,6 @@ impl Monitor {
             *count = 0;
         }
         Some(place)
-    }
-
-    /// Puts a row behind those of its stream that wait.
-    fn wait(&mut self, row: FeaturesRow<'_>, info: &RowInfo) -> Result<(), Error> {
-        let Some(place) = self.place(info.id.stream) else {
-            self.counts.refused += 1;
-            return Ok(());
-        };
-        let Some(count) = self.waiting_count.get_mut(place) else {
-            return Ok(());
-        };
-        let number = place * self.pending_rows + *count;
-        let start = number * self.room;
-        // Of a row that was encoded elsewhere, what nobody here reads needs no room.
-        let mut kept = 0;
-        let all = self.encodes;
-        let watched = &self.rules.features;
-        let pairs = row.indices.iter().zip(row.values);
-        for (&index, &value) in pairs.filter(|pair| all || watched.binary_search(pair.0).is_ok()) {
-            let (true, Some(to_index), Some(to_value)) = (
-                kept < self.room,
-                self.waiting_indices.get_mut(start + kept),
-                self.waiting_values.get_mut(start + kept),
-            ) else {
-                return Err(Error::Limit {
-                    what: "active features of a row that waits".into(),
-                    limit: self.room as u64,
-                    found: row.indices.len() as u64,
-                });
-            };
-            (*to_index, *to_value) = (index, value);
-            kept += 1;
-        }
-        if let Some(waiting) = self.waiting.get_mut(number) {
-            *waiting = Waiting {
-                info: *info,
-                status: row.status,
-                count: kept,
-            };
-            *count += 1;
-        }
-        Ok(())
     }
 
     /// Watches a row.

@@ -163,9 +163,14 @@ fn interleave(rows: &[i16], stride: usize, out: &mut [i16]) {
 /// A pair is a word, so a column is the transpose of its rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn interleave_column(rows: &[i16], stride: usize, out: &mut [i16]) {
-    let (whole, _) = out.as_chunks_mut::<32>().0.as_chunks_mut::<16>();
-    let done = 32 * whole.len();
-    for (square, out) in whole.iter_mut().enumerate() {
+    if stride == 0 {
+        return; // rows without inputs
+    }
+    let pairs = out.as_chunks_mut::<2>().0;
+    let pairs = pairs.as_chunks_mut::<COLUMN_FEATURES>().0;
+    let (squares, rest) = pairs.as_chunks_mut::<16>();
+    let done = squares.len() * 16;
+    for (square, out) in squares.iter_mut().enumerate() {
         let mut words = [_mm512_setzero_si512(); 16];
         for (words, row) in words.iter_mut().zip(rows.chunks_exact(stride)) {
             if let Some(line) = row.get(32 * square..).and_then(|row| row.first_chunk()) {
@@ -177,19 +182,7 @@ fn interleave_column(rows: &[i16], stride: usize, out: &mut [i16]) {
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), words) };
         }
     }
-    let rest = out.get_mut(done * COLUMN_FEATURES..).unwrap_or(&mut []);
-    let rest = rest
-        .as_chunks_mut::<2>()
-        .0
-        .as_chunks_mut::<COLUMN_FEATURES>();
-    for (r, row) in rows.chunks_exact(stride.max(1)).enumerate() {
-        let row = row.get(done..).unwrap_or(&[]).as_chunks::<2>().0;
-        for (out, pair) in rest.0.iter_mut().zip(row) {
-            if let Some(out) = out.get_mut(r) {
-                *out = *pair;
-            }
-        }
-    }
+    loops::interleave_rest(rows, stride, done, rest);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]

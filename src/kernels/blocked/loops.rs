@@ -92,6 +92,17 @@ pub(super) fn interleave<const WIDTH: usize>(rows: &[i16], stride: usize, out: &
             }
         }
     }
+    interleave_rest(rows, stride, done, rest);
+}
+
+/// The same for the last pairs, from pair `done` on.
+#[inline(always)]
+pub(super) fn interleave_rest<const WIDTH: usize>(
+    rows: &[i16],
+    stride: usize,
+    done: usize,
+    rest: &mut [[[i16; 2]; WIDTH]],
+) {
     for (r, row) in rows.chunks_exact(stride).take(WIDTH).enumerate() {
         let row = row.as_chunks::<2>().0.iter().skip(done);
         for (out, pair) in rest.iter_mut().zip(row) {

@@ -43,7 +43,8 @@ fn add(changes: impl Iterator<Item = f64>, row: &[u8], out: &mut [u8]) -> RowSum
     RowSums::new(reduce(lanes), all_fit)
 }
 
-/// The sums of a row, or of its last values, with the squares of the changes added to the lanes; whether all of them fit an f32.
+/// The sums of a row, or of its last values, with the squares of the changes added to the lanes;
+/// whether all of them fit an f32.
 pub(super) fn add_tail(
     changes: impl Iterator<Item = f64>,
     row: &[u8],
