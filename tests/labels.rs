@@ -192,7 +192,9 @@ fn feature(index: &str, statistics: &str) -> String {
 }
 
 /// Feature, maximum, density and mean.
-fn observed(labels: &Labels) -> Vec<(u32, Option<f64>, Option<f64>, Option<f64>)> {
+type Numbers = (u32, Option<f64>, Option<f64>, Option<f64>);
+
+fn observed(labels: &Labels) -> Vec<Numbers> {
     let all = labels.all_observed();
     all.map(|it| (it.feature, it.max, it.density, it.mean))
         .collect()
