@@ -29,6 +29,9 @@ const ONE: f32 = 32767.0;
 /// Lengths with a bound on the errors of products.
 pub(super) const LENGTHS: core::ops::RangeInclusive<f64> = 9.5e-7..=1.05e6;
 
+/// Is told the first row of a block, and its estimates.
+type EachBlock<'e> = dyn FnMut(usize, &[f32]) -> Result<(), Error> + 'e;
+
 /// One of the two sets.
 struct Side<'v> {
     vectors: &'v Vectors,
@@ -166,7 +169,7 @@ impl<'v> Cosines<'v> {
     pub(super) fn each_block(
         &self,
         progress: &mut dyn FnMut(usize, usize),
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), Error>,
+        each: &mut EachBlock<'_>,
     ) -> Result<(), Error> {
         let (rows, mut block) = (self.rows(), Vec::new());
         let blocks = rows.div_ceil(BLOCK);
