@@ -301,8 +301,8 @@ fn judgements_agree_at_every_level_and_nan_keeps() {
         for lower_slack in [None, Some(0.25)] {
             let mut expected = [0u64; TILE_INPUTS];
             for (r, input) in inputs.iter().enumerate() {
-                for i in 0..GROUP_ROWS {
-                    let centre = group.weight[i] * (totals[r][i] * input.step) + group.offset[i];
+                for (i, total) in totals[r].iter().enumerate() {
+                    let centre = group.weight[i] * (total * input.step) + group.offset[i];
                     let margin = group.residual[i] * input.spread + group.other[i] * input.slack;
                     let upper = centre + margin;
                     let dropped = match lower_slack {
