@@ -76,6 +76,9 @@ impl Sae<'_> {
             return refuse("the plan", "a mask, scores or a dropped error");
         }
         for edit in &member.edits {
+            if edit.slot < plan.edited.len() && self.one_vector_each("plan").is_err() {
+                return refuse("edits", "a feature that writes no multiple of one vector");
+            }
             let strength = edit.strength;
             if edit.rule != Rule::Add {
                 return refuse("edits", edit.rule.name());
