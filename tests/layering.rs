@@ -64,7 +64,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (
         &["steer"],
         &[
-            "decode", "dtype", "encode", "error", "features", "json", "kernels", "model",
+            "decode", "dtype", "encode", "error", "features", "json", "kernels", "labels", "model",
             "readout", "rows", "rows_mut", "scratch", "select", "written",
         ],
     ),

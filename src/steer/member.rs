@@ -315,7 +315,7 @@ impl<'b> MemberBuilder<'b> {
             (Some(value), _) => finite(path, value).map(|()| value),
             (None, Some(feature)) => Err(invalid(
                 path,
-                format!("a {what} of feature {feature} in `statistics`"),
+                format!("a {what} of feature {feature}, in `statistics` or from labels"),
                 "none",
             )),
             (None, None) => Err(invalid(
