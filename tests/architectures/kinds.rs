@@ -331,9 +331,9 @@ fn gates_on_the_reconstruction_and_budgets() {
         };
         let mut y = before.clone();
         let (outcomes, _) = kind.steer(&plan.unwrap(), &given, &mut y);
-        for row in 0..ROWS {
+        for (row, outcome) in outcomes.iter().enumerate() {
             let range = row * D_OUT..(row + 1) * D_OUT;
-            assert_eq!(outcomes[row], Outcome::Clipped);
+            assert_eq!(*outcome, Outcome::Clipped);
             let (old, new) = (wide(&before[range.clone()]), wide(&y[range]));
             let moved: f64 = old.iter().zip(&new).map(|(a, b)| (a - b) * (a - b)).sum();
             let relative = moved.sqrt() / dot(&old, &old).sqrt();
