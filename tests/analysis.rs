@@ -3,12 +3,15 @@
 mod library;
 mod reference;
 
+use pathfinding::kuhn_munkres::kuhn_munkres;
+use pathfinding::matrix::Matrix;
 use reference::analysis as plain;
 use reference::monitor::pearson;
 use reference::random::{Format, Random, Tensors};
 use sae::analysis::{
-    Correlation, Family, FamilyOptions, Terms, Vectors, compose, families, jaccard, logit_lens,
-    nearest, pw_mcc, sae_match, shared_fraction, sharedness, wmppc,
+    Correlation, Cosines, Family, FamilyOptions, Matching, Terms, Vectors, compose, families,
+    jaccard, logit_lens, nearest, pw_mcc, sae_match, sae_match_with, shared_fraction,
+    shared_fraction_with, sharedness, wmppc,
 };
 use sae::monitor::{Accumulator, Collect};
 use sae::{Code, Error, Features, OpenOptions, RowStatus, Rows, Sae};
@@ -71,22 +74,22 @@ fn quiet(_: usize, _: usize) {}
 
 #[test]
 fn the_nearest_are_those_of_all_pairs() {
-    // More than one block of 64, and a vector of length 0.
-    let (mut a, b) = (random(1, 70, 9), random(2, 150, 9));
+    // More than one block of 256, and a vector of length 0.
+    let (mut a, b) = (random(1, 300, 9), random(2, 150, 9));
     let zero = a
         .decoder
         .iter()
         .map(|row| row.iter().map(|&x| x as f32).collect());
     let mut zero: Vec<Vec<f32>> = zero.collect();
     zero[3] = vec![0.0; 9];
-    a = make(zero.clone(), zero, vec![1.0; 70]);
+    a = make(zero.clone(), zero, vec![1.0; 300]);
     let (va, vb) = (
         Vectors::unit_decoder(&a.sae).unwrap(),
         Vectors::unit_decoder(&b.sae).unwrap(),
     );
     let mut told = Vec::new();
     let lists = nearest(&va, &vb, 5, false, &mut |done, all| told.push((done, all))).unwrap();
-    assert_eq!(told, [(1, 3), (2, 3), (3, 3)]);
+    assert_eq!(told, [(1, 2), (2, 2)]);
     for (i, list) in lists.iter().enumerate() {
         let cosines = b
             .decoder
@@ -182,6 +185,176 @@ fn matchings_are_the_best_of_all_permutations() {
             close(found.mean, -sum / 5.0, 1e-5);
         }
     }
+}
+
+/// The largest sum of a dense table, by another library: values rounded to 2^-40 of the largest.
+fn dense_sum(table: &[Vec<f64>]) -> f64 {
+    let turned: Vec<Vec<f64>>;
+    let table = match table.len() > table[0].len() {
+        true => {
+            turned = (0..table[0].len())
+                .map(|j| table.iter().map(|row| row[j]).collect())
+                .collect();
+            &turned
+        }
+        false => table,
+    };
+    let most = table.iter().flatten().fold(1e-9_f64, |a, b| a.max(b.abs()));
+    let unit = 2f64.powi(40) / most;
+    let whole = table.iter().flatten().map(|v| (v * unit).round() as i64);
+    let weights = Matrix::from_vec(table.len(), table[0].len(), whole.collect()).unwrap();
+    kuhn_munkres(&weights).0 as f64 / unit
+}
+
+/// Vectors of several kinds: random; few different ones, so that there are ties; some of length 0;
+/// along few directions, so that all want the same partner; of very different lengths.
+fn of_kind(kind: usize, seed: u64, n: usize, d: usize) -> Made {
+    let mut random = Random(seed);
+    let few: Vec<Vec<f32>> = (0..7)
+        .map(|_| (0..d).map(|_| random.number()).collect())
+        .collect();
+    let mut rows = || -> Vec<Vec<f32>> {
+        (0..n)
+            .map(|i| match kind {
+                1 => few[random.below(7)].clone(),
+                2 if i % 3 == 0 => vec![0.0; d],
+                3 => few[i % 2]
+                    .iter()
+                    .map(|x| x + 0.01 * random.number())
+                    .collect(),
+                4 => (0..d).map(|_| random.below(3) as f32 - 1.0).collect(),
+                _ => (0..d).map(|_| random.number()).collect(),
+            })
+            .collect()
+    };
+    let (encoder, decoder) = (rows(), rows());
+    let spread = if kind == 5 { 3.0 } else { 0.5 };
+    let threshold = |_| (spread * random.number()).exp();
+    let thresholds = (0..n).map(threshold).collect();
+    make(encoder, decoder, thresholds)
+}
+
+/// Every pair of sizes and kinds, with ties, against a dense assignment over all pairs.
+#[test]
+fn matchings_sum_to_what_a_dense_assignment_finds() {
+    let sizes = [(1, 1), (2, 9), (40, 40), (150, 150), (60, 200), (200, 60)];
+    for (n, m) in sizes {
+        for kind in 0..6 {
+            let d = if kind == 4 { 3 } else { 12 };
+            let (a, b) = (of_kind(kind, 5, n, d), of_kind(kind, 6, m, d));
+            let pair = |of: fn(&Sae<'_>) -> Result<Vectors, Error>| {
+                (of(&a.sae).unwrap(), of(&b.sae).unwrap())
+            };
+            let table = |value: &dyn Fn(usize, usize) -> f64| -> Vec<Vec<f64>> {
+                (0..n)
+                    .map(|i| (0..m).map(|j| value(i, j)).collect())
+                    .collect()
+            };
+            let check = |found: &Matching, table: &[Vec<f64>], sign: f64, what: &str| {
+                let what = format!("{what}, {n} x {m}, kind {kind}");
+                assert_eq!(found.pairs.len(), n.min(m), "{what}");
+                let mut partners: Vec<u32> = found.pairs.iter().map(|p| p.second).collect();
+                partners.sort_unstable();
+                partners.dedup();
+                assert_eq!(partners.len(), n.min(m), "{what}");
+                assert!(found.pairs.is_sorted_by_key(|p| p.first), "{what}");
+                for pair in &found.pairs {
+                    let value = sign * table[pair.first as usize][pair.second as usize];
+                    assert_eq!(pair.value, value, "{what}");
+                }
+                let sum: f64 = found.pairs.iter().map(|p| sign * p.value).sum();
+                let best = dense_sum(table);
+                let most = table.iter().flatten().fold(0.0_f64, |x, y| x.max(y.abs()));
+                // Units of the two roundings, and the f64 sums.
+                let bound = most * n.min(m) as f64 * 8.0 * 2f64.powi(-40);
+                assert!((sum - best).abs() <= bound, "{what}: {sum}, not {best}");
+            };
+            let (va, vb) = pair(Vectors::unit_decoder);
+            let cosines = table(&|i, j| va.dot(i, &vb, j).abs());
+            check(
+                &pw_mcc(&va, &vb, &mut quiet).unwrap(),
+                &cosines,
+                1.0,
+                "PW-MCC",
+            );
+            let ((ea, eb), (da, db)) =
+                (pair(Vectors::folded_encoder), pair(Vectors::folded_decoder));
+            let distance = |x: &Vectors, y: &Vectors, i: usize, j: usize| {
+                (x.dot(i, x, i) + y.dot(j, y, j) - 2.0 * x.dot(i, y, j)).max(0.0)
+            };
+            let encoders = table(&|i, j| -distance(&ea, &eb, i, j));
+            let decoders = table(&|i, j| -distance(&da, &db, i, j));
+            let both = table(&|i, j| encoders[i][j] + decoders[i][j]);
+            let found = |terms| sae_match(&a.sae, &b.sae, terms, &mut quiet).unwrap();
+            check(&found(Terms::Encoder), &encoders, -1.0, "encoders");
+            check(&found(Terms::Decoder), &decoders, -1.0, "decoders");
+            check(&found(Terms::Both), &both, -1.0, "both");
+            // With the cosines of the unit vectors at hand it is as good.
+            let (ua, ub) = pair(Vectors::unit_encoder);
+            let units = [
+                Cosines::new(&ua, &ub, &mut quiet).unwrap(),
+                Cosines::new(&va, &vb, &mut quiet).unwrap(),
+            ];
+            let shared = sae_match_with(&a.sae, &b.sae, &units[0], &units[1], &mut quiet);
+            check(&shared.unwrap(), &both, -1.0, "both, by unit vectors");
+            let shared = shared_fraction(&a.sae, &b.sae, 0.5, &mut quiet).unwrap();
+            let with = shared_fraction_with(&units[0], &units[1], 0.5, &mut quiet).unwrap();
+            assert_eq!(shared, with);
+            // The nearest, of both sides, are those of one side at a time.
+            let [near, back] = units[1].nearest(3, &mut quiet).unwrap();
+            assert_eq!(near, nearest(&va, &vb, 3, false, &mut quiet).unwrap());
+            assert_eq!(back, nearest(&vb, &va, 3, false, &mut quiet).unwrap());
+            for (i, list) in near.iter().enumerate() {
+                let mut all: Vec<(f64, u32)> =
+                    (0..m).map(|j| (va.dot(i, &vb, j), j as u32)).collect();
+                all.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
+                let list: Vec<(f64, u32)> = list.iter().map(|l| (l.cosine, l.feature)).collect();
+                assert_eq!(list, all[..list.len()]);
+            }
+            assert_eq!(units[1].size_bytes(), n * m * 2);
+            // Estimated anew at each pass: another search, the same sums.
+            let none = Cosines::within(&va, &vb, (n * m) as u64 - 1, &mut quiet).unwrap();
+            assert_eq!(none.size_bytes(), 0);
+            assert_eq!(none.nearest(3, &mut quiet).unwrap(), [near, back]);
+            check(
+                &none.pw_mcc(&mut quiet).unwrap(),
+                &cosines,
+                1.0,
+                "PW-MCC, none held",
+            );
+        }
+    }
+}
+
+/// Vectors whose products leave the range of f32 have no bound: all their pairs are computed.
+#[test]
+fn lengths_far_from_one_are_matched_all_the_same() {
+    let mut random = Random(9);
+    let mut model = |scale: &dyn Fn(usize) -> f32| {
+        let mut rows = || -> Vec<Vec<f32>> {
+            (0..30)
+                .map(|i| (0..8).map(|_| random.number() * scale(i)).collect())
+                .collect()
+        };
+        let (encoder, decoder) = (rows(), rows());
+        make(encoder, decoder, vec![1.0; 30])
+    };
+    let scale = |i: usize| [1e-30, 1.0, 1e18, 1e30][i % 4];
+    let (a, b) = (model(&scale), model(&|i| scale(i + 1)));
+    let (va, vb) = (Vectors::decoder(&a.sae), Vectors::decoder(&b.sae));
+    let (va, vb) = (va.unwrap(), vb.unwrap());
+    let table: Vec<Vec<f64>> = (0..30)
+        .map(|i| (0..30).map(|j| va.dot(i, &vb, j).abs()).collect())
+        .collect();
+    let found = pw_mcc(&va, &vb, &mut quiet).unwrap();
+    close(found.mean * 30.0, dense_sum(&table), 1e-9);
+    let lists = nearest(&va, &vb, 1, false, &mut quiet).unwrap();
+    for (i, list) in lists.iter().enumerate() {
+        let all = (0..30).map(|j| va.dot(i, &vb, j));
+        assert_eq!(list[0].cosine, all.fold(f64::NEG_INFINITY, f64::max));
+    }
+    let matched = sae_match(&a.sae, &b.sae, Terms::Decoder, &mut quiet).unwrap();
+    assert_eq!(matched.pairs.len(), 30);
 }
 
 /// A model whose features are those of another in another order and scale is found again.
@@ -442,6 +615,29 @@ fn what_cannot_be_compared_is_refused() {
         found: 0.0,
     };
     assert_eq!(wrong, expected);
+    // A threshold that takes weights out of the range of f32.
+    let tiny = make(
+        narrow(&off.encoder),
+        narrow(&off.decoder),
+        vec![1.0, 1e-40, 1.0],
+    );
+    let wrong = sae_match(&tiny.sae, &a.sae, Terms::Both, &mut quiet).unwrap_err();
+    assert!(matches!(wrong, Error::BadValue { .. }), "{wrong}");
+    // More pairs than a matching is sought over, refused before anything is multiplied.
+    let rows = || vec![vec![1.0_f32]; 65_537];
+    let many = make(rows(), rows(), vec![1.0; 65_537]);
+    let wrong = sae_match(&many.sae, &many.sae, Terms::Both, &mut quiet).unwrap_err();
+    assert_eq!(wrong.code(), Code::Limit);
+    // Cosines of other models.
+    let (one, other) = (
+        Vectors::unit_decoder(&a.sae),
+        Vectors::unit_decoder(&off.sae),
+    );
+    let (one, other) = (one.unwrap(), other.unwrap());
+    let cosines = Cosines::new(&one, &other, &mut quiet).unwrap();
+    let small = random(4, 2, 4);
+    let wrong = sae_match_with(&small.sae, &a.sae, &cosines, &cosines, &mut quiet);
+    assert_eq!(wrong.unwrap_err().code(), Code::Length);
     assert_eq!((va.len(), va.width(), va.is_empty()), (3, 4, false));
     assert_eq!(va.row(3), [] as [f32; 0]);
     assert_eq!(va.dot(0, &vb, 0), 0.0);

@@ -350,7 +350,9 @@ fn headers_compile_without_a_warning() {
                 for name in HEADERS {
                     check(&cpp, standard, "c++", root().join("include").join(name));
                 }
-                check(&cpp, standard, "c++", root().join("include/sae.hpp"));
+                for name in ["sae.hpp", "sae_monitor.hpp"] {
+                    check(&cpp, standard, "c++", root().join("include").join(name));
+                }
                 check(&cpp, standard, "c++", root().join("tests/c/abi.c"));
                 compiled += 1;
             }

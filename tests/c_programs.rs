@@ -18,6 +18,7 @@ const PROGRAMS: &[&str] = &[
     "sizes",
     "rows",
     "steer",
+    "decompose",
     "labels",
     "plan_builder",
     "plans",
@@ -260,21 +261,32 @@ fn half_of(case: &Case) -> PathBuf {
     half
 }
 
-#[test]
-fn the_cpp_wrapper_gives_the_same() {
+/// A program in C++ over every case, in every standard, and one case under valgrind.
+fn in_cpp(source: &str) {
     for (name, flags) in CPP {
-        let name = format!("raii-{name}");
-        let Some(raii) = program("tests/c/raii.cpp", &name, Profile::Dev, flags) else {
+        let name = format!("{source}-{name}");
+        let path = format!("tests/c/{source}.cpp");
+        let Some(program) = program(&path, &name, Profile::Dev, flags) else {
             return;
         };
         for case in cases() {
-            run(Command::new(&raii).args(arguments(&case.file, &case)));
+            run(Command::new(&program).args(arguments(&case.file, &case)));
         }
         if let Some(valgrind) = tool("valgrind") {
             let case = &cases()[0];
-            support::valgrind(&valgrind, &raii, &arguments(&case.file, case));
+            support::valgrind(&valgrind, &program, &arguments(&case.file, case));
         }
     }
+}
+
+#[test]
+fn the_cpp_wrapper_gives_the_same() {
+    in_cpp("raii");
+}
+
+#[test]
+fn the_cpp_wrapper_monitors() {
+    in_cpp("monitoring");
 }
 
 #[test]

@@ -336,10 +336,16 @@ fn what_is_not_defined_or_too_long_is_a_note() {
         note.contains("SAE Match is not defined") && note.contains("threshold"),
         "{note}"
     );
+    // Five vectors over and over: every matching is as good as many others.
     let many: Vec<Vec<f32>> = (0..4097).map(row).collect();
     let wide = write(&folder, "wide", 4, [&many, &many], &[1.0; 4097]);
-    let found = json_of(&[&a.path, &wide.path, "-f", "0"]);
+    let found = json_of(&[&off.path, &wide.path, "-f", "0"]);
+    assert_eq!(found["pw_mcc"]["pairs"], 5);
+    close(&found["pw_mcc"]["mean"], 1.0, 1e-6);
+    let large = random(&folder, "large", 2, 16_385, 8);
+    let found = json_of(&[&large.path, &large.path, "-f", "0"]);
     assert_eq!(found["pw_mcc"], Value::Null);
+    close(&found["nearest"]["model_in_other"]["mean"], 1.0, 1e-6);
     assert!(
         found["notes"][0]
             .as_str()

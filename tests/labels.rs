@@ -170,11 +170,10 @@ fn an_explanation_without_a_feature() {
     );
 }
 
-/// A batch of the export's `features`, say.
 #[test]
-fn an_object_without_a_description() {
+fn an_object_that_says_nothing() {
     refused(
-        r#"{"modelId": "g", "layer": "6-res", "index": "0", "maxActApprox": 1.5}"#,
+        r#"{"modelId": "g", "layer": "6-res", "index": "0", "pos_str": ["x"]}"#,
         Code::Malformed,
         "is this an explanation export?",
     );
@@ -183,6 +182,186 @@ fn an_object_without_a_description() {
         Code::Malformed,
         "is this an explanation export?",
     );
+}
+
+/// A line of the export's `features`, with the keys of `export_features`.
+fn feature(index: &str, statistics: &str) -> String {
+    format!(
+        r#"{{"modelId": "gpt2-small", "layer": "6-res-jb", "index": {index}, {statistics}, "creatorId": "a", "neuron_alignment_indices": [1, 2], "neg_str": ["a"], "neg_values": [-0.5], "vector": [], "hookName": null, "hasVector": false}}"#
+    )
+}
+
+/// Feature, maximum, density and mean.
+type Numbers = (u32, Option<f64>, Option<f64>, Option<f64>);
+
+fn observed(labels: &Labels) -> Vec<Numbers> {
+    let all = labels.all_observed();
+    all.map(|it| (it.feature, it.max, it.density, it.mean))
+        .collect()
+}
+
+/// The exporter's histogram of `values`: counts in so many bins from the lowest to the highest
+/// value, and the middles of the bins.
+fn histogram(values: &[f64], bins: usize) -> (Vec<f64>, Vec<f64>) {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let width = (high - low) / bins as f64;
+    let mut heights = vec![0.0; bins];
+    for value in values {
+        heights[(((value - low) / width) as usize).min(bins - 1)] += 1.0;
+    }
+    let middles = (0..bins).map(|bin| low + (bin as f64 + 0.5) * width);
+    (heights, middles.collect())
+}
+
+#[test]
+fn statistics_are_read_with_and_without_labels() {
+    let lines = [
+        feature(r#""9""#, r#""maxActApprox": 22.5, "frac_nonzero": 0.0086"#),
+        feature("3", r#""maxActApprox": 4, "frac_nonzero": null"#),
+        // Nobody looked; it never fires; what makes no sense.
+        feature("4", r#""maxActApprox": 0, "frac_nonzero": 0"#),
+        feature("5", r#""maxActApprox": null, "frac_nonzero": 1.5"#),
+        feature("6", r#""maxActApprox": "many", "frac_nonzero": -0.1"#),
+        feature("7", r#""maxActApprox": -1, "frac_nonzero": {"a": [1]}"#),
+    ];
+    let expected = [
+        (3, Some(4.0), None, None),
+        (4, None, Some(0.0), None),
+        (5, None, None, None),
+        (6, None, None, None),
+        (7, None, None, None),
+        (9, Some(22.5), Some(0.0086), None),
+    ];
+    let labels = read(lines.join("\n")).unwrap();
+    assert_eq!(observed(&labels), expected);
+    assert_eq!((labels.count(), labels.blank()), (0, 0));
+    assert_eq!(labels.source(), Some("6-res-jb"));
+    assert_eq!(labels.observed(8), None);
+    assert_eq!(labels.check(10), Ok(()));
+    assert_eq!(labels.check(9).unwrap_err().code(), Code::FeatureOutOfRange);
+
+    // Beside a description, around explanations, and before or behind them.
+    for text in [
+        r#"{"index": 1, "description": "x", "maxActApprox": 2.5}"#,
+        r#"{"index": 1, "maxActApprox": 2.5, "explanations": [{"description": "x"}]}"#,
+        r#"{"explanations": [{"description": "x"}], "maxActApprox": 2.5, "index": "1"}"#,
+        r#"{"explanations": [{"index": 1, "description": "x", "maxActApprox": 2.5}]}"#,
+        // Two records of one feature that add to each other.
+        r#"{"index": 1, "description": "x"} {"index": 1, "maxActApprox": 2.5}"#,
+        r#"[{"index": 1, "description": "x", "maxActApprox": 2.5}, {"index": 1, "maxActApprox": 2.5}]"#,
+    ] {
+        let labels = read(text).unwrap();
+        assert_eq!(labels.text(1), Some("x"), "{text}");
+        assert_eq!(observed(&labels), [(1, Some(2.5), None, None)], "{text}");
+    }
+}
+
+#[test]
+fn statistics_that_contradict_each_other() {
+    for (key, one, other) in [
+        ("maxActApprox", "2.5", "3"),
+        ("frac_nonzero", "0.5", "0.25"),
+    ] {
+        let text = [
+            feature("8", &format!(r#""{key}": {one}"#)),
+            feature("8", &format!(r#""{key}": {other}"#)),
+        ];
+        refused(text.join("\n"), Code::Malformed, key);
+        refused(text.join("\n"), Code::Malformed, "feature 8: ");
+        let twice = feature("8", &format!(r#""{key}": {one}, "{key}": {one}"#));
+        refused(twice, Code::Malformed, "occurs twice");
+    }
+    refused(r#"{"maxActApprox": 3}"#, Code::Malformed, "without `index`");
+}
+
+/// The mean comes from a histogram, and is as far off as its documentation allows.
+#[test]
+fn means_are_estimated_from_histograms() {
+    let mut state = 7u64;
+    for _ in 0..50 {
+        let values: Vec<f64> = std::iter::repeat_with(|| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            -8.0 * (((state >> 11) as f64 + 1.0) / (1u64 << 53) as f64).ln()
+        })
+        .take(200)
+        .collect();
+        let (heights, middles) = histogram(&values, 40);
+        let density = 0.125;
+        let text = feature(
+            "2",
+            &format!(
+                r#""frac_nonzero": {density}, "freq_hist_data_bar_heights": {heights:?}, "freq_hist_data_bar_values": {middles:?}"#
+            ),
+        );
+        let found = read(text).unwrap().observed(2).unwrap().mean.unwrap();
+        let mean = density * values.iter().sum::<f64>() / values.len() as f64;
+        let half = (middles[1] - middles[0]) / 2.0;
+        assert!((found - mean).abs() <= density * half * (1.0 + 1e-9));
+    }
+    // Edges in the place of middles, no bars, nothing but zeros, and what is no number.
+    for (heights, values) in [
+        ("[1, 2]", "[0.5, 1.5, 2.5]"),
+        ("[]", "[]"),
+        ("[0, 0]", "[0.5, 1.5]"),
+        ("[2, -1]", "[0.5, 1.5]"),
+        ("[1, null]", "[0.5, 1.5]"),
+        ("[1, 2]", "\"none\""),
+        ("[1, [2]]", "[0.5, 1.5]"),
+        ("null", "[0.5]"),
+    ] {
+        let text = feature(
+            "2",
+            &format!(
+                r#""frac_nonzero": 0.5, "freq_hist_data_bar_heights": {heights}, "freq_hist_data_bar_values": {values}"#
+            ),
+        );
+        let labels = read(text).unwrap();
+        assert_eq!(observed(&labels), [(2, None, Some(0.5), None)], "{heights}");
+    }
+}
+
+/// Strengths relative to what a labels file says, and the place in the plan where it says nothing.
+#[test]
+fn plans_refer_to_statistics_of_labels() {
+    use sae::steer::{Edit, FeatureStatistics, Plan, Statistics, Strength};
+    let bars = r#""freq_hist_data_bar_heights": [3, 1], "freq_hist_data_bar_values": [1, 5]"#;
+    let lines = [
+        feature(
+            "0",
+            &format!(r#""maxActApprox": 6, "frac_nonzero": 0.25, {bars}"#),
+        ),
+        feature("1", r#""maxActApprox": 0"#),
+    ];
+    let labels = read(lines.join("\n")).unwrap();
+    let statistics = Statistics::from_labels(&labels);
+    let known = FeatureStatistics {
+        max: Some(6.0),
+        mean: Some(0.5),
+        deviation: None,
+    };
+    assert_eq!(statistics.iter().collect::<Vec<_>>(), [(0, &known)]);
+
+    let mut own = Statistics::new();
+    let max = FeatureStatistics {
+        max: Some(100.0),
+        ..Default::default()
+    };
+    own.insert(0, max);
+    let mut plan = Plan::new("relative")
+        .edit(Edit::add(0, Strength::corpus_mean(2.0)))
+        .edit(Edit::zero(5))
+        .statistics(own);
+    plan.fill_statistics(&statistics);
+    let of = plan.statistics.of(0).unwrap();
+    assert_eq!(
+        (of.max, of.mean),
+        (Some(100.0), Some(0.5)),
+        "the plan's win"
+    );
+    assert_eq!(plan.statistics.iter().count(), 1, "those that it edits");
 }
 
 #[test]
@@ -260,7 +439,7 @@ fn two_sources_in_one_table() {
 #[test]
 fn texts_that_are_no_export() {
     for (text, words) in [
-        ("", "no explanation"),
+        ("", "no explanation, and no statistics"),
         ("\n \n", "no explanation"),
         ("[]", "no explanation"),
         (r#"{"explanations": []}"#, "no explanation"),

@@ -136,6 +136,287 @@ fn mistakes_are_told_with_file_and_place() {
     assert_eq!(fs::read_to_string(&plan).unwrap(), relative);
 }
 
+/// Maxima of the demo's labels are what strengths refer to, unless the plan or a file of statistics
+/// says something else; what `sae monitor` writes is such a file.
+#[test]
+fn strengths_refer_to_labels() {
+    let folder = folder("labels");
+    let text_of = |name: &str, strength: &str, more: &str| {
+        let plan = format!(
+            r#"{{"edits": [{{"feature": 5, "rule": "add", "strength": {strength}}}]{more}}}"#
+        );
+        file(&folder, name, &plan)
+    };
+    let labels = format!("{ROOT}/src/bin/sae/demo/labels.json");
+    let known: serde_json::Value = serde_json::from_slice(&fs::read(&labels).unwrap()).unwrap();
+    let of_5 = known.as_array().unwrap().iter().find(|it| it["index"] == 5);
+    let max = of_5.unwrap()["maxActApprox"].as_f64().unwrap();
+    let out = folder.join("out.npy").to_str().unwrap().to_string();
+    let run = |arguments: &[&str]| {
+        let output = steer(&[arguments, &["-o", &out]].concat());
+        assert_eq!(text(&output.stderr), "");
+        assert!(output.status.success());
+        data(&out)
+    };
+    let relative = r#"{"value": 1.5, "of": "corpus_max"}"#;
+    let plan = text_of("relative.json", relative, "");
+    let absolute = text_of("absolute.json", &(1.5 * max).to_string(), "");
+    let expected = run(&["--plan", &absolute]);
+    assert_eq!(run(&["--plan", &plan, "--labels", &labels]), expected);
+    // The export as it is downloaded: a folder with a folder of features in it.
+    let export = folder.join("5-res");
+    fs::create_dir_all(export.join("features")).unwrap();
+    fs::create_dir_all(export.join("explanations")).unwrap();
+    let line = format!(r#"{{"index": "5", "maxActApprox": {max}, "frac_nonzero": 0.01}}"#);
+    fs::write(export.join("features/batch-0.jsonl"), line).unwrap();
+    let export = export.to_str().unwrap();
+    assert_eq!(run(&["--plan", &plan, "--labels", export]), expected);
+    // What wins.
+    let own = text_of("own.json", relative, r#", "statistics": {"5": {"max": 7}}"#);
+    let seven = run(&["--plan", &text_of("seven.json", "10.5", "")]);
+    assert_eq!(run(&["--plan", &own, "--labels", &labels]), seven);
+    let statistics = file(&folder, "statistics.json", r#"{"5": {"max": 7}}"#);
+    let both = ["--statistics", &statistics, "--labels", &labels];
+    assert_eq!(run(&[&["--plan", &*plan][..], &both].concat()), seven);
+    let stats = r#"{"statistics": [], "baseline": {"5": {"max": 7, "mean": 1}}}"#;
+    let stats = file(&folder, "stats.json", stats);
+    assert_eq!(run(&["--plan", &plan, "--statistics", &stats]), seven);
+    // What the labels do not say, and labels of another SAE.
+    let mean = text_of("mean.json", r#"{"value": 1.5, "of": "corpus_mean"}"#, "");
+    let wide = file(
+        &folder,
+        "wide.jsonl",
+        r#"{"index": 3072, "maxActApprox": 1}"#,
+    );
+    for (plan, labels, named, words) in [
+        (
+            &mean,
+            &labels,
+            &mean,
+            "`edits[0].strength`: expected a mean of feature 5",
+        ),
+        (&plan, &wide, &wide, "3072"),
+        (&plan, &plan, &plan, "without `index`"),
+    ] {
+        let output = steer(&["--plan", plan, "--labels", labels, "-o", &out]);
+        assert_eq!(output.status.code(), Some(1));
+        let message = text(&output.stderr);
+        assert!(
+            message.starts_with(&format!("error: {named}: ")),
+            "{message}"
+        );
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+/// Plans that add a constant become control vectors, which are read again; others are refused with
+/// the reason.
+#[test]
+fn control_vectors_are_written_and_read() {
+    let folder = folder("control_vectors");
+    let plan_of = |name: &str, content: &str| file(&folder, name, content);
+    let add = plan_of(
+        "add.json",
+        r#"{"edits": [{"feature": 5, "rule": "add", "strength": 3},
+            {"feature": 40, "rule": "add", "strength": -2}]}"#,
+    );
+    let checkpoint = format!("{ROOT}/src/bin/sae/demo/sae");
+    let run = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_sae"))
+            .args(["steer", &checkpoint])
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
+    let control = path("control.gguf");
+    let output = run(&["--plan", &add, "--control-vector", &control]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(
+        text(&output.stderr),
+        "note: layer 3, from the checkpoint's site\n"
+    );
+    let read = |path: &str| {
+        let bytes = fs::read(path).unwrap();
+        sae::control_vector::ControlVector::read(&bytes).unwrap()
+    };
+    let options = sae::OpenOptions::default();
+    let sae = sae::Sae::open(&checkpoint, &options).unwrap();
+    let plan = Plan::from_json(&fs::read_to_string(&add).unwrap()).unwrap();
+    let vector = sae.constant_vector(&sae.compile_plan(&plan).unwrap());
+    let vector = vector.unwrap();
+    assert_eq!(read(&control).directions, [(3, vector.clone())].into());
+
+    // Another layer, with a hint; and rows in the same run.
+    let (other, out) = (path("other.gguf"), path("out.npy"));
+    let layer = ["--layer", "12", "--model-hint", "bert"];
+    let output = run(&[
+        &[
+            &*rows(),
+            "--plan",
+            &add,
+            "--control-vector",
+            &other,
+            "-o",
+            &out,
+        ],
+        &layer[..],
+    ]
+    .concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+    let found = read(&other);
+    assert_eq!(found.model_hint, "bert");
+    assert_eq!(found.directions, [(12, vector.clone())].into());
+
+    // Read again, it does to the rows what the plan does, but for one rounding of the vector; and
+    // with the plan it is twice the vector.
+    let again = path("again.npy");
+    let output = steer(&["--add-control-vector", &control, "-o", &again]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let floats = |path: &str| -> Vec<f32> {
+        let bytes = data(path);
+        let values = bytes.chunks_exact(4);
+        values
+            .map(|it| f32::from_le_bytes(it.try_into().unwrap()))
+            .collect()
+    };
+    for (one, other) in floats(&out).iter().zip(floats(&again)) {
+        assert!((one - other).abs() <= 1e-6 * one.abs().max(1.0));
+    }
+    let twice = path("twice.gguf");
+    let both = ["--plan", &*add, "--add-control-vector", &control];
+    let output = run(&[&both[..], &["--control-vector", &twice]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for (twice, once) in read(&twice).directions[&3].iter().zip(&vector) {
+        assert!((f64::from(*twice) - 2.0 * f64::from(*once)).abs() <= 1e-7);
+    }
+    let output = decompose(&control, &["--json"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["parts"][0]["feature"], 5);
+
+    // What is no constant says why, and leaves no file.
+    let none = path("none.gguf");
+    let edit = |edit: &str| format!(r#"{{"edits": [{{"feature": 5, {edit}}}]}}"#);
+    let added = |key: &str| {
+        format!(r#"{{"edits": [{{"feature": 5, "rule": "add", "strength": 1}}], {key}}}"#)
+    };
+    for (content, place, why) in [
+        (
+            edit(r#""rule": "set", "strength": 1"#),
+            "edits",
+            "`set` on feature 5",
+        ),
+        (edit(r#""rule": "zero""#), "edits", "`zero` on feature 5"),
+        (
+            edit(r#""rule": "add", "strength": {"by_phase": [1, 2]}"#),
+            "edits",
+            "each phase",
+        ),
+        (
+            edit(r#""rule": "add", "strength": 1, "over": 2"#),
+            "edits",
+            "a limit",
+        ),
+        (
+            edit(r#""rule": "add", "strength": {"value": 1, "of": "row_norm"}"#),
+            "edits",
+            "the length of the row",
+        ),
+        (
+            edit(r#""rule": "add", "strength": {"value": 1, "of": "current_max"}"#),
+            "edits",
+            "the largest value in the row",
+        ),
+        (added(r#""rows": {"skip_first": 1}"#), "rows", "a filter"),
+        (
+            added(r#""when": {"feature": 1, "over": 2}"#),
+            "when",
+            "a condition",
+        ),
+        (
+            added(r#""budget": {"relative": 0.1}"#),
+            "budget",
+            "a budget",
+        ),
+        (added(r#""keep_only": [1, 5]"#), "keep_only", "a mask"),
+        (added(r#""drop": [1]"#), "edits", "`zero` on feature 1"),
+        (added(r#""error": "drop""#), "error", "drop"),
+    ] {
+        let plan = plan_of("not.json", &content);
+        let output = run(&["--plan", &plan, "--control-vector", &none]);
+        assert_eq!(output.status.code(), Some(1), "{content}");
+        let message = text(&output.stderr);
+        let start = format!("error: {plan}: ");
+        assert!(message.starts_with(&start), "{message}");
+        assert!(message.contains(&format!("`{place}`")), "{message}");
+        assert!(
+            message.contains("the same vector to every row"),
+            "{message}"
+        );
+        assert!(message.contains(why), "{content}: {message}");
+        assert!(!Path::new(&none).exists());
+    }
+    // Of several plans, the number too.
+    let set = plan_of("set.json", &edit(r#""rule": "set", "strength": 1"#));
+    let output = run(&["--plan", &add, "--plan", &set, "--control-vector", &none]);
+    assert!(text(&output.stderr).contains("`plans[1].edits`"));
+    // A vector that the file does not have or of another width, a site that is none, inputs.
+    for (arguments, words) in [
+        (
+            vec!["--add-control-vector", &*control, "--layer", "4"],
+            "layers 3",
+        ),
+        (vec!["--add-control-vector", &*add], "malformed"),
+        (vec!["--plan", &*add, "--layer", "0"], "invalid value"),
+    ] {
+        let output = run(&[&arguments[..], &["--control-vector", &none]].concat());
+        assert!(!output.status.success());
+        assert!(
+            text(&output.stderr).contains(words),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+    // A site that is no residual stream needs to be told; then it is the user's word.
+    let small = plan_of(
+        "small.json",
+        r#"{"edits": [{"feature": 1, "rule": "add", "strength": 1}]}"#,
+    );
+    for (fixture, found) in [
+        (
+            "gemma_scope_1_att/layer_3/width_16k/average_l0_20",
+            "does not say",
+        ),
+        ("saelens_jumprelu_f16_hook_z", "hook_z"),
+    ] {
+        let run = |more: &[&str]| {
+            Command::new(env!("CARGO_BIN_EXE_sae"))
+                .args(["steer", &format!("{ROOT}/tests/data/fixtures/{fixture}")])
+                .args(["--plan", &small, "--control-vector", &none])
+                .args(more)
+                .output()
+                .unwrap()
+        };
+        let message = text(&run(&[]).stderr);
+        assert!(
+            message.contains(&format!("{fixture}: site of the model")),
+            "{message}"
+        );
+        assert!(
+            message.contains("the residual stream behind a block"),
+            "{message}"
+        );
+        assert!(message.contains(found), "{message}");
+        assert!(!Path::new(&none).exists());
+        assert!(run(&["--layer", "3"]).status.success());
+        fs::remove_file(&none).unwrap();
+    }
+    let output = run(&["--plan", &add, "--control-vector", &add]);
+    assert!(text(&output.stderr).contains("a file that is read"));
+    assert!(!Path::new(&none).exists());
+}
+
 fn decompose(vector: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sae"))
         .args(["decompose", &format!("{ROOT}/src/bin/sae/demo/sae"), vector])

@@ -19,7 +19,7 @@
 // The prompt is run twice: first to check that each SAE reconstructs the rows of its place better
 // than those beside it, then for the features. A prompt below 32 tokens is too short for the check.
 #include "sae_ggml.h"
-#include "sae_monitor.h"
+#include "sae_monitor.hpp"
 
 #include "llama.h"
 
@@ -30,6 +30,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -43,6 +44,12 @@ namespace {
 
 void check(sae_status status, const sae_error &error, const std::string &about = "") {
     if (status != SAE_STATUS_OK) fail((about.empty() ? "" : about + ": ") + error.message);
+}
+
+// The value, or the end with the reason.
+template <typename T> T take(sae::result<T> result, const std::string &about = "") {
+    check(result.code(), result.details(), about);
+    return std::move(result).value();
 }
 
 std::string read_file(const std::string &path) {
@@ -131,68 +138,45 @@ std::string one_line(std::string text) {
     return text;
 }
 
-struct labels_closer {
-    void operator()(sae_labels *labels) const { sae_labels_close(labels); }
-};
-using labels_owner = std::unique_ptr<sae_labels, labels_closer>;
-
 // The first description of a feature with a space before it; "" if there is none.
 std::string label_of(const sae_labels *labels, uint32_t feature) {
     const char *text = labels == nullptr ? nullptr : sae_labels_text(labels, feature, 0);
     return text == nullptr ? "" : " " + one_line(text);
 }
 
-struct sae_closer {
-    void operator()(sae_model *model) const { sae_model_close(model); }
-};
-using sae_owner = std::unique_ptr<sae_model, sae_closer>;
-
 // Rules at work on the rows of one SAE, and the alerts that are not printed yet.
 class watcher {
   public:
-    watcher(const sae_model *model, const std::string &path) : model_(model) {
-        sae_error error;
-        check(sae_rules_compile(model, read_file(path).c_str(), &rules_, &error), error, path);
-        check(sae_scratch_create(model, &scratch_, &error), error);
-        sae_monitor_options options{};
-        options.struct_size = sizeof options;
-        options.on_event = [](const sae_event *event, void *context) {
-            static_cast<watcher *>(context)->alerts_.push_back(*event);
-        };
-        options.context = this;
-        check(sae_monitor_create(model, rules_, &options, &monitor_, &error), error, path);
-    }
-    ~watcher() {
-        sae_monitor_destroy(monitor_);
-        sae_scratch_destroy(scratch_);
-        sae_rules_destroy(rules_);
-    }
+    watcher(const sae::model &model, const std::string &path)
+        : model_(model), rules_(take(sae::rules::try_compile(model, read_file(path)), path)),
+          scratch_(take(sae::scratch::try_create(model))),
+          monitor_(take(sae::monitor::try_create(model, rules_, hear()), path)) {}
+    // The monitor calls this object.
     watcher(const watcher &) = delete;
     watcher &operator=(const watcher &) = delete;
 
     // Reads no more of the SAE than the features that the rules name.
     void watch(const sae_rows *rows, size_t number, size_t position) {
-        sae_rows row = *rows;
-        const size_t bytes = row.stride_bytes != 0
-                                 ? row.stride_bytes
-                                 : row.width * (row.dtype == SAE_DTYPE_F32 ? 4 : 2);
-        row.data = static_cast<const char *>(row.data) + number * bytes;
-        row.n_rows = 1;
+        const size_t bytes = rows->stride_bytes != 0
+                                 ? rows->stride_bytes
+                                 : rows->width * (rows->dtype == SAE_DTYPE_F32 ? 4 : 2);
+        const void *data = static_cast<const char *>(rows->data) + number * bytes;
+        const sae::rows row(data, rows->dtype, 1, rows->width, bytes);
         sae_monitor_row info{};
         info.position = position;
-        sae_error error;
-        check(sae_monitor_observe(model_, monitor_, &row, &info, 1, scratch_, &error), error);
+        const auto done = monitor_.try_observe(model_, row, {&info, 1}, scratch_);
+        check(done.code(), done.details());
     }
 
     // Prints the alerts at a position.
     void print(size_t position, const sae_labels *labels) const {
         for (const sae_event &event : alerts_) {
             if (event.position != position) continue;
-            std::printf("%16s  %s, score %.2f:", "ALERT", sae_rules_name(rules_, event.rule),
+            std::printf("%16s  %s, score %.2f:", "ALERT", rules_.name(event.rule),
                         event.score);
             for (uint32_t i = 0; i < event.n_contributions; i++) {
                 const sae_contribution &one = event.contributions[i];
-                const char *own = sae_rules_label(rules_, one.feature);
+                const char *own = rules_.label(one.feature);
                 std::printf("  %u %.2f%s", one.feature, static_cast<double>(one.value),
                             own != nullptr ? (" " + one_line(own)).c_str()
                                            : label_of(labels, one.feature).c_str());
@@ -202,32 +186,35 @@ class watcher {
     }
 
     void print_counts() const {
-        sae_monitor_counts counts{};
-        counts.struct_size = sizeof counts;
-        sae_error error;
-        check(sae_monitor_count(monitor_, &counts, &error), error);
+        const sae_monitor_counts counts = take(monitor_.try_count());
         std::printf("\nwatched %llu rows, %llu bytes of weights each: %llu alerts\n",
                     static_cast<unsigned long long>(counts.rows),
-                    static_cast<unsigned long long>(sae_rules_bytes_per_row(rules_)),
+                    static_cast<unsigned long long>(rules_.bytes_per_row()),
                     static_cast<unsigned long long>(counts.events));
-        for (size_t i = 0; i < sae_rules_count(rules_); i++)
-            std::printf("  %s: %llu\n", sae_rules_name(rules_, i),
-                        static_cast<unsigned long long>(sae_monitor_rule_events(monitor_, i)));
+        for (size_t i = 0; i < rules_.size(); i++)
+            std::printf("  %s: %llu\n", rules_.name(i),
+                        static_cast<unsigned long long>(monitor_.rule_events(i)));
     }
 
   private:
-    const sae_model *model_;
-    sae_rules *rules_ = nullptr;
-    sae_scratch *scratch_ = nullptr;
-    sae_monitor *monitor_ = nullptr;
-    // Of a server, a ring (`sae_event_ring`) that another thread reads.
+    sae::monitor_options hear() {
+        sae::monitor_options options;
+        options.on_event = [this](const sae_event &event) { alerts_.push_back(event); };
+        return options;
+    }
+
+    const sae::model &model_;
+    // Of a server, a ring (`sae::event_ring`) that another thread reads.
     std::vector<sae_event> alerts_;
+    sae::rules rules_;
+    sae::scratch scratch_;
+    sae::monitor monitor_;
 };
 
 // One SAE, and what was found with it: for each token the features that fired.
 struct reader {
     std::string path, hook;
-    sae_owner sae;
+    std::optional<sae::model> sae;
     std::vector<std::map<uint32_t, float>> rows;
     // Watches its rows; NULL: nobody does.
     watcher *watch = nullptr;
@@ -309,7 +296,7 @@ class session {
         sae_error error;
         check(sae_ggml_hook_create(&hook_, &error), error);
         for (reader &one : readers_) {
-            sae_ggml_tap tap = sae_ggml_tap_of(one.sae.get());
+            sae_ggml_tap tap = sae_ggml_tap_of(one.sae->c());
             check(sae_ggml_site_find(one.hook.c_str(), architecture_.c_str(),
                                      llama_model_n_layer(model_), &tap.site, &error),
                   error, one.path);
@@ -502,27 +489,25 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < readers.size(); i++) {
         reader &one = readers[i];
         one.path = about.saes[i];
-        sae_model *model = nullptr;
-        check(sae_model_open(one.path.c_str(), nullptr, &model, &error), error);
-        one.sae.reset(model);
+        one.sae = take(sae::model::try_open(one.path));
         one.hook = i < about.hooks.size() ? about.hooks[i]
-                                          : sae_model_text(model, SAE_TEXT_HOOK_NAME);
+                                          : sae_model_text(one.sae->c(), SAE_TEXT_HOOK_NAME);
         if (one.hook.empty()) fail(one.path + " does not say where it reads: give --hook");
     }
-    labels_owner labels;
+    std::optional<sae::labels> labels;
     if (!about.labels.empty()) {
-        sae_labels *table = nullptr;
-        check(sae_labels_open(about.labels.c_str(), &table, &error), error);
-        labels.reset(table);
-        check(sae_model_check_labels(readers[0].sae.get(), table, &error), error, about.labels);
+        labels = take(sae::labels::try_open(about.labels));
+        const auto fit = readers[0].sae->try_check_labels(*labels);
+        check(fit.code(), fit.details(), about.labels);
     }
+    const sae_labels *table = labels ? labels->c() : nullptr;
     std::unique_ptr<watcher> watch;
-    if (!about.rules.empty()) watch.reset(new watcher(readers[0].sae.get(), about.rules));
+    if (!about.rules.empty()) watch.reset(new watcher(*readers[0].sae, about.rules));
     sae_plan *plan = nullptr;
     if (!about.steer.empty()) {
         const std::string text = read_file(about.steer);
         const char *texts = text.c_str();
-        check(sae_plan_compile(readers[0].sae.get(), &texts, 1, SAE_CONFLICTS_REFUSE, &plan, &error),
+        check(sae_plan_compile(readers[0].sae->c(), &texts, 1, SAE_CONFLICTS_REFUSE, &plan, &error),
               error, about.steer);
     }
 
@@ -535,13 +520,13 @@ int main(int argc, char **argv) {
         const bool generates = !lm.encodes() && about.against.empty();
         lm.open(tokens.size() + static_cast<size_t>(about.tokens), 0, plan);
         if (!lm.run(tokens, 0, &error)) fail(error.message);
-        print_rows(lm, tokens, readers, 0, about, labels.get());
+        print_rows(lm, tokens, readers, 0, about, table);
         for (int i = 0; generates && i < about.tokens; i++) {
             llama_token token = lm.next();
             if (lm.ends(token)) break;
             tokens.push_back(token);
             if (!lm.run({token}, tokens.size() - 1, &error)) fail(error.message);
-            print_rows(lm, tokens, readers, tokens.size() - 1, about, labels.get());
+            print_rows(lm, tokens, readers, tokens.size() - 1, about, table);
         }
         if (watch) watch->print_counts();
         // The same rows are not watched twice.

@@ -4,6 +4,7 @@
 //! | function | is | source |
 //! |---|---|---|
 //! | [`nearest`] | the nearest vectors by cosine, in blocks, top k of each | feature splitting: above 0.7 |
+//! | [`Cosines`] | all cosines, estimated once for several of these | |
 //! | [`pw_mcc`] | mean absolute cosine of the best one-to-one matching | consistency of SAEs |
 //! | [`sae_match`] | the matching of least squared distance, thresholds folded | SAE Match |
 //! | [`compose`] | a matching over two steps | SAE Match |
@@ -24,7 +25,9 @@
 //! the same bits on every machine, and so has every order that follows from them.
 
 mod absorption;
+mod assignment;
 mod correlation;
+mod cosines;
 mod dark_matter;
 mod edits;
 mod families;
@@ -36,13 +39,15 @@ mod weights;
 
 pub use absorption::{Absorbed, AbsorptionOptions, Probe};
 pub use correlation::{Best, Correlation, sharedness, wmppc};
+pub use cosines::{Cosines, HELD_PAIRS, Neighbour, nearest};
 pub use dark_matter::{LinearErrorFit, LinearErrorModel};
 pub use edits::{GreedyEdit, carry, greedy_edits};
 pub use families::{Family, FamilyOptions, families};
 pub use lens::{Lens, Token, logit_lens};
 pub use matching::{
-    MAX_PAIRS, Matching, Pair, Terms, compose, jaccard, pw_mcc, sae_match, shared_fraction,
+    MAX_PAIRS, Matching, Pair, Terms, compose, jaccard, pw_mcc, sae_match, sae_match_with,
+    shared_fraction, shared_fraction_with,
 };
 pub use similarity::{cknna, pearson, rsa, svcca};
-pub use vectors::{Neighbour, Vectors, nearest};
+pub use vectors::Vectors;
 pub use weights::{Coherence, coherence, drift, encoder_decoder_cosines, head_attribution};

@@ -1,11 +1,10 @@
-//! The vectors of features in one contiguous block, and the nearest among them.
+//! The vectors of features in one contiguous block.
 
 use crate::error::Error;
 use crate::kernels::{Kernels, WeightType};
 use crate::model::{Activation, Matrix, Sae};
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use core::cmp::Ordering;
 
 /// Vectors of the second side that are multiplied at a time: they stay in cache.
 const BLOCK: usize = 64;
@@ -30,8 +29,9 @@ impl Vectors {
     /// The decoder vectors with their scales, of length 1; those of length 0 stay 0.
     ///
     /// # Errors
-    /// [`Error::BadValue`] for a weight that is not finite; [`Error::OutOfMemory`].
+    /// [`Error::BadValue`] for a weight that is not finite, before or after; [`Error::OutOfMemory`].
     pub fn unit_decoder(sae: &Sae<'_>) -> Result<Self, Error> {
+        sae.one_vector_each("model of decoder vectors")?;
         let parts = sae.parts();
         let scale = parts.decoder_scale.as_deref();
         Self::of(sae, &parts.decoder, scale, Scaling::Unit)
@@ -51,6 +51,7 @@ impl Vectors {
     /// # Errors
     /// As [`Vectors::unit_decoder`].
     pub fn decoder(sae: &Sae<'_>) -> Result<Self, Error> {
+        sae.one_vector_each("model of decoder vectors")?;
         let parts = sae.parts();
         let scale = parts.decoder_scale.as_deref();
         Self::of(sae, &parts.decoder, scale, Scaling::By(&|_| 1.0))
@@ -72,6 +73,7 @@ impl Vectors {
     /// As [`Vectors::unit_decoder`]; [`Error::BadValue`] for a threshold that is not finite and
     /// above 0, which cannot be folded.
     pub fn folded_decoder(sae: &Sae<'_>) -> Result<Self, Error> {
+        sae.one_vector_each("model of decoder vectors")?;
         let parts = sae.parts();
         let thresholds = thresholds(sae)?;
         let by = |feature: usize| thresholds.get(feature).copied().unwrap_or(1.0);
@@ -137,7 +139,17 @@ impl Vectors {
                         }
                     }
                 };
-                values.extend(wide.iter().map(|value| (value * factor) as f32));
+                for (at, value) in wide.iter().enumerate() {
+                    let scaled = (value * factor) as f32;
+                    if !scaled.is_finite() {
+                        return Err(Error::BadValue {
+                            tensor: matrix.tensor().to_string(),
+                            index: (feature * width + at) as u64,
+                            found: value * factor,
+                        });
+                    }
+                    values.push(scaled);
+                }
             }
         }
         Ok(Vectors {
@@ -170,6 +182,11 @@ impl Vectors {
         }
         let start = number * self.width;
         self.values.get(start..start + self.width).unwrap_or(&[])
+    }
+
+    /// All of them, `[count, width]`.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
     }
 
     /// The dot product of two vectors; 0 if one of them does not exist. Of unit vectors it is their
@@ -256,57 +273,4 @@ pub(super) fn reserved<T>(count: usize, what: &'static str) -> Result<Vec<T>, Er
             bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
         })?;
     Ok(values)
-}
-
-/// A vector near another one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Neighbour {
-    /// Its number.
-    pub feature: u32,
-    /// Their dot product: the cosine, of unit vectors.
-    pub cosine: f64,
-}
-
-/// For every vector of `of` the `k` vectors of `among` with the largest dot products, descending,
-/// the lowest number first among equals. `apart` leaves out the vector of the same number: for one
-/// model against itself. No square matrix is held: `of.len() * k` neighbours.
-///
-/// # Errors
-/// [`Error::Length`] if the two are not equally wide; [`Error::OutOfMemory`].
-pub fn nearest(
-    of: &Vectors,
-    among: &Vectors,
-    k: usize,
-    apart: bool,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<Vec<Neighbour>>, Error> {
-    let k = k.min(among.len());
-    let mut lists: Vec<Vec<Neighbour>> = reserved(of.len(), "nearest vectors")?;
-    for _ in 0..of.len() {
-        lists.push(reserved(k + 1, "nearest vectors")?);
-    }
-    of.products(among, progress, &mut |i, first, products| {
-        let Some(list) = lists.get_mut(i) else { return };
-        for (offset, &cosine) in products.iter().enumerate() {
-            let number = first + offset;
-            let full = list.len() == k;
-            // Numbers ascend, so an equal one comes after those that are there.
-            if (apart && number == i)
-                || (full && list.last().is_none_or(|last| cosine <= last.cosine))
-            {
-                continue;
-            }
-            let place =
-                list.partition_point(|other| other.cosine.total_cmp(&cosine) != Ordering::Less);
-            list.insert(
-                place,
-                Neighbour {
-                    feature: number as u32,
-                    cosine: cosine + 0.0,
-                },
-            );
-            list.truncate(k);
-        }
-    })?;
-    Ok(lists)
 }

@@ -21,15 +21,21 @@
 //! `layer` (or `saeId`) are kept too. All other keys are passed over. A description that is null
 //! or blank is no label, and counted. With the crate's feature `gzip` every form may be gzipped.
 //!
+//! Statistics of features ([`Observed`]: `maxActApprox`, `frac_nonzero` and the histogram of
+//! values) are read from any of these objects, and from the lines of the export's `features`
+//! (`export_features`, the same source), which have no description. They are what strengths of
+//! plans may be relative to: [`Statistics::from_labels`](crate::steer::Statistics::from_labels).
+//!
 //! # What is refused
 //!
-//! A file that holds no explanation; an object without a feature or without a description; a
-//! feature that is negative, fractional or beyond 32 bits; a key that occurs twice; explanations of
-//! two different sources in one table, since the same number means another feature there; and
-//! whatever goes beyond the `MAX_` constants. Every file is read twice, first to judge it: until
+//! A file that holds neither explanations nor statistics; an object without a feature, or without
+//! either; a feature that is negative, fractional or beyond 32 bits; a key that occurs twice;
+//! two sources in one table, since the same number means another feature there; statistics of a
+//! feature that contradict each other; and whatever goes beyond the `MAX_` constants. Every file is read twice, first to judge it: until
 //! all of it is known to be sound, memory holds one explanation and not the table.
 
 mod guard;
+mod observed;
 mod read;
 
 use crate::error::Error;
@@ -43,6 +49,7 @@ use core::ffi::CStr;
 #[cfg(feature = "gzip")]
 pub use guard::MAX_RATIO;
 pub use guard::{MAX_DEPTH, MAX_NUMBER, MAX_STRING};
+pub use observed::Observed;
 
 const CONTAINER: &str = "labels";
 
@@ -91,6 +98,8 @@ pub struct Labels {
     names: Vec<CString>,
     source: Option<Source>,
     blank: usize,
+    /// In order of their feature.
+    seen: Vec<observed::Seen>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +189,29 @@ impl Labels {
         self.entries.iter().map(|entry| self.label(entry))
     }
 
+    /// What the export says of the values of a feature over its corpus.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sae::Error> {
+    /// let line = br#"{"index": "3", "maxActApprox": 22.5, "frac_nonzero": 0.01}"#;
+    /// let labels = sae::Labels::from_bytes(line)?;
+    /// assert_eq!(labels.observed(3).and_then(|it| it.max), Some(22.5));
+    /// assert_eq!(labels.observed(4), None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn observed(&self, feature: u32) -> Option<Observed> {
+        let at = self.seen.binary_search_by_key(&feature, |one| one.feature);
+        at.ok()
+            .and_then(|at| self.seen.get(at))
+            .map(observed::Seen::observed)
+    }
+
+    /// All that the export says of values, in order of the feature.
+    pub fn all_observed(&self) -> impl ExactSizeIterator<Item = Observed> {
+        self.seen.iter().map(observed::Seen::observed)
+    }
+
     /// Label `number` of a feature and its explainer, as C reads texts: with a zero byte at the
     /// end.
     pub fn to_c(&self, feature: u32, number: usize) -> Option<(&CStr, &CStr)> {
@@ -189,14 +221,17 @@ impl Labels {
         Some((CStr::from_bytes_until_nul(text).ok()?, explainer))
     }
 
-    /// Checks that a model of `d_sae` features has every feature that is labelled here.
+    /// Checks that a model of `d_sae` features has every feature that is labelled, or has
+    /// statistics, here.
     ///
     /// # Errors
     /// [`Error::FeatureOutOfRange`] with the highest feature.
     pub fn check(&self, d_sae: usize) -> Result<(), Error> {
-        match self.entries.last() {
-            Some(last) if last.feature as usize >= d_sae => Err(Error::FeatureOutOfRange {
-                feature: last.feature.into(),
+        let labelled = self.entries.last().map(|entry| entry.feature);
+        let seen = self.seen.last().map(|one| one.feature);
+        match labelled.max(seen) {
+            Some(feature) if feature as usize >= d_sae => Err(Error::FeatureOutOfRange {
+                feature: feature.into(),
                 d_sae: d_sae as u64,
             }),
             _ => Ok(()),
@@ -245,6 +280,8 @@ struct Builder {
     blank: usize,
     entries: Vec<Entry>,
     text: Vec<u8>,
+    observed: usize,
+    seen: Vec<observed::Seen>,
     /// Numbers of the names, in order of their first use.
     names: BTreeMap<String, u16>,
     source: Option<Source>,
@@ -255,10 +292,14 @@ struct Builder {
 impl Builder {
     /// A builder that stores what this one judged.
     fn storing(self) -> Result<Self, Error> {
-        if self.labels + self.blank == 0 {
-            return Err(malformed("it holds no explanation"));
+        if self.labels + self.blank + self.observed == 0 {
+            return Err(malformed(
+                "it holds no explanation, and no statistics of features",
+            ));
         }
-        let bytes = (self.labels * size_of::<Entry>()).saturating_add(self.bytes);
+        let seen = self.observed.saturating_mul(size_of::<observed::Seen>());
+        let entries = self.labels.saturating_mul(size_of::<Entry>());
+        let bytes = entries.saturating_add(seen).saturating_add(self.bytes);
         let memory = |_| Error::OutOfMemory {
             what: "labels",
             bytes: bytes as u64,
@@ -272,6 +313,10 @@ impl Builder {
             .try_reserve_exact(self.labels)
             .map_err(memory)?;
         builder.text.try_reserve_exact(self.bytes).map_err(memory)?;
+        builder
+            .seen
+            .try_reserve_exact(self.observed)
+            .map_err(memory)?;
         Ok(builder)
     }
 
@@ -329,7 +374,7 @@ impl Builder {
         match &self.source {
             Some(known) if known.model == model && known.source == source => Ok(()),
             Some(known) => Err(malformed(format!(
-                "explanations of two sources: `{}/{}` and `{model}/{source}`",
+                "features of two sources: `{}/{}` and `{model}/{source}`",
                 known.model, known.source
             ))),
             None => {
@@ -358,6 +403,7 @@ impl Builder {
             names,
             source: self.source,
             blank: self.blank,
+            seen: observed::table(self.seen)?,
         })
     }
 }
@@ -391,8 +437,9 @@ mod from_path {
 
     impl Labels {
         /// Reads an explanation export: a file, or a folder of batches (`batch-0.jsonl.gz` and so
-        /// on), which may be the folder `explanations` or the one above it. Files are mapped while
-        /// they are read and not kept.
+        /// on), which may be the folder `explanations`, the folder `features` (statistics without
+        /// labels), or the one above `explanations`. Files are mapped while they are read and not
+        /// kept.
         ///
         /// # Errors
         /// [`Error::InFile`] with the file and the cause; those of [`Labels::from_bytes`], and

@@ -1,6 +1,7 @@
 //! From the text of an export to explanations, one at a time: the whole is never held as values.
 
 use super::guard::Guard;
+use super::observed;
 use super::{Builder, Explanation, MAX_DESCRIPTION, MAX_NAME, MAX_WAITING, limit, malformed};
 use crate::container;
 use crate::error::Error;
@@ -200,6 +201,9 @@ impl Outer {
             self.named = Some((low.min(index), high.max(index)));
         }
         let index = facts.index.or(self.index);
+        if let Some(index) = index.filter(|_| facts.observed.any()) {
+            builder.observe(index, &facts.observed)?;
+        }
         let explanation = facts.explanation()?;
         match index {
             Some(index) => builder.take(index, &explanation),
@@ -246,6 +250,12 @@ fn conclude(facts: Facts, outer: Outer, holds: bool, builder: &mut Builder) -> R
             named.0, named.1
         )));
     }
+    if facts.observed.any() {
+        builder.observe(facts.index.ok_or_else(no_index)?, &facts.observed)?;
+        if !holds && !facts.described {
+            return Ok(());
+        }
+    }
     if !holds {
         let index = facts.index.ok_or_else(no_index)?;
         return builder.take(index, &facts.explanation()?);
@@ -261,7 +271,7 @@ fn conclude(facts: Facts, outer: Outer, holds: bool, builder: &mut Builder) -> R
 }
 
 fn no_index() -> Error {
-    malformed("an explanation without `index`, the number of its feature")
+    malformed("an object without `index`, the number of its feature")
 }
 
 /// Carries an error of the library through the reader of JSON.
@@ -284,6 +294,7 @@ enum Key {
     Model,
     Source,
     Explanations,
+    Observed(observed::Key),
     Other,
 }
 
@@ -306,7 +317,7 @@ impl<'de> Deserialize<'de> for Key {
                     "modelId" => Key::Model,
                     "layer" | "saeId" => Key::Source,
                     "explanations" => Key::Explanations,
-                    _ => Key::Other,
+                    other => observed::Key::of(other).map_or(Key::Other, Key::Observed),
                 })
             }
         }
@@ -325,6 +336,7 @@ struct Facts {
     method: Option<String>,
     model: Option<String>,
     source: Option<String>,
+    observed: observed::Facts,
 }
 
 impl Facts {
@@ -345,6 +357,11 @@ impl Facts {
             Key::Method => name(&mut self.method, "typeName", map)?,
             Key::Model => name(&mut self.model, "modelId", map)?,
             Key::Source => name(&mut self.source, "layer", map)?,
+            Key::Observed(key) => {
+                if !self.observed.read(key, map)? {
+                    return Err(twice(key.name()));
+                }
+            }
             Key::Explanations | Key::Other => drop(map.next_value::<IgnoredAny>()?),
         }
         Ok(())

@@ -52,6 +52,7 @@
 
 mod apply;
 mod batch;
+mod build;
 mod change;
 mod compile;
 mod compiled;

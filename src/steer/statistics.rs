@@ -1,5 +1,6 @@
 //! What is known about features over a corpus: the scales that relative strengths refer to.
 
+use crate::labels::Labels;
 use alloc::collections::BTreeMap;
 
 /// One feature's statistics over a corpus, in the units of [`encode`](crate::Sae::encode).
@@ -11,6 +12,15 @@ pub struct FeatureStatistics {
     pub mean: Option<f64>,
     /// Standard deviation, over the same.
     pub deviation: Option<f64>,
+}
+
+impl FeatureStatistics {
+    /// Adds what is not here yet.
+    pub(super) fn fill(&mut self, other: &FeatureStatistics) {
+        self.max = self.max.or(other.max);
+        self.mean = self.mean.or(other.mean);
+        self.deviation = self.deviation.or(other.deviation);
+    }
 }
 
 /// Statistics of features, by index.
@@ -47,10 +57,27 @@ impl Statistics {
             .map(|(&feature, statistics)| (feature, statistics))
     }
 
-    /// Adds those of features that are not here yet.
+    /// Those that a labels file knows: the largest values, and means as far as it has histograms
+    /// ([`Observed`](crate::labels::Observed) says of what and how exact). Deviations are not in
+    /// such files.
+    pub fn from_labels(labels: &Labels) -> Self {
+        let known = labels.all_observed().filter_map(|it| {
+            let found = FeatureStatistics {
+                max: it.max,
+                mean: it.mean,
+                deviation: None,
+            };
+            (found != FeatureStatistics::default()).then_some((it.feature, found))
+        });
+        Statistics {
+            features: known.collect(),
+        }
+    }
+
+    /// Adds what is not here yet, number by number.
     pub fn fill_from(&mut self, others: &Statistics) {
         for (feature, statistics) in others.iter() {
-            self.features.entry(feature).or_insert(*statistics);
+            self.features.entry(feature).or_default().fill(statistics);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::decode::add_amounts;
 use crate::error::Error;
 use crate::json::invalid;
 use crate::model::Sae;
+use alloc::format;
 use alloc::vec::Vec;
 
 impl Sae<'_> {
@@ -26,8 +27,8 @@ impl Sae<'_> {
                 found: "one of another model".into(),
             });
         }
-        for member in &plan.members {
-            self.check_constant(plan, member)?;
+        for (number, member) in plan.members.iter().enumerate() {
+            self.check_constant(plan, number, member)?;
         }
         let mut amounts = alloc::vec![0.0; plan.slots()];
         for member in &plan.members {
@@ -53,15 +54,24 @@ impl Sae<'_> {
             Some(wrong) => Err(invalid(
                 "edits",
                 "strengths whose sum fits f32",
-                alloc::format!("{wrong}"),
+                format!("{wrong}"),
             )),
         }
     }
 
-    fn check_constant(&self, plan: &CompiledPlan, member: &Member) -> Result<(), Error> {
-        let refuse = |path: &str, found: &str| {
+    fn check_constant(
+        &self,
+        plan: &CompiledPlan,
+        number: usize,
+        member: &Member,
+    ) -> Result<(), Error> {
+        let refuse = |key: &str, found: &str| {
+            let path = match plan.members.len() {
+                1 => key.into(),
+                _ => format!("plans[{number}].{key}"),
+            };
             let expected = "a plan that adds the same vector to every row";
-            Err(invalid(path, expected, found))
+            Err(invalid(&path, expected, found))
         };
         if member.when.is_some() {
             return refuse("when", "a condition");
@@ -72,22 +82,45 @@ impl Sae<'_> {
         if member.budget.is_some() {
             return refuse("budget", "a budget");
         }
+        if member.keep_only.is_some() {
+            return refuse("keep_only", "a mask");
+        }
+        if member.scores.is_some() {
+            return refuse("scores", "scores");
+        }
         if member.is_whole() {
-            return refuse("the plan", "a mask, scores or a dropped error");
+            return refuse("error", "drop");
         }
         for edit in &member.edits {
-            let strength = edit.strength;
-            if edit.rule != Rule::Add {
-                return refuse("edits", edit.rule.name());
+            if edit.slot < plan.edited.len() && self.one_vector_each("plan").is_err() {
+                return refuse("edits", "a feature that writes no multiple of one vector");
             }
-            if strength.of != RowScale::One || strength.count != 1 {
-                return refuse("edits", "a strength that depends on the row");
+            let strength = edit.strength;
+            let feature = plan.edited.get(edit.slot);
+            let on = match feature {
+                Some(feature) => format!("on feature {feature}"),
+                None => "on a direction".into(),
+            };
+            if edit.rule != Rule::Add {
+                return refuse("edits", &format!("`{}` {on}", edit.rule.name()));
+            }
+            if strength.count != 1 {
+                return refuse("edits", &format!("a strength for each phase {on}"));
+            }
+            let of = match strength.of {
+                RowScale::One => None,
+                RowScale::CurrentMax => Some("the largest value in the row"),
+                RowScale::RowNorm | RowScale::FeatureNorm => Some("the length of the row"),
+            };
+            if let Some(of) = of {
+                return refuse("edits", &format!("a strength relative to {of}, {on}"));
             }
             if edit.over.is_some() || edit.under.is_some() {
-                return refuse("edits", "a limit");
+                return refuse("edits", &format!("a limit {on}"));
             }
-            if edit.slot < plan.edited.len() && self.undoes_norm() {
-                return refuse("edits", "a feature of a model that normalises its input");
+            if feature.is_some() && self.undoes_norm() {
+                let found = format!("an edit {on} of a model that normalises its input");
+                return refuse("edits", &found);
             }
         }
         Ok(())

@@ -163,7 +163,19 @@ fn labels(data: &[u8]) {
         assert_eq!(explainer.to_bytes(), label.explainer.as_bytes());
     }
     assert_eq!(labels.features(), features);
-    let highest = last.map_or(0, |feature| feature as usize + 1);
+    let mut before = None;
+    for one in labels.all_observed() {
+        assert!(before < Some(one.feature));
+        before = Some(one.feature);
+        assert_eq!(labels.observed(one.feature), Some(one));
+        assert!(one.max.is_none_or(|max| max > 0.0 && max.is_finite()));
+        assert!(one.density.is_none_or(|share| (0.0..=1.0).contains(&share)));
+        assert!(one.mean.is_none_or(f64::is_finite));
+    }
+    assert!(
+        sae::steer::Statistics::from_labels(&labels).iter().count() <= labels.all_observed().len()
+    );
+    let highest = last.max(before).map_or(0, |feature| feature as usize + 1);
     assert!(labels.check(highest).is_ok());
     assert!(highest == 0 || labels.check(highest - 1).is_err());
 }

@@ -54,12 +54,17 @@ LINE = (
     ' "explanationModelName": "gpt-4o-mini", "umap_x": 1.5, "umap_cluster": null}'
 )
 lines = [LINE % (7, "days \\u00fc"), LINE % (204, "time"), LINE % (204, "dates")]
+observed = (
+    '{"modelId": "g", "layer": "6-res", "index": "%d", "maxActApprox": %s, "frac_nonzero": 0.01,'
+    ' "freq_hist_data_bar_heights": [3, 1], "freq_hist_data_bar_values": [0.5, 1.5]}'
+)
 feature = '{"modelId": "g", "layer": "6-res", "index": %s, "explanations": [{"description": "a"}]}'
 for name, text in {
     "lines": "\n".join(lines),
     "list": "[%s]" % ",".join(lines),
     "export": '{"modelId":"gpt2-small","saeId":"6-res-jb","explanations":[%s]}' % ",".join(lines),
     "features": feature % '"5"' + "\n" + feature % 6,
+    "observed": observed % (3, 22.5) + "\n" + observed % (4, "null"),
     "late": '{"explanations": [{"description": "a"}, {"index": 5, "description": null}], "index": 5}',
 }.items():
     put("labels", name, text.encode())

@@ -10,8 +10,8 @@ use crate::rows::RowsFile;
 use crate::style::{Style, count, fit};
 use page::Page;
 use sae::analysis::{
-    Best, Correlation, Matching, Neighbour, Terms, Vectors, nearest, pw_mcc, sae_match,
-    shared_fraction, wmppc,
+    Best, Correlation, Cosines, Matching, Neighbour, Vectors, sae_match_with, shared_fraction_with,
+    wmppc,
 };
 use sae::monitor::{Accumulator, Collect};
 use sae::{Error, Features, Labels, Rows, Sae, Scratch};
@@ -41,9 +41,10 @@ Models of another width than each other can be compared by rows alone: --rows an
 
 /// Compare two models: nearest features, matchings, correlations over the same rows.
 ///
-/// One copy of both decoders is held, and of the encoders while they are matched. A matching takes
-/// time in the cube of the features: more than 4,096 are matched only if `--matching always` says
-/// so.
+/// One copy of both decoders is held, and two more of both while SAE Match is sought, and of both
+/// encoders; and two bytes for each pair of features, twice: 2.2 GB for two models of 2304 by
+/// 16,384. More pairs than of 16,384 by 16,384 features are matched only if `--matching always` says
+/// so: it can take long.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -101,7 +102,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
 enum When {
-    /// Up to 4,096 features
+    /// Up to 16,384 by 16,384 features
     Auto,
     /// Whatever it takes
     Always,
@@ -109,8 +110,8 @@ enum When {
     Never,
 }
 
-/// Features up to which a matching is made unasked.
-const MATCHED: usize = 4096;
+/// Pairs of features up to which a matching is made unasked.
+const MATCHED: u64 = 1 << 28;
 /// Rows encoded at a time, at least.
 const BATCH: usize = 64;
 
@@ -167,6 +168,11 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
         false => page.print(style, out)?,
     }
     Ok(())
+}
+
+fn cosines<'v>(what: &'static str, a: &'v Vectors, b: &'v Vectors) -> Result<Cosines<'v>, Error> {
+    let mut steps = Steps::new(what);
+    Cosines::new(a, b, &mut |done, all| steps.at(done, all))
 }
 
 /// What the nearest vectors say about one side.
@@ -238,26 +244,26 @@ struct Found {
 impl Found {
     fn by_weights(&mut self, args: &Args, a: &Sae<'_>, b: &Sae<'_>) -> Result<(), Failure> {
         let (va, vb) = (Vectors::unit_decoder(a)?, Vectors::unit_decoder(b)?);
-        let side = |of: &Vectors, among: &Vectors| {
-            let mut steps = Steps::new("comparing decoder vectors");
-            let lists = nearest(of, among, 2, false, &mut |done, all| steps.at(done, all))?;
-            Ok::<_, Error>(Near::new(lists, args.limit))
-        };
-        self.near = Some([side(&va, &vb)?, side(&vb, &va)?]);
-        let most = a.d_sae().max(b.d_sae());
+        let decoders = cosines("comparing decoder vectors", &va, &vb)?;
+        let mut steps = Steps::new("nearest decoder vectors");
+        let near = decoders.nearest(2, &mut |done, all| steps.at(done, all))?;
+        drop(steps);
+        self.near = Some(near.map(|lists| Near::new(lists, args.limit)));
+        let pairs = a.d_sae() as u64 * b.d_sae() as u64;
         match args.matching {
             When::Never => return Ok(()),
-            When::Auto if most > MATCHED => {
+            When::Auto if pairs > MATCHED => {
                 self.notes.push(format!(
-                    "not matched one to one: {} features (--matching always does it)",
-                    count(most as u64)
+                    "not matched one to one: {} by {} features (--matching always does it)",
+                    count(a.d_sae() as u64),
+                    count(b.d_sae() as u64)
                 ));
                 return Ok(());
             }
             _ => {}
         }
         let mut steps = Steps::new("matching decoder vectors");
-        self.matching = Some(pw_mcc(&va, &vb, &mut |done, all| steps.at(done, all))?);
+        self.matching = Some(decoders.pw_mcc(&mut |done, all| steps.at(done, all))?);
         drop(steps);
         if a.d_in() != b.d_in() {
             let (a, b) = (a.d_in(), b.d_in());
@@ -266,10 +272,16 @@ impl Found {
             ));
             return Ok(());
         }
-        let mut steps = Steps::new("matching folded vectors");
-        let matched = sae_match(a, b, Terms::Both, &mut |done, all| steps.at(done, all));
+        let (ea, eb) = (Vectors::unit_encoder(a)?, Vectors::unit_encoder(b)?);
+        let encoders = cosines("comparing encoder vectors", &ea, &eb)?;
+        let mut steps = Steps::new("matching encoder and decoder vectors");
+        let tell = &mut |done, all| steps.at(done, all);
+        let shared = shared_fraction_with(&encoders, &decoders, args.limit, tell)?;
+        self.shared = Some((shared.0, shared.1.len()));
         drop(steps);
-        match matched {
+        let mut steps = Steps::new("matching folded vectors");
+        let tell = &mut |done, all| steps.at(done, all);
+        match sae_match_with(a, b, &encoders, &decoders, tell) {
             Ok(matched) => self.distance = Some(matched.mean),
             // A threshold of 0 cannot be folded; the rest can be told all the same.
             Err(error @ Error::BadValue { .. }) => {
@@ -278,9 +290,6 @@ impl Found {
             }
             Err(error) => return Err(error.into()),
         }
-        let mut steps = Steps::new("matching encoder and decoder vectors");
-        let shared = shared_fraction(a, b, args.limit, &mut |done, all| steps.at(done, all))?;
-        self.shared = Some((shared.0, shared.1.len()));
         Ok(())
     }
 

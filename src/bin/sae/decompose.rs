@@ -1,5 +1,6 @@
 //! `sae decompose`: the features that a steering vector is made of.
 
+use crate::control_vector;
 use crate::failure::{Failure, named};
 use crate::labels::{self, LabelsArg};
 use crate::model::ModelArgs;
@@ -7,7 +8,6 @@ use crate::output;
 use crate::progress::while_waiting;
 use crate::rows::{RowsFile, values};
 use crate::style::{Style, count, fit};
-use sae::control_vector::ControlVector;
 use sae::model::Pursuit;
 use sae::steer::{Decomposition, Projection};
 use sae::{Error, Labels};
@@ -126,14 +126,10 @@ pub(crate) fn run(args: &Args, style: Style, out: &mut impl Write) -> Result<(),
 /// The vector that was asked for.
 fn read(args: &Args, width: usize) -> Result<Vec<f32>, Failure> {
     let path = &args.vector;
-    let several = |what: &'static str, held: String| {
-        let expected = match what {
-            "layer" => "one of the file's: --layer N",
-            _ => "one of the file's: --row N",
-        };
+    let several = |held: String| {
         let error = Error::InvalidArgument {
-            what,
-            expected: expected.into(),
+            what: "row",
+            expected: "one of the file's: --row N".into(),
             found: held,
         };
         Failure::from(error.in_file(path.display().to_string()))
@@ -142,34 +138,17 @@ fn read(args: &Args, width: usize) -> Result<Vec<f32>, Failure> {
         .extension()
         .is_some_and(|extension| extension == "gguf");
     if is_gguf {
-        let bytes = named(
-            path,
-            std::fs::read(path).map_err(|error| Error::Io {
-                operation: "read",
-                message: error.to_string(),
-            }),
-        )?;
-        let file = named(path, ControlVector::read(&bytes))?;
-        let layers = &file.directions;
-        let only = (layers.len() == 1).then(|| layers.keys().next()).flatten();
-        let layer = args.layer.or(only.copied());
-        return match layer.and_then(|layer| layers.get(&layer)) {
-            Some(vector) => Ok(vector.clone()),
-            None => {
-                let held: Vec<String> = layers.keys().map(u32::to_string).collect();
-                Err(several("layer", format!("layers {}", held.join(", "))))
-            }
-        };
+        return control_vector::read(path, args.layer);
     }
     if args.layer.is_some() {
-        return Err(several("row", "--layer, which is for GGUF files".into()));
+        return Err(several("--layer, which is for GGUF files".into()));
     }
     let file = RowsFile::open(path, width)?;
     let rows = file.rows()?;
     let only = (rows.rows() == 1).then_some(0);
     match args.row.or(only).filter(|&row| row < rows.rows()) {
         Some(row) => Ok(values(rows.part(row, 1))),
-        None => Err(several("row", format!("{} rows", rows.rows()))),
+        None => Err(several(format!("{} rows", rows.rows()))),
     }
 }
 

@@ -6,6 +6,7 @@
 //! `verify` looked at is wrong.
 
 mod compare;
+mod control_vector;
 mod decompose;
 mod demo;
 mod encode;

@@ -1,14 +1,19 @@
 //! `sae steer`: rows edited by plans.
 
+use crate::control_vector;
 use crate::failure::{Failure, named};
+use crate::labels;
 use crate::model::ModelArgs;
 use crate::output;
 use crate::progress::while_waiting;
 use crate::rows::RowsFile;
 use crate::style::Style;
 use sae::container::npy_write::write_npy;
-use sae::steer::{Batch, CompiledPlan, Conflicts, Outcome, Plan, Report, Statistics, SteerScratch};
-use sae::{Error, RowsMut};
+use sae::control_vector::ControlVector;
+use sae::steer::{
+    Batch, CompiledPlan, Conflicts, Edit, Outcome, Plan, Report, Statistics, SteerScratch,
+};
+use sae::{Error, RowsMut, Sae};
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,10 +23,16 @@ Examples:
   sae steer CHECKPOINT rows.npy --plan plan.json -o steered.npy --report
   sae steer CHECKPOINT rows.npy --plan plan.json --dry-run
   sae steer CHECKPOINT rows.npy --plan a.json --plan b.json --conflicts first -o steered.npy
+  sae steer CHECKPOINT rows.npy --plan plan.json --labels 20-gemmascope-res-16k -o steered.npy
   sae steer TRANSCODER mlp_out.npy --inputs mlp_in.npy --plan plan.json -o steered.npy
+  sae steer CHECKPOINT --plan plan.json --control-vector vector.gguf   for llama.cpp
 
 A plan:
-  {\"edits\": [{\"feature\": 1203, \"rule\": \"set\", \"strength\": 8.5}], \"rows\": {\"skip_first\": 1}}";
+  {\"edits\": [{\"feature\": 1203, \"rule\": \"set\", \"strength\": 8.5}], \"rows\": {\"skip_first\": 1}}
+
+A control vector is for plans that add the same vector to every row (the rule `add`, no conditions,
+filters or budget). llama.cpp adds it behind one block; one file for each SAE, which it reads
+together (`--control-vector` again). `sae decompose` reads such files too.";
 
 /// Edit features of activation rows by plans.
 ///
@@ -35,11 +46,15 @@ pub(crate) struct Args {
 
     /// Activation rows at the model's output site: npy, float16, float32 or float64 (rounded to
     /// float32)
-    #[arg(value_name = "ROWS.npy")]
-    rows: PathBuf,
+    #[arg(value_name = "ROWS.npy", required_unless_present = "control_vector")]
+    rows: Option<PathBuf>,
 
     /// Plan to apply, JSON; can be repeated
-    #[arg(long = "plan", value_name = "PLAN.json", required = true)]
+    #[arg(
+        long = "plan",
+        value_name = "PLAN.json",
+        required_unless_present = "add_control_vector"
+    )]
     plans: Vec<PathBuf>,
 
     /// File to write: the edited rows, in the format of ROWS.npy
@@ -47,28 +62,58 @@ pub(crate) struct Args {
         short,
         long,
         value_name = "OUT.npy",
-        required_unless_present = "dry_run"
+        requires = "rows",
+        required_unless_present_any = ["dry_run", "control_vector"]
     )]
     output: Option<PathBuf>,
 
+    /// File to write: the vector that the plans add to every row, as a control vector of llama.cpp
+    #[arg(long, value_name = "OUT.gguf")]
+    control_vector: Option<PathBuf>,
+
+    /// A control vector of llama.cpp to add to every row as well; can be repeated
+    #[arg(long, value_name = "VECTOR.gguf")]
+    add_control_vector: Vec<PathBuf>,
+
+    /// The block behind which llama.cpp adds control vectors, from 1 [default: from the
+    /// checkpoint's site; the only one of a file that is added]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    layer: Option<u32>,
+
+    /// The language model's architecture in llama.cpp's words, to be noted in the control vector
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "control_vector",
+        default_value = ""
+    )]
+    model_hint: String,
+
     /// Activation rows at the input site, where it is another one (transcoders)
-    #[arg(long, value_name = "INPUTS.npy")]
+    #[arg(long, value_name = "INPUTS.npy", requires = "rows")]
     inputs: Option<PathBuf>,
 
-    /// Statistics of features, for strengths relative to a maximum or a mean; those in a plan win
+    /// Statistics of features, for strengths relative to a maximum or a mean: JSON as in a plan,
+    /// or what `sae monitor --stats` wrote; those in a plan win
     #[arg(long, value_name = "STATISTICS.json")]
     statistics: Option<PathBuf>,
+
+    /// Labels with statistics, for the same: Neuronpedia's export of this SAE (the folder
+    /// `features` or one above it, a file of it, or what its API says); those of a plan and of
+    /// --statistics win
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
 
     /// What happens where several plans edit one feature of a row
     #[arg(long, value_enum, default_value_t = ConflictsArg::Refuse)]
     conflicts: ConflictsArg,
 
     /// Print what was done, as JSON
-    #[arg(long)]
+    #[arg(long, requires = "rows")]
     report: bool,
 
     /// Change nothing, and print what would be done
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long, requires = "rows", conflicts_with_all = ["output", "control_vector"])]
     dry_run: bool,
 }
 
@@ -86,31 +131,98 @@ enum ConflictsArg {
 
 pub(crate) fn run(args: &Args, _style: Style, out: &mut impl Write) -> Result<(), Failure> {
     let sae = args.model.open()?;
+    let statistics = statistics(args, sae.d_sae())?;
     let mut plans = Vec::new();
-    let statistics = match &args.statistics {
-        None => Statistics::new(),
-        Some(path) => named(path, Statistics::from_json(&read(path)?))?,
-    };
     for path in &args.plans {
         let mut plan = named(path, Plan::from_json(&read(path)?))?;
-        plan.statistics.fill_from(&statistics);
+        plan.fill_statistics(&statistics);
         if let [_] = args.plans[..] {
             named(path, sae.plan_cost(&plan).map(drop))?;
         }
         plans.push(plan);
     }
+    for path in &args.add_control_vector {
+        let plan = Plan::new(path.display().to_string())
+            .direction("vector", control_vector::read(path, args.layer)?)
+            .edit(Edit::add_direction("vector", 1.0));
+        named(path, sae.plan_cost(&plan).map(drop))?;
+        plans.push(plan);
+    }
     let plan = sae.compile_plans(&plans, args.conflicts.into())?;
-    let file = RowsFile::open(&args.rows, sae.d_out())?;
+    for path in [&args.output, &args.control_vector].into_iter().flatten() {
+        let mut read = vec![args.model.path.as_path()];
+        read.extend(args.plans.iter().map(PathBuf::as_path));
+        read.extend(args.add_control_vector.iter().map(PathBuf::as_path));
+        let others = [&args.rows, &args.inputs, &args.statistics, &args.labels];
+        read.extend(others.into_iter().flatten().map(PathBuf::as_path));
+        output::check(path, &read)?;
+    }
+    if let Some(path) = &args.control_vector {
+        export(args, &sae, &plan, path)?;
+    }
+    match &args.rows {
+        Some(rows) => steer(args, &sae, &plan, rows, out),
+        None => Ok(()),
+    }
+}
+
+/// What relative strengths refer to, from the files that were named.
+fn statistics(args: &Args, d_sae: usize) -> Result<Statistics, Failure> {
+    let mut statistics = Statistics::new();
+    if let Some(path) = &args.statistics {
+        statistics = named(path, read_statistics(&read(path)?))?;
+    }
+    if let Some(path) = &args.labels {
+        // Of an export that was downloaded whole, the part that has statistics.
+        let features = path.join("features");
+        let path = if features.is_dir() { &features } else { path };
+        if let Some(labels) = labels::read(Some(path), d_sae)? {
+            statistics.fill_from(&Statistics::from_labels(&labels));
+        }
+    }
+    Ok(statistics)
+}
+
+/// Statistics by themselves, or as the baseline in what `sae monitor --stats` writes.
+fn read_statistics(text: &str) -> Result<Statistics, Error> {
+    let value = serde_json::from_str::<serde_json::Value>(text).ok();
+    match value.as_ref().and_then(|value| value.get("baseline")) {
+        Some(found) => Statistics::from_json(&found.to_string()),
+        None => Statistics::from_json(text),
+    }
+}
+
+/// Writes what the plans add to every row as a control vector.
+fn export(args: &Args, sae: &Sae<'_>, plan: &CompiledPlan, path: &Path) -> Result<(), Failure> {
+    let vector = match &args.plans[..] {
+        [only] => named(only, sae.constant_vector(plan))?,
+        _ => sae.constant_vector(plan)?,
+    };
+    let layer = match args.layer {
+        Some(layer) => layer,
+        None => {
+            let layer = named(&args.model.path, control_vector::layer_of(sae))?;
+            eprintln!("note: layer {layer}, from the checkpoint's site");
+            layer
+        }
+    };
+    let mut file = ControlVector::default();
+    file.model_hint.clone_from(&args.model_hint);
+    file.directions.insert(layer, vector);
+    Ok(named(path, file.write(path))?)
+}
+
+fn steer(
+    args: &Args,
+    sae: &Sae<'_>,
+    plan: &CompiledPlan,
+    path: &Path,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let file = RowsFile::open(path, sae.d_out())?;
     let rows = file.rows()?;
     let open = |path| RowsFile::open(path, sae.d_in());
     let inputs = args.inputs.as_deref().map(open).transpose()?;
-    if let Some(path) = &args.output {
-        let mut read = vec![args.model.path.as_path(), &args.rows];
-        read.extend(args.plans.iter().map(PathBuf::as_path));
-        read.extend(args.inputs.as_deref());
-        output::check(path, &read)?;
-    }
-
     let stride = rows.width() * rows.dtype().size();
     let mut bytes: Vec<u8> = Vec::with_capacity(rows.rows() * stride);
     for row in 0..rows.rows() {
@@ -120,17 +232,17 @@ pub(crate) fn run(args: &Args, _style: Style, out: &mut impl Write) -> Result<()
     let mut batch = Batch::new(steered);
     batch.inputs = inputs.as_ref().map(RowsFile::rows).transpose()?;
     batch.dry_run = args.dry_run;
-    let mut scratch = SteerScratch::new(&sae, &plan)?;
-    let mut report = Report::new(&plan);
-    let steer = || sae.steer(&plan, batch, &mut scratch, &mut report);
-    named(&args.rows, while_waiting("steering", steer))?;
+    let mut scratch = SteerScratch::new(sae, plan)?;
+    let mut report = Report::new(plan);
+    let steer = || sae.steer(plan, batch, &mut scratch, &mut report);
+    named(path, while_waiting("steering", steer))?;
     if let Some(path) = &args.output {
         let shape = [rows.rows(), rows.width()];
         named(path, write_npy(path, rows.dtype(), &shape, &bytes))?;
     }
-    warn(&args.rows, file.narrowed, &report);
+    warn(path, file.narrowed, &report);
     if args.report || args.dry_run {
-        writeln!(out, "{:#}", describe(&plan, &report))?;
+        writeln!(out, "{:#}", describe(plan, &report))?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ impl Directions {
     }
 
     /// [`Directions::decode`] for hosts with an executor; see
-    /// [`Model::encode_async`](super::Model::encode_async).
+    /// [`Model::encode_async`](super::super::Model::encode_async).
     ///
     /// # Errors
     /// As [`Directions::decode`].
