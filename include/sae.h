@@ -836,7 +836,8 @@ SAE_API sae_status sae_model_readout_one(const sae_model *model, uint32_t featur
 typedef struct sae_labels sae_labels;
 
 /* Reads an explanation export: a file of JSON lines or JSON (gzipped if the library was built with
- * gzip), or a folder of batches. Nothing of the file is used afterwards.
+ * gzip), or a folder of batches, of `explanations` (labels) or of `features` (statistics, see
+ * `sae_labels_observed`). Nothing of the file is used afterwards.
  *   path     the file or folder.
  *   labels   receives the handle; release it with `sae_labels_close`.
  *   error    receives the details of a failure; may be NULL.
@@ -870,6 +871,30 @@ SAE_API const char *sae_labels_text(const sae_labels *labels, uint32_t feature, 
  * `sae_labels_text`. Any thread. */
 SAE_API const char *sae_labels_explainer(const sae_labels *labels, uint32_t feature,
                                          size_t number);
+
+/* What an export says of the values of one feature over its corpus, in the units of
+ * `sae_model_encode`; NAN for what it does not say. */
+typedef struct sae_observed {
+    /* sizeof(sae_observed), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* 0. */
+    uint32_t reserved;
+    /* The largest value (`maxActApprox`), over the texts that the exporter looked at. */
+    double max;
+    /* The share of tokens at which the feature fires (`frac_nonzero`). */
+    double density;
+    /* The mean over all tokens, estimated from the export's histogram: off by at most half a bin
+     * times the density, and by what was rounded in the file. */
+    double mean;
+} sae_observed;
+
+/* Asks what the export says of a feature's values: NAN throughout if nothing, as in exports of
+ * explanations alone. `sae_plan_compile_with_labels` of sae_steer.h uses it.
+ *   observed  `struct_size` in, the rest out.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_labels_observed(const sae_labels *labels, uint32_t feature,
+                                       sae_observed *observed, sae_error *error);
 
 /* Checks that a model has every feature that is labelled: labels of another, wider SAE are found
  * out so; those of another SAE of the same width are not.

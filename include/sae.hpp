@@ -334,6 +334,18 @@ class labels {
     const char *explainer(std::uint32_t feature, std::size_t number = 0) const noexcept {
         return sae_labels_explainer(c(), feature, number);
     }
+    // What the export says of a feature's values; NAN for what it does not say.
+    result<sae_observed> try_observed(std::uint32_t feature) const {
+        sae_observed observed{};
+        observed.struct_size = sizeof observed;
+        sae_error details;
+        if (sae_labels_observed(c(), feature, &observed, &details) != SAE_STATUS_OK)
+            return details;
+        return observed;
+    }
+#if SAE_EXCEPTIONS
+    sae_observed observed(std::uint32_t feature) const { return try_observed(feature).value(); }
+#endif
     sae_labels *c() const noexcept { return handle_.get(); }
 
   private:
@@ -389,7 +401,14 @@ class plan {
     // JSON texts, at least one.
     static result<plan> try_compile(const model &model, span<const char *const> texts,
                                     sae_conflicts conflicts = SAE_CONFLICTS_REFUSE);
+    // With the statistics of labels, for strengths relative to a maximum or a mean.
+    static result<plan> try_compile(const model &model, span<const char *const> texts,
+                                    const labels &labels,
+                                    sae_conflicts conflicts = SAE_CONFLICTS_REFUSE);
 #if SAE_EXCEPTIONS
+    plan(const model &model, span<const char *const> texts, const labels &labels,
+         sae_conflicts conflicts = SAE_CONFLICTS_REFUSE)
+        : plan(try_compile(model, texts, labels, conflicts).value()) {}
     plan(const model &model, span<const char *const> texts,
          sae_conflicts conflicts = SAE_CONFLICTS_REFUSE)
         : plan(try_compile(model, texts, conflicts).value()) {}
@@ -402,6 +421,121 @@ class plan {
   private:
     explicit plan(sae_plan *handle) : handle_(handle) {}
     detail::owner<sae_plan, sae_plan_destroy> handle_;
+};
+
+// A plan in the making; start edits with SAE_EDIT_INIT.
+class plan_builder {
+  public:
+    static result<plan_builder> try_create(const std::string &name = "") {
+        sae_plan_builder *handle = nullptr;
+        sae_error details;
+        if (sae_plan_builder_create(name.c_str(), &handle, &details) != SAE_STATUS_OK)
+            return details;
+        return plan_builder(handle);
+    }
+    result<void> try_edit(const sae_edit &edit) {
+        return detail::run([&](sae_error *e) { return sae_plan_builder_edit(c(), &edit, e); });
+    }
+    // A vector of d_out values for edits to name; divided by its length if `normalize`.
+    result<void> try_direction(const std::string &name, span<const float> values,
+                               bool normalize = false) {
+        return detail::run([&](sae_error *e) {
+            return sae_plan_builder_direction(c(), name.c_str(), values.data(), values.size(),
+                                              normalize ? 1 : 0, e);
+        });
+    }
+    // What relative strengths refer to; NAN for what is not known.
+    result<void> try_statistics(std::uint32_t feature, double max, double mean, double deviation) {
+        return detail::run([&](sae_error *e) {
+            return sae_plan_builder_statistics(c(), feature, max, mean, deviation, e);
+        });
+    }
+    // One of the plan's other keys, with its value in JSON.
+    result<void> try_set(const std::string &key, const std::string &value) {
+        return detail::run([&](sae_error *e) {
+            return sae_plan_builder_set(c(), key.c_str(), value.c_str(), e);
+        });
+    }
+    // The plan as JSON text.
+    result<std::string> try_text() const {
+        std::size_t size = 0;
+        sae_error details;
+        if (sae_plan_builder_write(c(), nullptr, 0, &size, &details) != SAE_STATUS_OK)
+            return details;
+        std::string text(size, '\0');
+        if (sae_plan_builder_write(c(), text.data(), size, nullptr, &details) != SAE_STATUS_OK)
+            return details;
+        text.pop_back();
+        return text;
+    }
+#if SAE_EXCEPTIONS
+    explicit plan_builder(const std::string &name = "") : plan_builder(try_create(name).value()) {}
+    void edit(const sae_edit &edit) { try_edit(edit).value(); }
+    void direction(const std::string &name, span<const float> values, bool normalize = false) {
+        try_direction(name, values, normalize).value();
+    }
+    void statistics(std::uint32_t feature, double max, double mean, double deviation) {
+        try_statistics(feature, max, mean, deviation).value();
+    }
+    void set(const std::string &key, const std::string &value) { try_set(key, value).value(); }
+    std::string text() const { return try_text().value(); }
+#endif
+    sae_plan_builder *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit plan_builder(sae_plan_builder *handle) : handle_(handle) {}
+    detail::owner<sae_plan_builder, sae_plan_builder_destroy> handle_;
+};
+
+// What a steering vector is made of.
+class decomposition {
+  public:
+    // `pursuit` may be nullptr: orthogonal, signed, 16 steps. Lists the `most` features that the
+    // vector points along, and as many against.
+    static result<decomposition> try_create(const model &model, span<const float> vector,
+                                            const sae_pursuit *pursuit = nullptr,
+                                            std::size_t most = 8);
+#if SAE_EXCEPTIONS
+    decomposition(const model &model, span<const float> vector,
+                  const sae_pursuit *pursuit = nullptr, std::size_t most = 8)
+        : decomposition(try_create(model, vector, pursuit, most).value()) {}
+#endif
+    sae_decomposed summary() const noexcept {
+        sae_decomposed result{};
+        result.struct_size = sizeof result;
+        sae_decomposition_result(c(), &result, nullptr);
+        return result;
+    }
+    // The features that it is made of, the longest first.
+    std::vector<sae_vector_part> parts() const {
+        std::vector<sae_vector_part> parts(summary().n_parts);
+        sae_decomposition_parts(c(), parts.data(), parts.size(), nullptr);
+        return parts;
+    }
+    std::vector<sae_projection> along() const {
+        std::vector<sae_projection> list(summary().n_along);
+        sae_decomposition_along(c(), list.data(), list.size(), nullptr);
+        return list;
+    }
+    std::vector<sae_projection> against() const {
+        std::vector<sae_projection> list(summary().n_against);
+        sae_decomposition_against(c(), list.data(), list.size(), nullptr);
+        return list;
+    }
+    // A plan that adds the parts to every row, as JSON text.
+    std::string plan_text(const std::string &name = "") const {
+        std::size_t size = 0;
+        sae_decomposition_write_plan(c(), name.c_str(), nullptr, 0, &size, nullptr);
+        std::string text(size, '\0');
+        sae_decomposition_write_plan(c(), name.c_str(), text.data(), size, nullptr, nullptr);
+        if (!text.empty()) text.pop_back();
+        return text;
+    }
+    sae_decomposition *c() const noexcept { return handle_.get(); }
+
+  private:
+    explicit decomposition(sae_decomposition *handle) : handle_(handle) {}
+    detail::owner<sae_decomposition, sae_decomposition_destroy> handle_;
 };
 
 // The work space of one thread for one model and its plans; also counts what was done.
@@ -640,6 +774,24 @@ class model {
         });
     }
     // Edits rows of width d_out in place. `batch.rows` is filled in here.
+    // What steering a row with a plan, JSON text, would cost.
+    result<sae_plan_cost> try_plan_cost(const std::string &text) const {
+        sae_plan_cost cost{};
+        cost.struct_size = sizeof cost;
+        sae_error details;
+        if (sae_model_plan_cost(c(), text.c_str(), &cost, &details) != SAE_STATUS_OK)
+            return details;
+        return cost;
+    }
+    // The vector that the plans add to every row, if that is all they do.
+    result<std::vector<float>> try_plan_vector(const plan &plan) const {
+        std::vector<float> values(d_out());
+        sae_error details;
+        if (sae_model_plan_vector(c(), plan.c(), values.data(), values.size(), &details) !=
+            SAE_STATUS_OK)
+            return details;
+        return values;
+    }
     result<void> try_steer(const plan &plan, const sae_rows_mut &rows, steer_scratch &scratch,
                            sae_steer_batch batch = {}) const {
         batch.struct_size = sizeof batch;
@@ -832,6 +984,8 @@ class model {
                 features &features) const {
         try_encode(rows, workers, std::forward<ParallelFor>(parallel_for), features).value();
     }
+    sae_plan_cost plan_cost(const std::string &text) const { return try_plan_cost(text).value(); }
+    std::vector<float> plan_vector(const plan &plan) const { return try_plan_vector(plan).value(); }
     void steer(const plan &plan, const sae_rows_mut &rows, steer_scratch &scratch,
                const sae_steer_batch &batch = {}) const {
         try_steer(plan, rows, scratch, batch).value();
@@ -975,6 +1129,28 @@ inline result<plan> plan::try_compile(const model &model, span<const char *const
         SAE_STATUS_OK)
         return details;
     return plan(handle);
+}
+
+inline result<plan> plan::try_compile(const model &model, span<const char *const> texts,
+                                      const labels &labels, sae_conflicts conflicts) {
+    sae_plan *handle = nullptr;
+    sae_error details;
+    if (sae_plan_compile_with_labels(model.c(), texts.data(), texts.size(), conflicts, labels.c(),
+                                     &handle, &details) != SAE_STATUS_OK)
+        return details;
+    return plan(handle);
+}
+
+inline result<decomposition> decomposition::try_create(const model &model,
+                                                       span<const float> vector,
+                                                       const sae_pursuit *pursuit,
+                                                       std::size_t most) {
+    sae_decomposition *handle = nullptr;
+    sae_error details;
+    if (sae_model_decompose(model.c(), vector.data(), vector.size(), pursuit, most, &handle,
+                            &details) != SAE_STATUS_OK)
+        return details;
+    return decomposition(handle);
 }
 
 inline result<steer_scratch> steer_scratch::try_create(const model &model, const plan &plan) {

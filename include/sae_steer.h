@@ -17,7 +17,7 @@
 #ifndef SAE_STEER_H
 #define SAE_STEER_H
 
-#include "sae.h"
+#include "sae_architectures.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -55,6 +55,15 @@ enum {
 SAE_API sae_status sae_plan_compile(const sae_model *model, const char *const *plans,
                                     size_t n_plans, sae_conflicts conflicts, sae_plan **plan,
                                     sae_error *error);
+
+/* The same, with what a labels file says of features (`sae_labels_observed`) for strengths that are
+ * relative to a corpus maximum or mean. Statistics in a plan win.
+ *   labels   of this model: SAE_STATUS_FEATURE_OUT_OF_RANGE for those of a wider one.
+ * SAE_STATUS_INVALID_VALUE, with the place in the plan, for a statistic that neither has. */
+SAE_API sae_status sae_plan_compile_with_labels(const sae_model *model, const char *const *plans,
+                                                size_t n_plans, sae_conflicts conflicts,
+                                                const sae_labels *labels, sae_plan **plan,
+                                                sae_error *error);
 
 /* Destroys compiled plans; NULL does nothing. No call may be using them. */
 SAE_API void sae_plan_destroy(sae_plan *plan);
@@ -383,6 +392,121 @@ typedef struct sae_audit {
  *   error    may be NULL. */
 SAE_API sae_status sae_steer_scratch_audit(const sae_steer_scratch *scratch, size_t index,
                                            sae_audit *audit, sae_error *error);
+
+/* ------------------------------------------------------------------------------------------ */
+/* What a vector is made of                                                                    */
+/* ------------------------------------------------------------------------------------------ */
+
+/* A vector as a sum of decoder vectors. `a_i` is the decoder vector of feature i at length 1, v the
+ * vector, `y = sum length_i a_i`. Immutable and shared by threads. */
+typedef struct sae_decomposition sae_decomposition;
+
+/* Decomposes a steering vector into features: by a pursuit on the decoder vectors, and by its cosine
+ * with each of them. Encoding the vector would not do: it is no activation, and what it takes away
+ * of a feature has no code (arXiv 2411.08790). Reads the decoder once, and once for each step.
+ *   values, n_values  the vector, of d_out values.
+ *   pursuit  how features are found; `directions` is not looked at. NULL: orthogonal matching
+ *            pursuit with signed values, 16 steps.
+ *   most     how many features to list that it points along the most, and as many against.
+ *   decomposition  receives the handle; release it with `sae_decomposition_destroy`.
+ *   error    may be NULL.
+ * SAE_STATUS_INVALID_ARGUMENT for a vector that is not finite or has no length. Any thread. */
+SAE_API sae_status sae_model_decompose(const sae_model *model, const float *values, size_t n_values,
+                                       const sae_pursuit *pursuit, size_t most,
+                                       sae_decomposition **decomposition, sae_error *error);
+
+/* Destroys a decomposition; NULL does nothing. No call may be using it. */
+SAE_API void sae_decomposition_destroy(sae_decomposition *decomposition);
+
+/* The numbers of the whole. */
+typedef struct sae_decomposed {
+    /* sizeof(sae_decomposed), stored by the caller before the call. */
+    uint32_t struct_size;
+    /* 0. */
+    uint32_t reserved;
+    /* Features that the vector is made of: at most the steps of the pursuit. */
+    uint64_t n_parts;
+    /* Features listed that it points along. */
+    uint64_t n_along;
+    /* Features listed that it points against. */
+    uint64_t n_against;
+    /* |v| */
+    double norm;
+    /* <v, y> / (|v| |y|); 0 without parts. */
+    double cosine;
+    /* 1 - |v - y|^2 / |v|^2 */
+    double explained;
+} sae_decomposed;
+
+/* Asks for the numbers of the whole.
+ *   result   `struct_size` in, the rest out.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_decomposition_result(const sae_decomposition *decomposition,
+                                            sae_decomposed *result, sae_error *error);
+
+/* A feature that the vector is made of. */
+typedef struct sae_vector_part {
+    /* Which. */
+    uint32_t feature;
+    /* 0. */
+    uint32_t reserved;
+    /* <v, a_i> / |v| */
+    double cosine;
+    /* <v, a_i> */
+    double projection;
+    /* How much of a_i is in the sum; negative if it is taken away. */
+    double length;
+    /* The same in the units of the feature's values: what the rule `add` of a plan adds. NAN if the
+     * model scales the feature by 0. */
+    double strength;
+} sae_vector_part;
+
+/* Copies the features that the vector is made of, the longest first.
+ *   parts, n_parts  receives them, exactly `n_parts` of the result.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_decomposition_parts(const sae_decomposition *decomposition,
+                                           sae_vector_part *parts, size_t n_parts,
+                                           sae_error *error);
+
+/* How the vector lies to a feature. */
+typedef struct sae_projection {
+    /* Which. */
+    uint32_t feature;
+    /* 0. */
+    uint32_t reserved;
+    /* <v, a_i> / |v| */
+    double cosine;
+    /* <v, a_i> */
+    double projection;
+} sae_projection;
+
+/* Copies the features that the vector points along the most, by cosine.
+ *   projections, n_projections  receives them, exactly `n_along` of the result.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_decomposition_along(const sae_decomposition *decomposition,
+                                           sae_projection *projections, size_t n_projections,
+                                           sae_error *error);
+
+/* Copies the features that the vector points against the most, by cosine.
+ *   projections, n_projections  receives them, exactly `n_against` of the result.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_decomposition_against(const sae_decomposition *decomposition,
+                                             sae_projection *projections, size_t n_projections,
+                                             sae_error *error);
+
+/* A plan that adds the parts to every row, as JSON text.
+ *   name     what it is called; NULL for no name.
+ *   buffer, buffer_size, size  as in `sae_plan_builder_write`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_decomposition_write_plan(const sae_decomposition *decomposition,
+                                                const char *name, char *buffer,
+                                                size_t buffer_size, size_t *size,
+                                                sae_error *error);
 
 #ifdef __cplusplus
 }

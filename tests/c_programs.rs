@@ -18,6 +18,7 @@ const PROGRAMS: &[&str] = &[
     "sizes",
     "rows",
     "steer",
+    "decompose",
     "labels",
     "plan_builder",
     "plans",

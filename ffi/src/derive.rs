@@ -200,7 +200,8 @@ pub unsafe extern "C" fn sae_model_with_pursuit(
     unsafe { derive(model, derived, error, make) }
 }
 
-fn read_pursuit(given: &sae_pursuit) -> Result<Pursuit, Failure> {
+/// The pursuit that C describes.
+pub(crate) fn read_pursuit(given: &sae_pursuit) -> Result<Pursuit, Failure> {
     let unknown = |argument, expected, found: i32| Failure::Invalid {
         argument,
         expected,

@@ -3,14 +3,14 @@
 use crate::boundary::{call, value};
 use crate::failure::Failure;
 use crate::handle::{Handle, Kind};
-use crate::memory::{bytes as read_bytes, store};
+use crate::memory::{bytes as read_bytes, store, store_sized};
 use crate::model::sae_model;
 use crate::types::*;
 use core::ffi::{CStr, c_char, c_void};
 use core::ptr::{null, null_mut};
 
 /// A table of labels.
-pub struct Labels(sae::Labels);
+pub struct Labels(pub(crate) sae::Labels);
 
 /// A table of labels, as C holds it.
 #[allow(non_camel_case_types)]
@@ -145,6 +145,38 @@ pub unsafe extern "C" fn sae_labels_explainer(
         let label = labels.0.to_c(feature, number);
         Ok(label.map_or(null(), |(_, explainer)| CStr::as_ptr(explainer)))
     })
+}
+
+/// What the export says of a feature's values.
+///
+/// # Safety
+/// - `labels` is a handle; `observed` and `error` are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_labels_observed(
+    labels: *const sae_labels,
+    feature: u32,
+    observed: *mut sae_observed,
+    error: *mut sae_error,
+) -> sae_status {
+    let body = || {
+        // SAFETY: the caller guarantees that `labels` is a handle.
+        let labels = unsafe { Handle::borrow("labels", labels) }?;
+        let found = labels.0.observed(feature);
+        let number = |of: fn(&sae::labels::Observed) -> Option<f64>| {
+            found.as_ref().and_then(of).unwrap_or(f64::NAN)
+        };
+        let answer = sae_observed {
+            struct_size: 0,
+            reserved: 0,
+            max: number(|it| it.max),
+            density: number(|it| it.density),
+            mean: number(|it| it.mean),
+        };
+        // SAFETY: the caller guarantees that `observed` is an output with its size.
+        unsafe { store_sized("observed", OBSERVED_SIZE_1, observed, answer) }
+    };
+    // SAFETY: the caller guarantees that `error` is an output.
+    unsafe { call(error, body) }
 }
 
 /// Whether a model has every feature that is labelled.

@@ -44,6 +44,7 @@ mod handle;
 mod memory;
 
 pub mod batch;
+pub mod decompose;
 pub mod derive;
 pub mod features;
 pub mod fit;

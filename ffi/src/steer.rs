@@ -3,6 +3,7 @@
 use crate::boundary::{call, value};
 use crate::failure::{Failure, Found};
 use crate::handle::{Handle, Kind};
+use crate::labels::sae_labels;
 use crate::memory::{
     addresses, apart, load_sized, optional_text, rows as read_rows, rows_mut, slice, slice_mut,
     store, store_sized,
@@ -56,6 +57,52 @@ pub unsafe extern "C" fn sae_plan_compile(
     plan: *mut *mut sae_plan,
     error: *mut sae_error,
 ) -> sae_status {
+    // SAFETY: the caller guarantees what `compile` needs.
+    unsafe { compile(model, plans, n_plans, conflicts, plan, error, |_, _| Ok(())) }
+}
+
+/// Compiles plans, with statistics of labels.
+///
+/// # Safety
+/// - `model` and `labels` are handles; `plans` is an input of `n_plans` strings; `plan` and `error`
+///   are outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sae_plan_compile_with_labels(
+    model: *const sae_model,
+    plans: *const *const c_char,
+    n_plans: usize,
+    conflicts: sae_conflicts,
+    labels: *const sae_labels,
+    plan: *mut *mut sae_plan,
+    error: *mut sae_error,
+) -> sae_status {
+    let fill = |d_sae, plans: &mut [steer::Plan]| {
+        // SAFETY: the caller guarantees that `labels` is a handle.
+        let labels = &unsafe { Handle::borrow("labels", labels) }?.0;
+        labels.check(d_sae)?;
+        let statistics = steer::Statistics::from_labels(labels);
+        for plan in plans {
+            plan.fill_statistics(&statistics);
+        }
+        Ok(())
+    };
+    // SAFETY: the caller guarantees what `compile` needs.
+    unsafe { compile(model, plans, n_plans, conflicts, plan, error, fill) }
+}
+
+/// Compiles plans after `fill` has seen them, with the number of the model's features.
+///
+/// # Safety
+/// As for [`sae_plan_compile`].
+unsafe fn compile(
+    model: *const sae_model,
+    plans: *const *const c_char,
+    n_plans: usize,
+    conflicts: sae_conflicts,
+    plan: *mut *mut sae_plan,
+    error: *mut sae_error,
+    fill: impl FnOnce(usize, &mut [steer::Plan]) -> Result<(), Failure>,
+) -> sae_status {
     let body = || {
         // SAFETY: the caller guarantees that `plan` is an output.
         unsafe { store("plan", plan, null_mut()) }?;
@@ -77,6 +124,7 @@ pub unsafe extern "C" fn sae_plan_compile(
                 found: Found::Unsigned(0),
             });
         }
+        fill(model.sae.d_sae(), &mut read)?;
         let conflicts = conflicts_of(conflicts)?;
         let compiled = model.sae.compile_plans(&read, conflicts)?;
         let handle = Handle::on_heap(Plan(compiled))?;

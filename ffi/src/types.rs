@@ -359,6 +359,49 @@ pub struct sae_steer_batch {
 
 #[derive(Clone, Copy)]
 #[repr(C)]
+pub struct sae_observed {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub max: f64,
+    pub density: f64,
+    pub mean: f64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_decomposed {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub n_parts: u64,
+    pub n_along: u64,
+    pub n_against: u64,
+    pub norm: f64,
+    pub cosine: f64,
+    pub explained: f64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_projection {
+    pub feature: u32,
+    pub reserved: u32,
+    pub cosine: f64,
+    pub projection: f64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct sae_vector_part {
+    pub feature: u32,
+    pub reserved: u32,
+    pub cosine: f64,
+    pub projection: f64,
+    pub length: f64,
+    pub strength: f64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
 pub struct sae_plan_cost {
     pub struct_size: u32,
     pub needs_encode: u32,
@@ -563,6 +606,8 @@ pub(crate) const MONITOR_COUNTS_SIZE_1: usize = 72;
 pub(crate) const FEATURE_SUMMARY_SIZE_1: usize = 64;
 pub(crate) const EDIT_SIZE_1: usize = 48 + 6 * P;
 pub(crate) const PURSUIT_SIZE_1: usize = 48;
+pub(crate) const OBSERVED_SIZE_1: usize = 32;
+pub(crate) const DECOMPOSED_SIZE_1: usize = 56;
 
 const _: () = {
     assert!(size_of::<usize>() == P);
@@ -669,6 +714,37 @@ const _: () = {
     assert!(offset_of!(sae_steer_batch, n_outcomes) == 8 + 6 * P);
     assert!(offset_of!(sae_steer_batch, changes) == 8 + 7 * P);
     assert!(offset_of!(sae_steer_batch, n_changes) == 8 + 8 * P);
+
+    assert!(size_of::<sae_observed>() == 32);
+    assert!(offset_of!(sae_observed, struct_size) == 0);
+    assert!(offset_of!(sae_observed, reserved) == 4);
+    assert!(offset_of!(sae_observed, max) == 8);
+    assert!(offset_of!(sae_observed, density) == 16);
+    assert!(offset_of!(sae_observed, mean) == 24);
+
+    assert!(size_of::<sae_decomposed>() == 56);
+    assert!(offset_of!(sae_decomposed, struct_size) == 0);
+    assert!(offset_of!(sae_decomposed, reserved) == 4);
+    assert!(offset_of!(sae_decomposed, n_parts) == 8);
+    assert!(offset_of!(sae_decomposed, n_along) == 16);
+    assert!(offset_of!(sae_decomposed, n_against) == 24);
+    assert!(offset_of!(sae_decomposed, norm) == 32);
+    assert!(offset_of!(sae_decomposed, cosine) == 40);
+    assert!(offset_of!(sae_decomposed, explained) == 48);
+
+    assert!(size_of::<sae_projection>() == 24);
+    assert!(offset_of!(sae_projection, feature) == 0);
+    assert!(offset_of!(sae_projection, reserved) == 4);
+    assert!(offset_of!(sae_projection, cosine) == 8);
+    assert!(offset_of!(sae_projection, projection) == 16);
+
+    assert!(size_of::<sae_vector_part>() == 40);
+    assert!(offset_of!(sae_vector_part, feature) == 0);
+    assert!(offset_of!(sae_vector_part, reserved) == 4);
+    assert!(offset_of!(sae_vector_part, cosine) == 8);
+    assert!(offset_of!(sae_vector_part, projection) == 16);
+    assert!(offset_of!(sae_vector_part, length) == 24);
+    assert!(offset_of!(sae_vector_part, strength) == 32);
 
     assert!(size_of::<sae_plan_cost>() == 40);
     assert!(offset_of!(sae_plan_cost, struct_size) == 0);

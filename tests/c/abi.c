@@ -189,6 +189,37 @@ static_assert(offsetof(sae_steer_batch, n_outcomes) == 8 + 6 * P, "sae_steer_bat
 static_assert(offsetof(sae_steer_batch, changes) == 8 + 7 * P, "sae_steer_batch");
 static_assert(offsetof(sae_steer_batch, n_changes) == 8 + 8 * P, "sae_steer_batch");
 
+static_assert(sizeof(sae_observed) == 32, "sae_observed");
+static_assert(offsetof(sae_observed, struct_size) == 0, "sae_observed");
+static_assert(offsetof(sae_observed, reserved) == 4, "sae_observed");
+static_assert(offsetof(sae_observed, max) == 8, "sae_observed");
+static_assert(offsetof(sae_observed, density) == 16, "sae_observed");
+static_assert(offsetof(sae_observed, mean) == 24, "sae_observed");
+
+static_assert(sizeof(sae_decomposed) == 56, "sae_decomposed");
+static_assert(offsetof(sae_decomposed, struct_size) == 0, "sae_decomposed");
+static_assert(offsetof(sae_decomposed, reserved) == 4, "sae_decomposed");
+static_assert(offsetof(sae_decomposed, n_parts) == 8, "sae_decomposed");
+static_assert(offsetof(sae_decomposed, n_along) == 16, "sae_decomposed");
+static_assert(offsetof(sae_decomposed, n_against) == 24, "sae_decomposed");
+static_assert(offsetof(sae_decomposed, norm) == 32, "sae_decomposed");
+static_assert(offsetof(sae_decomposed, cosine) == 40, "sae_decomposed");
+static_assert(offsetof(sae_decomposed, explained) == 48, "sae_decomposed");
+
+static_assert(sizeof(sae_projection) == 24, "sae_projection");
+static_assert(offsetof(sae_projection, feature) == 0, "sae_projection");
+static_assert(offsetof(sae_projection, reserved) == 4, "sae_projection");
+static_assert(offsetof(sae_projection, cosine) == 8, "sae_projection");
+static_assert(offsetof(sae_projection, projection) == 16, "sae_projection");
+
+static_assert(sizeof(sae_vector_part) == 40, "sae_vector_part");
+static_assert(offsetof(sae_vector_part, feature) == 0, "sae_vector_part");
+static_assert(offsetof(sae_vector_part, reserved) == 4, "sae_vector_part");
+static_assert(offsetof(sae_vector_part, cosine) == 8, "sae_vector_part");
+static_assert(offsetof(sae_vector_part, projection) == 16, "sae_vector_part");
+static_assert(offsetof(sae_vector_part, length) == 24, "sae_vector_part");
+static_assert(offsetof(sae_vector_part, strength) == 32, "sae_vector_part");
+
 static_assert(sizeof(sae_plan_cost) == 40, "sae_plan_cost");
 static_assert(offsetof(sae_plan_cost, struct_size) == 0, "sae_plan_cost");
 static_assert(offsetof(sae_plan_cost, needs_encode) == 4, "sae_plan_cost");

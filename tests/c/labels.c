@@ -1,5 +1,8 @@
 /* Labels of features: from memory and from a file, several for one feature, and what goes wrong. */
 #include "check.h"
+#include "sae_steer.h"
+
+#include <math.h>
 
 static const char EXPORT[] =
     "{\"modelId\":\"gpt2-small\",\"layer\":\"6-res-jb\",\"index\":\"3\",\"description\":\"Mondays\","
@@ -31,6 +34,96 @@ static void whole(const sae_labels *labels) {
     CHECK(sae_labels_text(labels, UINT32_MAX, 0) == NULL);
 }
 
+static const char OBSERVED[] =
+    "{\"index\": \"1\", \"maxActApprox\": 8, \"frac_nonzero\": 0.25,"
+    " \"freq_hist_data_bar_heights\": [3, 1], \"freq_hist_data_bar_values\": [1, 5]}\n"
+    "{\"index\": \"2\", \"maxActApprox\": 0, \"frac_nonzero\": 0}\n";
+
+static sae_observed observed(const sae_labels *labels, uint32_t feature) {
+    sae_error error;
+    sae_observed found;
+    found.struct_size = (uint32_t)sizeof found;
+    CHECK_OK(sae_labels_observed(labels, feature, &found, &error));
+    CHECK(found.reserved == 0);
+    return found;
+}
+
+/* The hash of a plan, compiled with labels if there are any. */
+static uint64_t hash_of(const sae_model *model, const char *text, const sae_labels *labels) {
+    sae_error error;
+    sae_plan *plan = NULL;
+    if (labels)
+        CHECK_OK(sae_plan_compile_with_labels(model, &text, 1, SAE_CONFLICTS_REFUSE, labels, &plan,
+                                              &error));
+    else
+        CHECK_OK(sae_plan_compile(model, &text, 1, SAE_CONFLICTS_REFUSE, &plan, &error));
+    sae_steer_scratch *scratch = NULL;
+    sae_audit audit;
+    audit.struct_size = (uint32_t)sizeof audit;
+    CHECK_OK(sae_steer_scratch_create(model, plan, &scratch, &error));
+    CHECK_OK(sae_steer_scratch_audit(scratch, 0, &audit, &error));
+    sae_steer_scratch_destroy(scratch);
+    sae_plan_destroy(plan);
+    return audit.hash;
+}
+
+/* Statistics of features, and plans whose strengths are relative to them. */
+static void statistics(const sae_model *model) {
+    sae_error error;
+    sae_labels *labels = NULL;
+    CHECK_OK(sae_labels_open_memory(OBSERVED, sizeof OBSERVED - 1, &labels, &error));
+    CHECK(sae_labels_count(labels) == 0);
+    sae_observed one = observed(labels, 1), two = observed(labels, 2), none = observed(labels, 3);
+    CHECK(one.max == 8 && one.density == 0.25 && one.mean == 0.5);
+    CHECK(isnan(two.max) && two.density == 0 && isnan(two.mean));
+    CHECK(isnan(none.max) && isnan(none.density) && isnan(none.mean));
+    one.struct_size = 3;
+    CHECK_STATUS(SAE_STATUS_INVALID_ARGUMENT, sae_labels_observed(labels, 1, &one, &error));
+
+#define EDIT(feature, of)                                                                          \
+    "{\"feature\": " feature ", \"rule\": \"add\", \"strength\": {\"value\": 2, \"of\": \"" of "\"}}"
+    const char *relative = "{\"edits\": [" EDIT("1", "corpus_max") ", " EDIT("1", "corpus_mean") "]}";
+    const char *whole = "{\"edits\": [" EDIT("1", "corpus_max") ", " EDIT("1", "corpus_mean") "],"
+                        " \"statistics\": {\"1\": {\"max\": 8, \"mean\": 0.5}}}";
+    const char *own = "{\"edits\": [" EDIT("1", "corpus_max") "],"
+                      " \"statistics\": {\"1\": {\"max\": 3, \"mean\": 0.5}}}";
+    CHECK(hash_of(model, relative, labels) == hash_of(model, whole, NULL));
+    /* A plan's own win. */
+    CHECK(hash_of(model, own, labels) == hash_of(model, own, NULL));
+    sae_plan *plan = NULL;
+    CHECK_STATUS(SAE_STATUS_INVALID_VALUE,
+                 sae_plan_compile(model, &relative, 1, SAE_CONFLICTS_REFUSE, &plan, &error));
+    CHECK(strstr(error.message, "edits[0].strength") != NULL);
+    const char *missing = "{\"edits\": [" EDIT("1", "corpus_max") ", " EDIT("2", "corpus_max") "]}";
+    CHECK_STATUS(SAE_STATUS_INVALID_VALUE,
+                 sae_plan_compile_with_labels(model, &missing, 1, SAE_CONFLICTS_REFUSE, labels,
+                                              &plan, &error));
+    CHECK(strstr(error.message, "edits[1].strength") != NULL);
+    CHECK(strstr(error.message, "a max of feature 2") != NULL);
+    const char *both[] = {whole, missing};
+    CHECK_STATUS(SAE_STATUS_INVALID_VALUE,
+                 sae_plan_compile_with_labels(model, both, 2, SAE_CONFLICTS_SUM, labels, &plan,
+                                              &error));
+    CHECK(strstr(error.message, "plans[1].edits[1].strength") != NULL);
+    CHECK_STATUS(SAE_STATUS_WRONG_HANDLE,
+                 sae_plan_compile_with_labels(model, both, 1, SAE_CONFLICTS_SUM,
+                                              (const sae_labels *)(const void *)model, &plan,
+                                              &error));
+    CHECK_STATUS(SAE_STATUS_WRONG_HANDLE,
+                 sae_labels_observed((const sae_labels *)(const void *)model, 1, &two, &error));
+    CHECK(plan == NULL);
+    sae_labels_close(labels);
+
+    /* Those of a wider model. */
+    char text[80];
+    snprintf(text, sizeof text, "{\"index\": %zu, \"maxActApprox\": 1}", sae_model_d_sae(model));
+    CHECK_OK(sae_labels_open_memory(text, strlen(text), &labels, &error));
+    CHECK_STATUS(SAE_STATUS_FEATURE_OUT_OF_RANGE,
+                 sae_plan_compile_with_labels(model, &whole, 1, SAE_CONFLICTS_REFUSE, labels, &plan,
+                                              &error));
+    sae_labels_close(labels);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     sae_error error;
@@ -47,6 +140,8 @@ int main(int argc, char **argv) {
     free(copy);
     whole(labels);
     CHECK_OK(sae_model_check_labels(model, labels, &error));
+
+    statistics(model);
 
     /* A handle of another kind. */
     sae_labels *wrong = (sae_labels *)(void *)model;
@@ -85,6 +180,7 @@ int main(int argc, char **argv) {
     /* The embedded labels of the demo are of the same form. */
     CHECK_OK(sae_labels_open("src/bin/sae/demo/labels.json", &labels, &error));
     CHECK(sae_labels_count(labels) > 3000 && sae_labels_count_of(labels, 0) == 1);
+    CHECK(observed(labels, 0).max > 4 && isnan(observed(labels, 0).density));
     sae_labels_close(labels);
     return 0;
 }

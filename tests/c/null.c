@@ -386,6 +386,38 @@ int main(int argc, char **argv) {
     CHECK(sae_model_steer(NULL, NULL, NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_steer(model, plan, &batch, steer, NULL) == SAE_STATUS_OK);
 
+    /* Decompositions: model, vector, handle, outputs; the pursuit, the name and the error are
+     * allowed. */
+    sae_decomposition *made = NULL, *no_made = NULL;
+    size_t d_out = sae_model_d_out(model);
+    out[0] = 1;
+    NULL_ARGUMENT(sae_model_decompose(NULL, out, d_out, NULL, 1, &no_made, &error));
+    NULL_ARGUMENT(sae_model_decompose(model, NULL, d_out, NULL, 1, &no_made, &error));
+    NULL_ARGUMENT(sae_model_decompose(model, out, d_out, NULL, 1, NULL, &error));
+    CHECK(sae_model_decompose(NULL, NULL, 0, NULL, 0, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(no_made == NULL);
+    CHECK(sae_model_decompose(model, out, d_out, NULL, 1, &made, NULL) == SAE_STATUS_OK);
+    sae_decomposed decomposed;
+    decomposed.struct_size = (uint32_t)sizeof decomposed;
+    sae_projection projection;
+    NULL_ARGUMENT(sae_decomposition_result(NULL, &decomposed, &error));
+    NULL_ARGUMENT(sae_decomposition_result(made, NULL, &error));
+    CHECK(sae_decomposition_result(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_decomposition_result(made, &decomposed, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_decomposition_parts(NULL, NULL, 0, &error));
+    NULL_ARGUMENT(sae_decomposition_parts(made, NULL, decomposed.n_parts, &error));
+    NULL_ARGUMENT(sae_decomposition_along(NULL, &projection, 1, &error));
+    NULL_ARGUMENT(sae_decomposition_along(made, NULL, 1, &error));
+    CHECK(sae_decomposition_along(made, &projection, 1, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_decomposition_against(NULL, &projection, 1, &error));
+    NULL_ARGUMENT(sae_decomposition_against(made, NULL, 1, &error));
+    CHECK(sae_decomposition_against(made, &projection, 1, NULL) == SAE_STATUS_OK);
+    NULL_ARGUMENT(sae_decomposition_write_plan(NULL, NULL, NULL, 0, NULL, &error));
+    NULL_ARGUMENT(sae_decomposition_write_plan(made, NULL, NULL, 1, NULL, &error));
+    CHECK(sae_decomposition_write_plan(made, NULL, NULL, 0, NULL, NULL) == SAE_STATUS_OK);
+    sae_decomposition_destroy(NULL);
+    sae_decomposition_destroy(made);
+
     /* Labels: path or bytes, labels, error (allowed). */
     sae_labels *labels = NULL, *no_labels = NULL;
     const char *json = "{\"index\": 1, \"description\": \"one\"}";
@@ -409,6 +441,22 @@ int main(int argc, char **argv) {
     NULL_ARGUMENT(sae_model_check_labels(model, NULL, &error));
     CHECK(sae_model_check_labels(NULL, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
     CHECK(sae_model_check_labels(model, labels, NULL) == SAE_STATUS_OK);
+    sae_observed observed;
+    observed.struct_size = (uint32_t)sizeof observed;
+    NULL_ARGUMENT(sae_labels_observed(NULL, 1, &observed, &error));
+    NULL_ARGUMENT(sae_labels_observed(labels, 1, NULL, &error));
+    CHECK(sae_labels_observed(NULL, 1, NULL, NULL) == SAE_STATUS_NULL_ARGUMENT);
+    CHECK(sae_labels_observed(labels, 1, &observed, NULL) == SAE_STATUS_OK);
+    sae_plan *with = NULL;
+    sae_conflicts refuse = SAE_CONFLICTS_REFUSE;
+    NULL_ARGUMENT(sae_plan_compile_with_labels(NULL, &text, 1, refuse, labels, &with, &error));
+    NULL_ARGUMENT(sae_plan_compile_with_labels(model, NULL, 1, refuse, labels, &with, &error));
+    NULL_ARGUMENT(sae_plan_compile_with_labels(model, &text, 1, refuse, NULL, &with, &error));
+    NULL_ARGUMENT(sae_plan_compile_with_labels(model, &text, 1, refuse, labels, NULL, &error));
+    CHECK(with == NULL);
+    CHECK(sae_plan_compile_with_labels(model, &text, 1, refuse, labels, &with, NULL) ==
+          SAE_STATUS_OK);
+    sae_plan_destroy(with);
     sae_labels_close(labels);
     sae_labels_close(NULL);
 

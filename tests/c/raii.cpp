@@ -4,6 +4,7 @@
 
 #include "check.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -89,6 +90,62 @@ void results(const char *path, const std::vector<float> &values) {
     CHECK(model.try_steer(plan, out, steer));
     CHECK(moved != values && steer.count(SAE_OUTCOME_EDITED) == rows.n_rows());
     CHECK(steer.try_audit(0).value().rows == rows.n_rows());
+    // Statistics of labels, and what a vector is made of.
+    const std::string observed = "{\"index\": 1, \"maxActApprox\": 4}";
+    const std::vector<std::uint8_t> exported(observed.begin(), observed.end());
+    sae::labels known = sae::labels::try_open(sae::span<const std::uint8_t>(exported)).value();
+    CHECK(known.try_observed(1).value().max == 4);
+    text = "{\"edits\": [{\"feature\": 1, \"rule\": \"add\", \"strength\": {\"value\": 0.5,"
+           " \"of\": \"corpus_max\"}}]}";
+    sae::span<const char *const> texts(&text, 1);
+    CHECK(!sae::plan::try_compile(model, texts));
+    CHECK(sae::plan::try_compile(model, texts, known));
+    std::vector<float> vector(model.d_out(), 1.0f);
+    vector[0] = -3;
+    sae::decomposition made = sae::decomposition::try_create(model, vector).value();
+    CHECK(made.parts().size() == made.summary().n_parts && made.parts().size() > 0);
+    CHECK(made.along().size() == 8 && made.against().size() == 8);
+    CHECK(made.along()[0].cosine > 0 && made.against()[0].cosine < 0);
+    std::string again = made.plan_text("again");
+    text = again.c_str();
+    CHECK(again.find("again") != std::string::npos && sae::plan::try_compile(model, texts));
+    CHECK(!sae::decomposition::try_create(model, sae::span<const float>(vector.data(), 1)));
+    // Plans built by calls.
+    sae::plan_builder builder = sae::plan_builder::try_create("built").value();
+    sae_edit edit = SAE_EDIT_INIT;
+    edit.rule = SAE_RULE_ADD;
+    edit.of = SAE_SCALE_CORPUS_MAX;
+    edit.strength = 0.5;
+    const std::uint32_t one = 1;
+    edit.features = &one;
+    edit.n_features = 1;
+    CHECK(builder.try_edit(edit));
+    std::string built = builder.try_text().value();
+    CHECK(!model.try_plan_cost(built));
+    CHECK(builder.try_statistics(1, 4, NAN, NAN));
+    CHECK(builder.try_direction("v", vector, true));
+    edit.of = SAE_SCALE_ABSOLUTE;
+    edit.features = nullptr;
+    edit.n_features = 0;
+    edit.direction = "v";
+    CHECK(builder.try_edit(edit));
+    built = builder.try_text().value();
+    CHECK(model.try_plan_cost(built).value().decoder_rows == 1);
+    CHECK(builder.try_set("rows", "{\"skip_first\": 1}"));
+    CHECK(!builder.try_set("rows", "[]"));
+    CHECK(builder.try_text().value() != built);
+    text = "{\"edits\": [{\"direction\": \"v\", \"rule\": \"add\", \"strength\": 2}],"
+           " \"directions\": {\"v\": {\"values\": [";
+    std::string constant = text;
+    for (std::size_t i = 0; i < model.d_out(); i++)
+        constant += (i ? "," : "") + std::to_string(static_cast<int>(vector[i]));
+    constant += "]}}}";
+    text = constant.c_str();
+    sae::plan adds = sae::plan::try_compile(model, texts).value();
+    std::vector<float> added = model.try_plan_vector(adds).value();
+    for (std::size_t i = 0; i < model.d_out(); i++) CHECK(added[i] == 2 * vector[i]);
+    text = "{\"edits\": [{\"feature\": 1, \"rule\": \"zero\"}]}";
+    CHECK(!model.try_plan_vector(sae::plan::try_compile(model, texts).value()));
     text = "not a plan";
     CHECK(!sae::plan::try_compile(model, sae::span<const char *const>(&text, 1)));
 }
