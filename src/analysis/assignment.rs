@@ -71,7 +71,8 @@ struct Solver {
     reached: Vec<u32>,
     search: u32,
     settled: Vec<u32>,
-    heap: BinaryHeap<Reverse<(i64, u32)>>,
+    /// Distance, whether the column has a row, the column: where many are as near, the free first.
+    heap: BinaryHeap<Reverse<(i64, bool, u32)>>,
 }
 
 /// The column of each row.
@@ -253,13 +254,14 @@ impl Solver {
             self.reached[there] = self.search;
             self.distance[there] = distance;
             self.from[there] = from;
-            self.heap.push(Reverse((distance, column)));
+            let taken = self.row_of[there] != NONE;
+            self.heap.push(Reverse((distance, taken, column)));
         }
     }
 
     /// The nearest column that is not settled, now settled.
     fn settle(&mut self) -> Option<(u32, i64)> {
-        while let Some(Reverse((distance, column))) = self.heap.pop() {
+        while let Some(Reverse((distance, _, column))) = self.heap.pop() {
             // Others are older entries of a column that was reached in a shorter way.
             if distance == self.distance[column as usize] {
                 self.settled.push(column);
