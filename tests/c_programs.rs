@@ -499,7 +499,7 @@ fn prints(name: &str, folder: &Path, expected: &str) {
 fn expected_of_kinds(
     features: &Features,
     inputs: Option<Rows<'_>>,
-    steer: impl FnOnce(&[sae::steer::Plan], sae::steer::Batch<'_>),
+    mut steer: impl FnMut(&[sae::steer::Plan], sae::steer::Batch<'_>),
 ) -> String {
     let plans = [
         r#"{"edits": [{"feature": 1, "rule": "add", "strength": 0.5}]}"#,
@@ -511,10 +511,6 @@ fn expected_of_kinds(
     let mut y: Vec<f32> = (0..n * width)
         .map(|i| 0.25 * (i % 7) as f32 - 0.5)
         .collect();
-    let rows = sae::RowsMut::from_f32(&mut y, width).unwrap();
-    let mut batch = sae::steer::Batch::new(rows);
-    batch.inputs = inputs;
-    steer(&plans, batch);
     let fires: Vec<bool> = features
         .iter()
         .map(|row| row.indices.contains(&1))
@@ -522,8 +518,14 @@ fn expected_of_kinds(
     let rises = (0..n).filter(|&row| fires[row] && (row == 0 || !fires[row - 1]));
     let (events, fired) = (rises.count(), fires.iter().filter(|&&fires| fires).count());
     let mut text = format!("events {events} fired {fired} of {n}\n").repeat(2);
-    for (i, value) in y.iter().enumerate() {
-        writeln!(text, "steered {i} {:08x}", value.to_bits()).unwrap();
+    for _ in 0..2 {
+        let rows = sae::RowsMut::from_f32(&mut y, width).unwrap();
+        let mut batch = sae::steer::Batch::new(rows);
+        batch.inputs = inputs;
+        steer(&plans, batch);
+        for (i, value) in y.iter().enumerate() {
+            writeln!(text, "steered {i} {:08x}", value.to_bits()).unwrap();
+        }
     }
     text
 }

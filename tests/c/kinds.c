@@ -19,7 +19,7 @@ static const char *const pre =
     "{\"edits\": [{\"feature\": 1, \"rule\": \"zero\", \"reads\": \"pre_activation\"}]}";
 static const char *const rules_text =
     "{\"rules\": [{\"name\": \"fires\", \"kind\": \"threshold\", \"features\": [1],"
-    " \"threshold\": 0.0}]}";
+    " \"over\": 0.0}]}";
 
 /* Watches features and prints what is known of one. */
 static void watch(sae_monitor *monitor, const sae_features *features) {
@@ -113,12 +113,13 @@ int main(int argc, char **argv) {
         sae_molt_scratch_destroy(work);
         CHECK_OK(sae_molt_plan_compile(molt, plans, 2, SAE_CONFLICTS_SUM, &plan, &error));
         CHECK_OK(sae_molt_plan_compile(molt, &constant, 1, SAE_CONFLICTS_SUM, &vector, &error));
+        /* What a feature writes depends on the row. */
+        CHECK_STATUS(SAE_STATUS_INVALID_VALUE, sae_molt_plan_vector(molt, plan, v, 5, &error));
         CHECK_OK(sae_molt_plan_vector(molt, vector, v, 5, &error));
         CHECK_OK(sae_molt_plan_cost(molt, plans[1], &cost, &error));
         CHECK(cost.decoder_rows == 0 && cost.bytes_per_row > cost.bytes_held);
         CHECK_OK(sae_molt_steer_scratch_create(molt, plan, &scratch, &error));
         /* What a caller does wrong: nothing is steered. */
-        CHECK_STATUS(SAE_STATUS_INVALID_VALUE, sae_molt_plan_vector(molt, plan, v, 5, &error));
         CHECK_STATUS(SAE_STATUS_NULL_ARGUMENT,
                      sae_molt_plan_compile(molt, NULL, 1, SAE_CONFLICTS_SUM, &none, &error));
         CHECK_STATUS(SAE_STATUS_NULL_ARGUMENT,
@@ -137,10 +138,18 @@ int main(int argc, char **argv) {
         CHECK_OK(sae_molt_monitor_create(molt, rules, &options, &monitor, &error));
     }
     watch(monitor, features);
-    for (size_t i = 0; i < n * d_out; i++)
-        printf("steered %zu %08x\n", i, (unsigned)bits_of(y[i]));
+    /* Once more: edits read the features, so the same change again. */
+    for (size_t pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < n * d_out; i++)
+            printf("steered %zu %08x\n", i, (unsigned)bits_of(y[i]));
+        if (pass == 1) break;
+        if (lorsa)
+            CHECK_OK(sae_lorsa_steer(lorsa, plan, features, NULL, &batch, scratch, &error));
+        else
+            CHECK_OK(sae_molt_steer(molt, plan, &batch, scratch, &error));
+    }
     for (size_t i = 0; i < 5; i++) CHECK(v[i] == 2.0f * (float)(i + 1));
-    CHECK(sae_steer_scratch_count(scratch, SAE_OUTCOME_EDITED) == n);
+    CHECK(sae_steer_scratch_count(scratch, SAE_OUTCOME_EDITED) == 2 * n);
 
     sae_monitor_destroy(monitor);
     sae_rules_destroy(rules);

@@ -12,7 +12,7 @@ static void one_by_one(void *host, size_t count, sae_task task, void *data) {
 }
 
 /* Plans and rules of models of kinds of their own; what works is in kinds.c. */
-static void kinds(const sae_rules *rules, const sae_plan *plan, const sae_steer_batch *batch) {
+static void kinds(const sae_plan *plan, const sae_steer_batch *batch) {
     sae_error error;
     const char *text = "{}";
     sae_plan *no_plan = NULL;
@@ -27,14 +27,14 @@ static void kinds(const sae_rules *rules, const sae_plan *plan, const sae_steer_
     NULL_ARGUMENT(sae_lorsa_plan_vector(NULL, plan, &value, 1, &error));
     NULL_ARGUMENT(sae_lorsa_steer_scratch_create(NULL, plan, &no_scratch, &error));
     NULL_ARGUMENT(sae_lorsa_rules_compile(NULL, text, &no_rules, &error));
-    NULL_ARGUMENT(sae_lorsa_monitor_create(NULL, rules, NULL, &no_monitor, &error));
+    NULL_ARGUMENT(sae_lorsa_monitor_create(NULL, NULL, NULL, &no_monitor, &error));
     NULL_ARGUMENT(sae_molt_plan_compile(NULL, &text, 1, SAE_CONFLICTS_REFUSE, &no_plan, &error));
     NULL_ARGUMENT(sae_molt_plan_compile(NULL, &text, 1, SAE_CONFLICTS_REFUSE, NULL, NULL));
     NULL_ARGUMENT(sae_molt_plan_cost(NULL, text, &cost, &error));
     NULL_ARGUMENT(sae_molt_plan_vector(NULL, plan, &value, 1, &error));
     NULL_ARGUMENT(sae_molt_steer_scratch_create(NULL, plan, &no_scratch, &error));
     NULL_ARGUMENT(sae_molt_rules_compile(NULL, text, &no_rules, &error));
-    NULL_ARGUMENT(sae_molt_monitor_create(NULL, rules, NULL, &no_monitor, &error));
+    NULL_ARGUMENT(sae_molt_monitor_create(NULL, NULL, NULL, &no_monitor, &error));
     NULL_ARGUMENT(sae_lorsa_steer(NULL, plan, NULL, NULL, batch, NULL, &error));
     NULL_ARGUMENT(sae_molt_steer(NULL, plan, batch, NULL, &error));
     CHECK(no_plan == NULL && no_scratch == NULL && no_rules == NULL && no_monitor == NULL);
@@ -737,7 +737,7 @@ int main(int argc, char **argv) {
     sae_molt_close(NULL);
     CHECK(molt == NULL && molt_scratch == NULL && no_set == NULL);
 
-    kinds(rules, plan, &batch);
+    kinds(plan, &batch);
 
     /* Destroying NULL does nothing. */
     sae_layer_stream_destroy(NULL);
