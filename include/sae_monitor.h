@@ -523,6 +523,8 @@ SAE_API sae_status sae_quality_set_error_model(sae_quality *quality, const void 
  * monitors, which are given their features: `sae_monitor_observe_features`,
  * `sae_monitor_propose_features`. */
 struct sae_lorsa;
+
+/* See sae_architectures.h. */
 struct sae_molt;
 
 /* As `sae_rules_compile`.

@@ -515,6 +515,8 @@ SAE_API sae_status sae_decomposition_write_plan(const sae_decomposition *decompo
 /* A Lorsa and a mixture of transforms (sae_architectures.h) are steered with the same plans, work
  * space and batches; plans are compiled for the one that they steer. */
 struct sae_lorsa;
+
+/* See sae_architectures.h. */
 struct sae_molt;
 
 /* As `sae_plan_compile`. Plans that read pre-activations, or have scores, are refused with
