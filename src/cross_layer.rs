@@ -19,6 +19,7 @@ use crate::model::{Activation, InputNorm, Layout, Matrix, Sae};
 use crate::rows::Rows;
 use crate::scratch::{Scratch, Work};
 use crate::select::Selector;
+use crate::written::Listed;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -76,7 +77,7 @@ impl Sae<'_> {
     /// [`Error::InvalidArgument`] if this is not a model that can go layer by layer: as many input
     /// as output sites, an encoder (and a skip) with a block for each, no normalisation, a rule
     /// that looks at one layer's features at a time, and a decoder that writes to no earlier
-    /// layer. [`Error::OutOfMemory`].
+    /// layer, whose sites do not select anew from the features of all layers. [`Error::OutOfMemory`].
     pub fn layer_stream(&self, rows: usize) -> Result<LayerStream, Error> {
         self.check_layers()?;
         let length = rows.saturating_mul(self.d_out());
@@ -160,7 +161,14 @@ impl Sae<'_> {
                 status,
             };
             let sums = stream.sums_of(row);
-            self.add_decoder_part(&self.parts.decoder, 0, found, work.sums, sums);
+            match &self.parts.targets {
+                None => self.add_decoder_part(&self.parts.decoder, 0, found, work.sums, sums),
+                Some(targets) => {
+                    let (indices, values) = (found.indices, found.values);
+                    let listed = Listed { indices, values };
+                    self.add_targets(targets, listed, work.sums, work.chosen, sums);
+                }
+            }
         }
         Ok(())
     }
@@ -372,6 +380,8 @@ impl Sae<'_> {
             }
             _ => true,
         };
+        let targets = parts.targets.as_ref();
+        let coalesced = targets.is_some_and(|targets| targets.coalesced.is_some());
         let fits = layers > 1
             && parts.output_sites == layers
             && per_layer(&parts.encoder, None)
@@ -381,6 +391,7 @@ impl Sae<'_> {
                 .is_none_or(|skip| per_layer(skip, Some(d_out)))
             && causal
             && one_by_one
+            && !coalesced
             && parts.glu.is_none()
             && parts.input_norm == InputNorm::None;
         match fits {

@@ -10,9 +10,10 @@ use crate::encode::{RowNorm, RowSource, check_width, features_at_once, products}
 use crate::error::Error;
 use crate::features::{Features, FeaturesRow, RowStatus};
 use crate::kernels::Kernels;
-use crate::model::{InputNorm, Layout, Matrix, Sae};
+use crate::model::{InputNorm, Layout, Matrix, Sae, pieces};
 use crate::rows::Rows;
 use crate::scratch::{ROW_BLOCK, Scratch, Work};
+use crate::written::Listed;
 
 impl Sae<'_> {
     /// Reconstructs every row of `features` into `out`, `[rows, d_out]`, contiguous.
@@ -168,6 +169,12 @@ impl Sae<'_> {
     /// `work.output = sum_i a_i d_i`.
     fn add_decoder_rows(&self, features: FeaturesRow<'_>, work: &mut Work<'_>) {
         work.output.fill(0.0);
+        if self.writes_otherwise() {
+            let (indices, values) = (features.indices, features.values);
+            let scales = self.parts.decoder_scale.as_deref();
+            self.add_written(Listed { indices, values }, scales, work);
+            return;
+        }
         self.add_decoder_part(&self.parts.decoder, 0, features, work.sums, work.output);
     }
 
@@ -243,16 +250,21 @@ impl Sae<'_> {
         for (input, &value) in work.input.iter_mut().zip(work.raw.iter()) {
             *input = value as f32; // exact: rows hold no wider values
         }
-        let block = features_at_once(skip);
-        for first in (0..skip.features()).step_by(block) {
-            let count = block.min(skip.features() - first);
-            let Some(sums) = work.sums.get_mut(..count) else {
+        for (outputs, inputs, skip) in pieces(skip) {
+            let (Some(outputs), Some(input)) =
+                (work.output.get_mut(outputs), work.input.get(inputs))
+            else {
                 return;
             };
-            products(self.kernels, skip, first, work.input, work.lanes, sums);
-            let outputs = work.output.get_mut(first..).unwrap_or(&mut []);
-            for (output, sum) in outputs.iter_mut().zip(sums.iter()) {
-                *output += sum;
+            let step = features_at_once(skip);
+            for (block, outputs) in outputs.chunks_mut(step).enumerate() {
+                let Some(sums) = work.sums.get_mut(..outputs.len()) else {
+                    return;
+                };
+                products(self.kernels, skip, block * step, input, work.lanes, sums);
+                for (output, sum) in outputs.iter_mut().zip(sums.iter()) {
+                    *output += sum;
+                }
             }
         }
     }
@@ -262,7 +274,8 @@ impl Sae<'_> {
 pub(crate) fn inputs_missing() -> Error {
     Error::InvalidArgument {
         what: "inputs of decode",
-        expected: "the encoded rows (this model undoes a normalisation, or has a skip)".into(),
+        expected: "the encoded rows (this model undoes a normalisation, has a skip or transforms)"
+            .into(),
         found: "none".into(),
     }
 }

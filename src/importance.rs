@@ -19,8 +19,9 @@ impl Importance {
     /// Nothing seen yet. One pass over the decoder.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfMemory`]; [`Error::InvalidArgument`] for a multi-target coder.
     pub fn new(sae: &Sae<'_>) -> Result<Self, Error> {
+        sae.one_vector_each("model of importance")?;
         let parts = sae.parts();
         let mut lengths = parts.decoder.norms()?;
         for (feature, length) in lengths.iter_mut().enumerate() {

@@ -100,6 +100,7 @@ mod sites;
 pub mod steer;
 pub mod tensor;
 pub mod verify;
+mod written;
 
 pub use batch::{BatchRule, BatchSpace};
 pub use cross_layer::LayerStream;

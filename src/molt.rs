@@ -11,36 +11,29 @@
 //! Numbers: `c_r = v_r . x` is an exact dot product; `round(round(f_i c_r) u_rj)` is added in f64, in
 //! ascending order of features and r; the bias; one rounding to f32.
 
-use crate::decode::{CANONICAL_NAN, add_amounts, inputs_missing};
-use crate::encode::{check_width, load_row, products};
 use crate::error::Error;
-use crate::features::{Features, FeaturesRow, RowStatus};
+use crate::features::{Features, RowStatus};
 use crate::kernels::Level;
 use crate::model::{Description, InputNorm, Matrix, Parts, Sae, Transforms};
 use crate::monitor::{Collect, CompiledRules, Rules};
 use crate::readout::FeatureSet;
 use crate::rows::Rows;
 use crate::scratch::Scratch;
+use crate::steer::{Batch, CompiledPlan, Conflicts, Plan, PlanCost, Report, SteerScratch};
 use alloc::vec::Vec;
 
 /// A mixture of linear transforms. Immutable and shared between threads; each thread brings its
 /// [`MoltScratch`].
 #[derive(Debug)]
 pub struct Molt<'a> {
-    /// Encodes; its decoder is empty but for the bias.
+    /// Its decoder is empty but for the bias: it decodes by the transforms among its parts.
     sae: Sae<'a>,
-    transforms: Transforms<'a>,
 }
 
 /// The work space of one thread.
 #[derive(Debug)]
 pub struct MoltScratch {
     model: Scratch<'static>,
-    /// Amounts of one transform, and the places of its vectors.
-    amounts: Vec<f64>,
-    places: Vec<u32>,
-    /// Lanes of the column kernel.
-    lanes: Vec<f64>,
 }
 
 impl<'a> Molt<'a> {
@@ -66,10 +59,9 @@ impl<'a> Molt<'a> {
         let d_out = parts.decoder.width();
         transforms.check(d_sae, d_in, d_out)?;
         parts.decoder = Matrix::empty("transforms", d_sae, d_out);
-        Ok(Molt {
-            sae: Sae::from_parts(parts)?,
-            transforms,
-        })
+        let mut sae = Sae::from_parts(parts)?;
+        sae.parts.transforms = Some(transforms);
+        Ok(Molt { sae })
     }
 
     /// Values per input row.
@@ -89,7 +81,8 @@ impl<'a> Molt<'a> {
 
     /// The transforms.
     pub fn transforms(&self) -> &Transforms<'a> {
-        &self.transforms
+        const NONE: &Transforms<'_> = &Transforms { each: Vec::new() };
+        self.sae.parts.transforms.as_ref().unwrap_or(NONE)
     }
 
     /// What `inspect` prints.
@@ -109,7 +102,6 @@ impl<'a> Molt<'a> {
     pub fn with_level(self, level: Level) -> Result<Self, Error> {
         Ok(Molt {
             sae: self.sae.with_level(level)?,
-            transforms: self.transforms,
         })
     }
 
@@ -120,7 +112,6 @@ impl<'a> Molt<'a> {
     pub fn with_k(&self, k: usize) -> Result<Self, Error> {
         Ok(Molt {
             sae: self.sae.with_k(k)?,
-            transforms: self.transforms.clone(),
         })
     }
 
@@ -129,13 +120,8 @@ impl<'a> Molt<'a> {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn scratch(&self) -> Result<MoltScratch, Error> {
-        let rank = self.transforms.rank();
-        let lanes = crate::kernels::Kernels::COLUMN_LANES;
         Ok(MoltScratch {
             model: Scratch::new(&self.sae)?,
-            amounts: reserved(rank)?,
-            places: reserved(rank)?,
-            lanes: reserved(rank.saturating_mul(lanes))?,
         })
     }
 
@@ -188,74 +174,58 @@ impl<'a> Molt<'a> {
         scratch: &mut MoltScratch,
         out: &mut [f32],
     ) -> Result<(), Error> {
-        self.sae.check_decoded(features, out)?;
-        let rows = inputs.ok_or_else(inputs_missing)?;
-        check_width(rows, self.d_in())?;
-        if rows.rows() != features.rows() {
-            return Err(Error::Length {
-                what: "input rows of decode",
-                expected: features.rows() as u64,
-                found: rows.rows() as u64,
-            });
-        }
-        let outputs = out.chunks_exact_mut(self.d_out());
-        for (row, (found, out)) in features.iter().zip(outputs).enumerate() {
-            self.decode_row(found, rows, row, scratch, out)?;
-        }
-        Ok(())
+        self.sae.decode(features, inputs, &mut scratch.model, out)
     }
 
-    fn decode_row(
+    /// As [`Sae::plan_cost`]: the bytes of a feature are those of its transform.
+    ///
+    /// # Errors
+    /// As [`Sae::plan_cost`].
+    pub fn plan_cost(&self, plan: &Plan) -> Result<PlanCost, Error> {
+        self.sae.plan_cost(plan)
+    }
+
+    /// As [`Sae::compile_plan`].
+    ///
+    /// # Errors
+    /// As [`Sae::compile_plan`].
+    pub fn compile_plan(&self, plan: &Plan) -> Result<CompiledPlan, Error> {
+        self.sae.compile_plan(plan)
+    }
+
+    /// As [`Sae::compile_plans`].
+    ///
+    /// # Errors
+    /// As [`Sae::compile_plans`].
+    pub fn compile_plans(
         &self,
-        features: FeaturesRow<'_>,
-        rows: Rows<'_>,
-        row: usize,
-        scratch: &mut MoltScratch,
-        out: &mut [f32],
+        plans: &[Plan],
+        conflicts: Conflicts,
+    ) -> Result<CompiledPlan, Error> {
+        self.sae.compile_plans(plans, conflicts)
+    }
+
+    /// Work space of one thread for these plans.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn steer_scratch(&self, plan: &CompiledPlan) -> Result<SteerScratch, Error> {
+        SteerScratch::new(&self.sae, plan)
+    }
+
+    /// As [`Sae::steer`]; the change of a feature writes `(f'_i - f_i) U_i (V_i x)`, with x the
+    /// row at the input site ([`Batch::inputs`]).
+    ///
+    /// # Errors
+    /// As [`Sae::steer`].
+    pub fn steer(
+        &self,
+        plan: &CompiledPlan,
+        batch: Batch<'_>,
+        scratch: &mut SteerScratch,
+        report: &mut Report,
     ) -> Result<(), Error> {
-        let kernels = self.sae.kernels;
-        let parts = self.sae.parts();
-        let work = scratch.model.split(&self.sae)?;
-        let finite = load_row(kernels, rows, row, work.raw);
-        if features.status == RowStatus::NonFinite || !finite {
-            out.fill(CANONICAL_NAN);
-            return Ok(());
-        }
-        for (input, &value) in work.input.iter_mut().zip(work.raw.iter()) {
-            *input = value as f32; // exact: rows hold no wider values
-        }
-        work.output.fill(0.0);
-        for (&feature, &value) in features.indices.iter().zip(features.values) {
-            let Some(one) = self.transforms.each.get(feature as usize) else {
-                continue;
-            };
-            let scale = parts.decoder_scale.as_ref();
-            let scale = scale.and_then(|scale| scale.get(feature as usize));
-            let value = f64::from(value) * scale.copied().unwrap_or(1.0);
-            let rank = one.rank();
-            scratch.amounts.clear();
-            scratch.amounts.resize(rank, 0.0);
-            scratch.lanes.clear();
-            let lanes = rank * crate::kernels::Kernels::COLUMN_LANES;
-            scratch.lanes.resize(lanes, 0.0);
-            scratch.places.clear();
-            scratch.places.extend(0..rank as u32);
-            let (amounts, lanes) = (&mut scratch.amounts, &mut scratch.lanes);
-            products(kernels, &one.reads, 0, work.input, lanes, amounts);
-            amounts.iter_mut().for_each(|amount| *amount *= value);
-            let (places, sums) = (&scratch.places, &mut *work.output);
-            add_amounts(kernels, &one.writes, places, amounts, sums);
-        }
-        if let Some(bias) = &parts.decoder_bias {
-            for (sum, bias) in work.output.iter_mut().zip(bias) {
-                *sum += bias;
-            }
-        }
-        for (out, &sum) in out.iter_mut().zip(work.output.iter()) {
-            let value = sum as f32;
-            *out = if value.is_nan() { CANONICAL_NAN } else { value };
-        }
-        Ok(())
+        self.sae.steer(plan, batch, scratch, report)
     }
 
     /// Checks rules against this model, for a monitor that is given its features
@@ -283,22 +253,10 @@ impl<'a> Molt<'a> {
     /// [`Error::BadValue`] with tensor and position.
     pub fn check_weights(&self) -> Result<(), Error> {
         self.sae.check_weights()?;
-        for one in &self.transforms.each {
+        for one in &self.transforms().each {
             one.reads.check_finite()?;
             one.writes.check_finite()?;
         }
         Ok(())
     }
-}
-
-/// Room for so many values.
-fn reserved<T>(length: usize) -> Result<Vec<T>, Error> {
-    let mut values = Vec::new();
-    values
-        .try_reserve_exact(length)
-        .map_err(|_| Error::OutOfMemory {
-            what: "scratch",
-            bytes: (length as u64).saturating_mul(size_of::<T>() as u64),
-        })?;
-    Ok(values)
 }

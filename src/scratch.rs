@@ -44,6 +44,7 @@ pub(crate) struct Sizes {
     candidates: usize,
     gather: usize,
     output: usize,
+    chosen: usize,
     pursuit: usize,
     /// Optional: without it a row is encoded by the dense scan.
     screen: [usize; 2],
@@ -58,6 +59,9 @@ impl Sizes {
         let encoder = parts.encoder.column_bytes() > 0 || gate;
         let skip = parts.skip.as_ref();
         let skip = skip.is_some_and(|skip| skip.column_bytes() > 0);
+        let transforms = parts.transforms.as_ref();
+        let transforms = transforms.is_some_and(|transforms| transforms.reads_columns());
+        let skip = skip || transforms;
         let block = if encoder || skip {
             Kernels::COLUMN_TILE.max(ROW_BLOCK)
         } else {
@@ -82,6 +86,10 @@ impl Sizes {
                 0
             },
             output: d_out,
+            chosen: match &parts.targets {
+                Some(targets) if targets.coalesced.is_some() => sae.d_sae(),
+                _ => 0,
+            },
             pursuit: pursuit.total(),
             screen: sae.screen_lengths(),
         }
@@ -97,6 +105,7 @@ impl Sizes {
             self.candidates,
             self.gather,
             self.output,
+            self.chosen,
             self.pursuit,
             self.screen[0],
             self.screen[1],
@@ -123,6 +132,8 @@ pub(crate) struct Work<'s> {
     pub(crate) gather: &'s mut [u8],
     /// Sums of the decoder, `[d_out]`.
     pub(crate) output: &'s mut [f64],
+    /// Values that targets select from, `[d_sae]`, or empty.
+    pub(crate) chosen: &'s mut [f64],
     /// What a pursuit needs besides.
     pub(crate) pursuit: &'s mut [f64],
     /// What the screen needs, if the model has one and the scratch was made for it.
@@ -326,6 +337,7 @@ fn cut<'s>(words: &'s mut [f64], sae: &Sae<'_>) -> Result<Work<'s>, Error> {
         candidates: bytemuck::cast_slice_mut(take(sizes.candidates)?),
         gather: bytemuck::cast_slice_mut(take(sizes.gather)?),
         output: take(sizes.output)?,
+        chosen: take(sizes.chosen)?,
         pursuit: take(sizes.pursuit)?,
         screen: match (take(sizes.screen[0]), take(sizes.screen[1])) {
             (Ok(bounds), Ok(order)) => Some(screened::Work {

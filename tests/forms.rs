@@ -929,8 +929,9 @@ fn sparsify_forks_open_or_are_refused() {
     form(name, bytes.clone(), config("skip_connection", true.into()))
         .refused(Code::MissingTensor, "W_skip");
     form(name, bytes, config("k", serde_json::Value::Null)).refused(Code::MissingKey, "`k`");
+    // clt-training's are in tests/architectures/multi_target.rs.
     let multi = safetensors(&[made("encoder.weight", &[N, D]), made("W_decs.0", &[N, D])]);
-    form(name, multi, json!({})).refused(Code::Unsupported, "multi-target");
+    form(name, multi, json!({})).refused(Code::MissingKey, "`k`");
 }
 
 /// A factor meets gates, decoder norms and pursuits.

@@ -47,7 +47,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
     (
         &[
             "blocked", "encode", "ensemble", "select", "screened", "pursuit", "decode", "readout",
-            "scratch", "sites",
+            "scratch", "sites", "written",
         ],
         &[
             "dtype", "error", "features", "kernels", "model", "rows", "screen",
@@ -65,7 +65,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
         &["steer"],
         &[
             "decode", "dtype", "encode", "error", "features", "json", "kernels", "labels", "model",
-            "readout", "rows", "rows_mut", "scratch", "select",
+            "readout", "rows", "rows_mut", "scratch", "select", "written",
         ],
     ),
     // What is counted and watched; gives the statistics and lists that plans refer to.
@@ -96,7 +96,7 @@ const TABLE: &[(&[&str], &[&str])] = &[
         ],
         &[
             "decode", "dtype", "encode", "error", "features", "kernels", "model", "monitor",
-            "readout", "rows", "scratch", "select",
+            "readout", "rows", "rows_mut", "scratch", "select", "steer", "written",
         ],
     ),
     // Encoding on a device.

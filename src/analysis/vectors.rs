@@ -31,6 +31,7 @@ impl Vectors {
     /// # Errors
     /// [`Error::BadValue`] for a weight that is not finite, before or after; [`Error::OutOfMemory`].
     pub fn unit_decoder(sae: &Sae<'_>) -> Result<Self, Error> {
+        sae.one_vector_each("model of decoder vectors")?;
         let parts = sae.parts();
         let scale = parts.decoder_scale.as_deref();
         Self::of(sae, &parts.decoder, scale, Scaling::Unit)
@@ -50,6 +51,7 @@ impl Vectors {
     /// # Errors
     /// As [`Vectors::unit_decoder`].
     pub fn decoder(sae: &Sae<'_>) -> Result<Self, Error> {
+        sae.one_vector_each("model of decoder vectors")?;
         let parts = sae.parts();
         let scale = parts.decoder_scale.as_deref();
         Self::of(sae, &parts.decoder, scale, Scaling::By(&|_| 1.0))
@@ -71,6 +73,7 @@ impl Vectors {
     /// As [`Vectors::unit_decoder`]; [`Error::BadValue`] for a threshold that is not finite and
     /// above 0, which cannot be folded.
     pub fn folded_decoder(sae: &Sae<'_>) -> Result<Self, Error> {
+        sae.one_vector_each("model of decoder vectors")?;
         let parts = sae.parts();
         let thresholds = thresholds(sae)?;
         let by = |feature: usize| thresholds.get(feature).copied().unwrap_or(1.0);

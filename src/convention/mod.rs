@@ -6,6 +6,7 @@
 //! unknown architectures. What nobody reads at inference is ignored, and listed.
 
 mod bussmann;
+mod clt_training;
 mod common;
 mod config;
 mod cross_layer;
@@ -219,6 +220,7 @@ const CONVENTIONS: &[Convention] = &[
     openmoss_stacked::CONVENTION,
     openmoss::CONVENTION,
     e2e::CONVENTION,
+    clt_training::CONVENTION,
     sparsify::CONVENTION,
     llama_scope_r1::CONVENTION,
     // By what a config says, too.

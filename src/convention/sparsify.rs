@@ -17,8 +17,8 @@
 //! `num_latents` 0 means `d_in * expansion_factor`. Code before 12 February 2025 subtracted
 //! `b_dec` for transcoders too: `apply_b_dec_to_input=true` opens such a file.
 
-use super::common::{about, has_all, k, only, shape, the_archive};
-use super::{Checkpoint, Convention, Settings, Tensors};
+use super::common::{about, has_all, k, only, the_archive};
+use super::{Checkpoint, Config, Convention, Settings, Tensors};
 use crate::error::Error;
 use crate::model::{Activation, FeatureAxis, InputNorm, Parts, Rank};
 use alloc::vec::Vec;
@@ -31,7 +31,7 @@ pub(super) const CONVENTION: Convention = Convention {
 
 const CONFIG: &str = "cfg.json";
 /// Training only; `batch_topk` and `sample_topk` (SAeUron) are switched off at inference.
-const INFORMATIONAL: &[&str] = &[
+pub(super) const INFORMATIONAL: &[&str] = &[
     "normalize_decoder",
     "multi_topk",
     "batch_topk",
@@ -39,47 +39,21 @@ const INFORMATIONAL: &[&str] = &[
 ];
 
 fn detect(checkpoint: &Checkpoint<'_>) -> bool {
-    only(checkpoint).is_some_and(|archive| {
-        has_all(archive, &["encoder.weight", "W_dec"]) || shape(archive, "W_decs.0").len() == 2
-    })
+    only(checkpoint).is_some_and(|archive| has_all(archive, &["encoder.weight", "W_dec"]))
 }
 
 fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Parts<'a>, Error> {
     let archive = the_archive(checkpoint)?;
-    if archive.entry("W_decs.0").is_some() {
-        return Err(Error::UnsupportedArchitecture {
-            architecture: "clt-training multi-target coder".into(),
-        });
-    }
     let config = checkpoint.need_config(CONFIG, "sparsify keeps k and the activation in it")?;
     config.informational(INFORMATIONAL);
     let tensors = Tensors::new(archive, "sparsify");
     let [d_sae, d_in] = tensors.shape_2d("encoder.weight")?;
     let [_, d_out] = tensors.shape_2d("W_dec")?;
-    config.check_size("d_in", d_in)?;
-    let expansion = config.count("expansion_factor")?;
-    match (config.count("num_latents")?, expansion) {
-        (Some(0) | None, Some(factor)) if d_in.checked_mul(factor) != Some(d_sae) => {
-            return Err(Error::Shape {
-                tensor: alloc::format!("{CONFIG}: expansion_factor"),
-                expected: alloc::vec![d_in.saturating_mul(factor), d_in],
-                found: alloc::vec![d_sae, d_in],
-            });
-        }
-        (Some(0) | None, _) => {}
-        (Some(_), _) => config.check_size("num_latents", d_sae)?,
-    }
+    check_latents(&config, d_in, d_sae)?;
     let mut notes = Vec::new();
     let k = k(settings, config.count("k")?, CONFIG, &mut notes)?;
     let signed = config.flag("signed")?.unwrap_or(false);
-    let (activation, architecture) = match (config.text("activation")?, signed) {
-        (None | Some("topk"), false) => (ranked(k, Rank::Value), "topk"),
-        (None | Some("topk"), true) => (ranked(k, Rank::Magnitude), "abstopk"),
-        (Some("groupmax"), false) => (Activation::group_max(k), "groupmax"),
-        (Some(other), _) => {
-            return Err(config.invalid("activation", "topk or groupmax", &other.into()));
-        }
-    };
+    let (activation, architecture) = rule(&config, k, signed)?;
     let encoder = tensors.matrix("encoder.weight", FeatureAxis::First, d_sae, d_in)?;
     let decoder = tensors.matrix("W_dec", FeatureAxis::First, d_sae, d_out)?;
     let mut parts = Parts::new(encoder, activation, decoder);
@@ -126,6 +100,39 @@ fn open<'a>(checkpoint: &Checkpoint<'a>, settings: &Settings<'_>) -> Result<Part
     // The folder is named after the hook point: `layers.10.mlp`.
     parts.about.site.hook_name = checkpoint.folders.last().cloned();
     Ok(parts)
+}
+
+/// Whether the sizes are those that the config states.
+pub(super) fn check_latents(config: &Config<'_>, d_in: usize, d_sae: usize) -> Result<(), Error> {
+    config.check_size("d_in", d_in)?;
+    let expansion = config.count("expansion_factor")?;
+    match (config.count("num_latents")?, expansion) {
+        (Some(0) | None, Some(factor)) if d_in.checked_mul(factor) != Some(d_sae) => {
+            Err(Error::Shape {
+                tensor: alloc::format!("{CONFIG}: expansion_factor"),
+                expected: alloc::vec![d_in.saturating_mul(factor), d_in],
+                found: alloc::vec![d_sae, d_in],
+            })
+        }
+        (Some(0) | None, _) => Ok(()),
+        (Some(_), _) => config.check_size("num_latents", d_sae),
+    }
+}
+
+/// The activation, and what it is called.
+pub(super) fn rule(
+    config: &Config<'_>,
+    k: usize,
+    signed: bool,
+) -> Result<(Activation, &'static str), Error> {
+    Ok(match (config.text("activation")?, signed) {
+        (None | Some("topk"), false) => (ranked(k, Rank::Value), "topk"),
+        (None | Some("topk"), true) => (ranked(k, Rank::Magnitude), "abstopk"),
+        (Some("groupmax"), false) => (Activation::group_max(k), "groupmax"),
+        (Some(other), _) => {
+            return Err(config.invalid("activation", "topk or groupmax", &other.into()));
+        }
+    })
 }
 
 fn ranked(k: usize, rank: Rank) -> Activation {

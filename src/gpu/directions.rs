@@ -105,7 +105,8 @@ impl Device {
     /// Uploads a model's decoder, for [`Directions::decode`].
     ///
     /// # Errors
-    /// [`Error::UnsupportedArchitecture`] for ensembles; [`Error::AdapterLimit`],
+    /// [`Error::UnsupportedArchitecture`] for ensembles, [`Error::InvalidArgument`] for a
+    /// multi-target coder; [`Error::AdapterLimit`],
     /// [`Error::DeviceMemory`], [`Error::Device`], [`Error::OutOfMemory`].
     pub fn upload_decoder(&self, sae: &Sae<'_>) -> Result<Directions, Error> {
         if !sae.members().is_empty() {
@@ -113,6 +114,7 @@ impl Device {
                 architecture: "an ensemble's decoders on a GPU: upload those of its members".into(),
             });
         }
+        sae.one_vector_each("decoder on a GPU")?;
         let decoder = &sae.parts.decoder;
         let mut directions = self.directions(decoder)?;
         directions.identity = Some(sae.identity);

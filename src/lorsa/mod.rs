@@ -20,6 +20,7 @@
 
 mod cache;
 mod row;
+mod steering;
 
 pub use cache::LorsaCache;
 
@@ -66,7 +67,8 @@ impl<'a> Lorsa<'a> {
         Ok(Self::assemble(Sae::from_parts(parts)?, attention, None))
     }
 
-    fn assemble(sae: Sae<'a>, attention: Attention<'a>, origin: Option<usize>) -> Self {
+    fn assemble(mut sae: Sae<'a>, attention: Attention<'a>, origin: Option<usize>) -> Self {
+        sae.attends = true;
         let rule = Parts {
             scale: None,
             bias: None,

@@ -188,6 +188,7 @@ fn join<'a>(members: &[Sae<'a>], kind: Ensemble) -> Result<Parts<'a>, Error> {
         if parts.skip.is_some() {
             return Err(wrong("no skip connection", &"one"));
         }
+        member.one_vector_each("members of an ensemble")?;
         if kind == Ensemble::Chain && sizes(member).0 != sizes(member).1 {
             return Err(wrong("d_out like d_in in a chain", &member.d_out()));
         }

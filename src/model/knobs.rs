@@ -48,6 +48,10 @@ impl<'a> Sae<'a> {
                 found: k.to_string(),
             });
         }
+        // What sites keep follows what layers give them.
+        if let Some(targets) = &mut parts.targets {
+            targets.coalesced = targets.coalesced.map(|_| k);
+        }
         Ok(self.derived(parts))
     }
 
@@ -82,6 +86,7 @@ impl<'a> Sae<'a> {
     /// [`Error::InvalidArgument`] unless `count` is 1 to d_sae, and a whole number of groups.
     pub fn with_prefix(&self, count: usize) -> Result<Self, Error> {
         self.alone("a prefix")?;
+        self.one_vector_each("model of a prefix")?;
         let out_of_range = |expected| Error::InvalidArgument {
             what: "features of a prefix",
             expected,
@@ -125,6 +130,7 @@ impl<'a> Sae<'a> {
     /// weights in blocks.
     pub fn with_range(&self, range: Range<usize>) -> Result<Self, Error> {
         self.alone("a range of features")?;
+        self.one_vector_each("model of a range of features")?;
         let wrong = |expected: &str, found: &dyn ToString| Error::InvalidArgument {
             what: "features of a range",
             expected: expected.into(),
@@ -172,6 +178,7 @@ impl<'a> Sae<'a> {
     /// twice, for a rule with groups, or for an encoder made of blocks; [`Error::OutOfMemory`].
     pub fn with_features(&self, features: &[u32]) -> Result<Self, Error> {
         self.alone("a choice of features")?;
+        self.one_vector_each("model of a choice of features")?;
         let d_sae = self.d_sae();
         let wrong = |expected: &str, found: &dyn ToString| Error::InvalidArgument {
             what: "features of a model",
@@ -234,6 +241,7 @@ impl<'a> Sae<'a> {
     /// zeros, [`Error::OutOfMemory`]. One pass over the decoder; one made of blocks is copied. Each
     /// step of a row costs another, or a part of one once the model is [prepared](Sae::prepare).
     pub fn with_pursuit(&self, pursuit: Pursuit) -> Result<Self, Error> {
+        self.one_vector_each("model of a pursuit")?;
         let inverse = |norm: &f64| if *norm > 0.0 { 1.0 / norm } else { 0.0 };
         let scale = self.parts.decoder.norms()?.iter().map(inverse).collect();
         let bias = self.parts.decoder_bias.clone();

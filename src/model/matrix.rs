@@ -240,7 +240,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// The vectors of a range, in place; `None` for blocks.
-    pub(super) fn slice(&self, range: core::ops::Range<usize>) -> Option<Self> {
+    pub(crate) fn slice(&self, range: core::ops::Range<usize>) -> Option<Self> {
         let start = match self.layout {
             Layout::Rows => range.start * self.stride_bytes,
             Layout::Columns => range.start * self.ty.size(),

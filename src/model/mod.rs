@@ -24,6 +24,7 @@ mod knobs;
 mod matrix;
 mod packed;
 mod screening;
+mod targets;
 mod transforms;
 
 pub use activation::{Activation, Pick, Pursuit, Rank, Refit, Thresholds, ValueMap};
@@ -39,6 +40,8 @@ pub use packed::{PackInfo, SourceFile};
 pub(crate) use screening::why_none as why_no_screen;
 pub(crate) use screening::{Asked, asked};
 pub use screening::{ScreenInfo, ScreenKind, ScreenOptions};
+pub(crate) use targets::pieces;
+pub use targets::{Target, Targets};
 pub use transforms::{Transform, Transforms};
 
 use crate::error::Error;
@@ -99,11 +102,14 @@ pub struct Parts<'a> {
     pub decoder: Matrix<'a>,
     /// Per-feature factor of the value before it meets the decoder, `[d_sae]`.
     pub decoder_scale: Option<Vec<f64>>,
+    /// Of a multi-target coder: what stands in place of a value in each block of the decoder.
+    pub targets: Option<Targets>,
     /// Added to the reconstruction, `[d_out]`.
     pub decoder_bias: Option<Vec<f64>>,
     /// Whether the output undoes the normalisation of the input.
     pub undo_norm: bool,
-    /// Skip connection: d_out vectors of d_in weights, applied to the raw row.
+    /// Skip connection: d_out vectors of d_in weights, applied to the raw row. Made of blocks it adds
+    /// what each of them gives.
     pub skip: Option<Matrix<'a>>,
     /// How many sites (layers, models) the input row is made of, side by side, equally wide.
     pub input_sites: usize,
@@ -147,6 +153,7 @@ impl<'a> Parts<'a> {
             glu: None,
             decoder,
             decoder_scale: None,
+            targets: None,
             decoder_bias: None,
             undo_norm: true,
             skip: None,
@@ -231,6 +238,9 @@ pub struct Sae<'a> {
     pub(crate) members: Vec<Sae<'a>>,
     /// Of a model from a pack.
     pub(crate) packed: Packed<'a>,
+    /// Whether features depend on the rows before, so that no row is encoded by itself: the model
+    /// of a [`Lorsa`](crate::Lorsa).
+    pub(crate) attends: bool,
     /// Of a routed ensemble.
     pub(crate) router: Option<Router<'a>>,
     description: Description,
@@ -289,7 +299,6 @@ impl<'a> Sae<'a> {
         check::one_block_per_feature(&parts.encoder)?;
         if let Some(skip) = &parts.skip {
             matrix(skip, d_out, d_in)?;
-            check::one_block_per_feature(skip)?;
         }
         if let Some(glu) = &parts.glu {
             matrix(&glu.matrix, d_sae, d_in)?;
@@ -317,6 +326,9 @@ impl<'a> Sae<'a> {
                 found: alloc::vec![d_sae, d_out],
             });
         }
+        if let Some(targets) = &parts.targets {
+            targets.check(&parts)?;
+        }
         check::rule(&parts)?;
         if let Activation::Pursuit(_) = parts.activation {
             parts.about.bytes_read += parts.decoder.size_bytes() as u64;
@@ -337,6 +349,7 @@ impl<'a> Sae<'a> {
             members: Vec::new(),
             packed: Packed::default(),
             router: None,
+            attends: false,
             parts,
             kernels,
             screen: None,
@@ -490,9 +503,9 @@ impl<'a> Sae<'a> {
     }
 
     /// Whether [`Sae::decode`] needs the input rows: the output undoes a normalisation, or a skip
-    /// connection reads them.
+    /// connection (or a transform) reads them.
     pub fn needs_inputs_to_decode(&self) -> bool {
-        self.undoes_norm() || self.parts.skip.is_some()
+        self.undoes_norm() || self.parts.skip.is_some() || self.parts.transforms.is_some()
     }
 
     pub(crate) fn undoes_norm(&self) -> bool {

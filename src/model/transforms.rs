@@ -46,9 +46,9 @@ fn dot(matrix: &Matrix<'_>, r: usize, s: usize) -> f64 {
 }
 
 impl Transforms<'_> {
-    /// The highest rank.
-    pub(crate) fn rank(&self) -> usize {
-        self.each.iter().map(Transform::rank).max().unwrap_or(0)
+    /// Whether any reads the row by columns.
+    pub(crate) fn reads_columns(&self) -> bool {
+        self.each.iter().any(|one| one.reads.column_bytes() > 0)
     }
 
     /// Whether there is one for each of `features`, and all fit rows of these widths.

@@ -1,5 +1,7 @@
 //! What lies at a path: the files of a checkpoint, in a folder or beside the one that is named.
 
+mod layers;
+
 use super::{MAX_CONFIG_BYTES, OpenOptions, parse_config};
 use crate::bytes::Bytes;
 use crate::container;
@@ -116,8 +118,11 @@ impl Sae<'_> {
         let path = path.as_ref();
         let found = weights_of(path).map(|mut files| {
             let first = files.first().map_or(path, PathBuf::as_path);
-            let configs = configs_paths(first).into_iter().map(|(_, path)| path);
-            let configs: Vec<PathBuf> = configs.collect();
+            let several = layers::apart(&files);
+            let first = core::iter::once(first).filter(|_| !several);
+            let layers = files.iter().map(PathBuf::as_path).filter(|_| several);
+            let configs = first.chain(layers).flat_map(configs_paths);
+            let configs: Vec<PathBuf> = configs.map(|(_, path)| path).collect();
             files.extend(configs);
             files
         });
@@ -193,23 +198,28 @@ pub(super) fn read(
     let shown = file.display().to_string();
     let mut covered = true;
     let mut archives = Vec::new();
+    let apart = layers::apart(&files);
     for file in &files {
         let shown = file.display().to_string();
         let mapping = Mapping::open(file).map_err(|error| error.in_file(&shown))?;
         let bytes = Bytes::shared(Arc::new(mapping));
         covered &= options.check.covers(bytes.len());
         let archive = container::read(bytes, options.check);
-        archives.push((
-            name_of(file),
-            archive.map_err(|error| error.in_file(shown))?,
-        ));
+        let name = match apart {
+            true => layers::name_of(file),
+            false => name_of(file),
+        };
+        archives.push((name, archive.map_err(|error| error.in_file(shown))?));
     }
     if let (Some(note), Some((_, archive))) = (unread_beside(file), archives.first_mut()) {
         archive.notes.push(note);
     }
     let checkpoint = Checkpoint {
         archives,
-        configs: configs_beside(file)?,
+        configs: match apart {
+            true => layers::configs(&files)?,
+            false => configs_beside(file)?,
+        },
         folders: folders_above(file),
     };
     Ok((checkpoint, shown, covered))
@@ -241,7 +251,10 @@ fn candidates(folder: &Path) -> Result<Vec<Vec<PathBuf>>, Error> {
     for choice in choices {
         let found = checkpoints_below(folder, choice)?;
         if !found.is_empty() {
-            return Ok(found);
+            return Ok(match layers::of_one_model(folder, &found)? {
+                Some(layers) => Vec::from([layers]),
+                None => found,
+            });
         }
     }
     Ok(Vec::new())

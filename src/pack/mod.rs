@@ -281,6 +281,7 @@ fn check(models: &[PackModel<'_, '_>], options: &PackOptions) -> Result<(), Erro
     }
     for (i, model) in models.iter().enumerate() {
         let parts = model.sae.parts();
+        model.sae.one_vector_each("models of a pack")?;
         match parts.activation {
             Activation::Ensemble(_) => {
                 let expected = "models of their own (pack the members)";

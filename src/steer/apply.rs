@@ -9,6 +9,7 @@ use super::scratch::{RowState, Slot, SteerScratch};
 use crate::dtype::Dtype;
 use crate::encode::{RowNorm, check_width};
 use crate::error::Error;
+use crate::features::Features;
 use crate::kernels::fetch;
 use crate::model::{Matrix, Sae};
 use crate::rows_mut::fits;
@@ -59,6 +60,19 @@ impl Sae<'_> {
         Ok(())
     }
 
+    /// Steers rows whose features are known, and those of the source rows.
+    pub(crate) fn steer_known(
+        &self,
+        plan: &CompiledPlan,
+        (features, sources): (&Features, Option<&Features>),
+        batch: Batch<'_>,
+        scratch: &mut SteerScratch,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        scratch.known.copy(features, sources)?;
+        self.steer(plan, batch, scratch, report)
+    }
+
     fn check_batch(
         &self,
         plan: &CompiledPlan,
@@ -88,9 +102,12 @@ impl Sae<'_> {
                 check_width(inputs, self.d_in())?;
                 length("input rows", rows, inputs.rows())?;
             }
+            None if self.attends => {}
             None => check_width(batch.rows.as_rows()?, self.d_in())?,
         }
-        if let Some(sources) = batch.sources {
+        if self.attends {
+            scratch.known.check(self, plan, rows)?;
+        } else if let Some(sources) = batch.sources {
             check_width(sources, self.d_in())?;
         } else if plan.members.iter().any(|member| member.needs_sources) {
             return Err(missing("source rows", "rows that `from_source` edits read"));
@@ -110,7 +127,11 @@ impl Sae<'_> {
                 }
             }
         }
-        (0..rows).try_for_each(|row| check_info(plan, batch, batch.info(row)))
+        let sources = match self.attends {
+            true => scratch.known.sources.rows(),
+            false => batch.sources.map_or(0, |sources| sources.rows()),
+        };
+        (0..rows).try_for_each(|row| check_info(plan, sources, batch.info(row)))
     }
 
     /// Decides for plans whose condition is for all rows of the call together.
@@ -192,6 +213,9 @@ impl Sae<'_> {
         }
         let changes = match whole {
             Some(i) => self.change_whole(plan, i, batch, row, norm, info.factor, scratch)?,
+            None if self.writes_otherwise() => {
+                self.change_written(plan, batch, row, norm, info.factor, scratch)?
+            }
             None if batch.rows.dtype() == Dtype::F32 => {
                 return self.move_row(plan, batch, row, norm, info.factor, scratch);
             }
@@ -353,7 +377,7 @@ fn applies(plan: &CompiledPlan, i: usize, info: &RowInfo) -> bool {
             .is_some_and(|member| member.rows.passes(info))
 }
 
-fn check_info(plan: &CompiledPlan, batch: &Batch<'_>, info: RowInfo) -> Result<(), Error> {
+fn check_info(plan: &CompiledPlan, sources: usize, info: RowInfo) -> Result<(), Error> {
     let members = plan.members.len();
     let all = info.plan == RowInfo::ALL_PLANS;
     if all && members > 1 && plan.conflicts == Conflicts::OnePerRow {
@@ -379,7 +403,6 @@ fn check_info(plan: &CompiledPlan, batch: &Batch<'_>, info: RowInfo) -> Result<(
                 "a phase that the plan's tables have",
             ));
         }
-        let sources = batch.sources.map_or(0, |sources| sources.rows());
         if member.needs_sources && info.source as usize >= sources {
             return Err(missing("source of a row", "a row among the sources"));
         }
@@ -387,7 +410,7 @@ fn check_info(plan: &CompiledPlan, batch: &Batch<'_>, info: RowInfo) -> Result<(
     Ok(())
 }
 
-fn missing(what: &'static str, expected: &str) -> Error {
+pub(super) fn missing(what: &'static str, expected: &str) -> Error {
     Error::InvalidArgument {
         what,
         expected: expected.into(),

@@ -11,6 +11,8 @@ use crate::encode::{RowNorm, load_row};
 use crate::error::Error;
 use crate::features::{FeaturesRow, RowStatus};
 use crate::model::{InputNorm, Sae};
+use crate::scratch::Work;
+use crate::written::Listed;
 
 impl Sae<'_> {
     /// `change = g sum_i change_i d_i + directions`, `new = old + change`; whether anything does.
@@ -74,11 +76,9 @@ impl Sae<'_> {
             return Ok(false);
         };
         self.select_scored(member, batch, row, scratch)?;
-        let drop = member.error == ErrorTerm::Drop;
-        let kept = if drop { 1.0 } else { factor };
-        self.list_whole(plan, member, true, drop, kept, scratch);
-        let mut any = drop || !scratch.indices.is_empty();
-        if drop {
+        let mut any = true;
+        if member.error == ErrorTerm::Drop {
+            self.list_whole(plan, member, true, true, 1.0, scratch);
             self.decode_list(batch, row, norm, scratch)?;
             let SteerScratch {
                 row: state,
@@ -95,24 +95,110 @@ impl Sae<'_> {
             self.add_directions(plan, state, factor, new);
             difference(new, old, change);
         } else {
-            let SteerScratch {
-                row: state,
-                indices,
-                amounts,
-                old,
-                new,
-                change,
-                ..
-            } = scratch;
-            change.fill(0.0);
-            add_amounts(self.kernels, &self.parts.decoder, indices, amounts, change);
-            self.scale_out(norm, change);
-            any |= self.add_directions(plan, state, factor, change);
-            for ((new, old), change) in new.iter_mut().zip(old.iter()).zip(change.iter()) {
-                *new = old + change;
-            }
+            any = self.change_features(plan, member, batch, row, factor, scratch)?;
+            any |= self.finish_change(plan, norm, factor, scratch);
         }
         Ok(any)
+    }
+
+    /// The change of a row by edits of features that write no multiple of one vector.
+    pub(super) fn change_written(
+        &self,
+        plan: &CompiledPlan,
+        batch: &Batch<'_>,
+        row: usize,
+        norm: RowNorm,
+        factor: f64,
+        scratch: &mut SteerScratch,
+    ) -> Result<bool, Error> {
+        // None of the acting plans is whole, so any of them says what becomes of other features.
+        let acting = scratch.row.acting.iter().position(|&acts| acts);
+        let Some(member) = acting.and_then(|i| plan.members.get(i)) else {
+            return Ok(false);
+        };
+        let any = self.change_features(plan, member, batch, row, factor, scratch)?;
+        Ok(self.finish_change(plan, norm, factor, scratch) || any)
+    }
+
+    /// `change = ` what f' writes less what f writes, times the factor; whether anything does.
+    fn change_features(
+        &self,
+        plan: &CompiledPlan,
+        member: &Member,
+        batch: &Batch<'_>,
+        row: usize,
+        factor: f64,
+        scratch: &mut SteerScratch,
+    ) -> Result<bool, Error> {
+        if self.parts.targets.is_none() {
+            self.list_whole(plan, member, true, false, factor, scratch);
+            self.write_list(batch, row, scratch)?;
+            return Ok(!scratch.indices.is_empty());
+        }
+        // What a value writes is no multiple of it: f and f' are written apart.
+        self.list_whole(plan, member, false, true, 1.0, scratch);
+        self.write_list(batch, row, scratch)?;
+        core::mem::swap(&mut scratch.new, &mut scratch.change);
+        self.list_whole(plan, member, true, true, 1.0, scratch);
+        self.write_list(batch, row, scratch)?;
+        let mut any = false;
+        for (change, before) in scratch.change.iter_mut().zip(&scratch.new) {
+            *change = (*change - before) * factor;
+            any |= *change != 0.0;
+        }
+        Ok(any)
+    }
+
+    /// `change = ` what the listed amounts write.
+    fn write_list(
+        &self,
+        batch: &Batch<'_>,
+        row: usize,
+        scratch: &mut SteerScratch,
+    ) -> Result<(), Error> {
+        let mut work = scratch.model.split(self)?;
+        if self.parts.transforms.is_some() {
+            let inputs = batch.inputs.map_or_else(|| batch.rows.as_rows(), Ok)?;
+            load_row(self.kernels, inputs, row, work.raw);
+        }
+        self.add_listed(&scratch.indices, &scratch.amounts, &mut work);
+        scratch.change.copy_from_slice(work.output);
+        Ok(())
+    }
+
+    /// `work.output = ` what the listed amounts write; transforms read `work.raw`.
+    fn add_listed(&self, indices: &[u32], amounts: &[f64], work: &mut Work<'_>) {
+        work.output.fill(0.0);
+        if self.writes_otherwise() {
+            let values = amounts;
+            self.add_written(Listed { indices, values }, None, work);
+            return;
+        }
+        let decoder = &self.parts.decoder;
+        add_amounts(self.kernels, decoder, indices, amounts, work.output);
+    }
+
+    /// `change = g change + directions`, `new = old + change`; whether there are directions.
+    fn finish_change(
+        &self,
+        plan: &CompiledPlan,
+        norm: RowNorm,
+        factor: f64,
+        scratch: &mut SteerScratch,
+    ) -> bool {
+        let SteerScratch {
+            row: state,
+            old,
+            new,
+            change,
+            ..
+        } = scratch;
+        self.scale_out(norm, change);
+        let any = self.add_directions(plan, state, factor, change);
+        for ((new, old), change) in new.iter_mut().zip(old.iter()).zip(change.iter()) {
+            *new = old + change;
+        }
+        any
     }
 
     /// `new = decode(f')` with the edits of one plan, or `decode(f)`.
@@ -276,17 +362,11 @@ impl Sae<'_> {
         scratch: &mut SteerScratch,
     ) -> Result<(), Error> {
         let mut work = scratch.model.split(self)?;
-        let inputs = batch.inputs.map_or_else(|| batch.rows.as_rows(), Ok)?;
-        load_row(self.kernels, inputs, row, work.raw);
-        work.output.fill(0.0);
-        let (indices, amounts) = (&scratch.indices, &scratch.amounts);
-        add_amounts(
-            self.kernels,
-            &self.parts.decoder,
-            indices,
-            amounts,
-            work.output,
-        );
+        if self.needs_inputs_to_decode() {
+            let inputs = batch.inputs.map_or_else(|| batch.rows.as_rows(), Ok)?;
+            load_row(self.kernels, inputs, row, work.raw);
+        }
+        self.add_listed(&scratch.indices, &scratch.amounts, &mut work);
         self.complete_row(norm, &mut work);
         scratch.new.copy_from_slice(work.output);
         Ok(())

@@ -51,7 +51,7 @@ impl Sae<'_> {
     /// Whether values are read from an encoded row: a feature depends on all others, or its value
     /// on more than its own product.
     pub(super) fn ranks(&self) -> bool {
-        self.reads_all_for_one() || self.parts().glu.is_some()
+        self.reads_all_for_one() || self.parts().glu.is_some() || self.attends
     }
 }
 
@@ -156,7 +156,23 @@ impl Resolved {
         } else {
             0
         };
-        let decoder_rows = self.edited.len();
+        // What transforms and targets write is read where it is.
+        let decoder_rows = match sae.writes_otherwise() {
+            true => 0,
+            false => self.edited.len(),
+        };
+        let written = match (&parts.transforms, &parts.targets) {
+            (Some(transforms), _) => {
+                let of = |&feature: &u32| transforms.each.get(feature as usize);
+                let all = self.edited.iter().filter_map(of);
+                all.map(|one| one.reads.size_bytes() + one.writes.size_bytes())
+                    .sum::<usize>() as u64
+            }
+            (None, Some(_)) => {
+                parts.decoder.size_bytes() as u64 / sae.d_sae() as u64 * self.edited.len() as u64
+            }
+            (None, None) => 0,
+        };
         let directions = (self.directions.len() * sae.d_out() * 4) as u64;
         let held = encoder_rows as u64 * vector(&parts.encoder)
             + decoder_rows as u64 * vector(&parts.decoder)
@@ -171,7 +187,7 @@ impl Resolved {
             reasons: self.reasons.clone(),
             encoder_rows,
             decoder_rows,
-            bytes_per_row: held + encode,
+            bytes_per_row: held + written + encode,
             bytes_held: held,
         }
     }
@@ -188,7 +204,10 @@ impl Resolved {
             place.map_or(0..0, |(matrix, _, first)| first..first + matrix.width())
         });
         let inputs = inputs.collect();
-        let decoder = gather_whole(&parts.decoder, &self.edited)?;
+        let decoder = match sae.writes_otherwise() {
+            true => gather_whole(&parts.decoder, &[])?,
+            false => gather_whole(&parts.decoder, &self.edited)?,
+        };
         let decoder_scale = parts.decoder_scale.as_ref().map_or(Vec::new(), |scale| {
             let of = |&feature: &u32| scale.get(feature as usize).copied().unwrap_or(0.0);
             self.edited.iter().map(of).collect()

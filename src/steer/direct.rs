@@ -16,6 +16,8 @@ impl Sae<'_> {
     pub(super) fn reads_directly(&self, plan: &CompiledPlan, batch: &Batch<'_>) -> bool {
         batch.rows.dtype() == Dtype::F32
             && batch.inputs.is_none()
+            && !self.attends
+            && !self.writes_otherwise()
             && self.parts.input_norm == InputNorm::None
             && plan.directions.features() == 0
     }

@@ -98,6 +98,10 @@ impl<'b> MemberBuilder<'b> {
         ] {
             self.encode_if(needed, what);
         }
+        // What a feature of a multi-target coder writes depends on its value, and on others'.
+        let written = self.sae.parts().targets.is_some() && !edits.is_empty();
+        self.encode_if(written, "edits");
+        self.encode_if(self.sae.attends, "the model");
         if let Some(budget) = &plan.budget
             && (!budget.relative.is_finite() || budget.relative < 0.0)
         {
@@ -182,7 +186,10 @@ impl<'b> MemberBuilder<'b> {
         path: &str,
     ) -> Result<CompiledEdit, Error> {
         if edit.reads == Reads::PreActivation && !self.has_pre_activations() {
-            let expected = "`feature`: this model has no pre-activations of its own";
+            let expected = match self.sae.attends {
+                false => "`feature`: this model has no pre-activations of its own",
+                true => "`feature`: plans for a Lorsa see its features, not what they attend to",
+            };
             return Err(invalid(
                 &format!("{path}.reads"),
                 expected,
@@ -260,7 +267,7 @@ impl<'b> MemberBuilder<'b> {
             parts.activation,
             Activation::Pursuit(_) | Activation::Ensemble(_)
         );
-        !composed && parts.glu.is_none()
+        !composed && parts.glu.is_none() && !self.sae.attends
     }
 
     /// The position of a feature whose value is read.
@@ -399,7 +406,10 @@ impl<'b> MemberBuilder<'b> {
         }
         if !self.has_pre_activations() {
             let expected = "a model with pre-activations";
-            let found = self.sae.parts().activation.describe();
+            let found = match self.sae.attends {
+                false => self.sae.parts().activation.describe(),
+                true => "a Lorsa, of which plans see the features".into(),
+            };
             return Err(invalid(&path, expected, found));
         }
         let score = |feature: usize| weights.get(&(feature as u32)).copied().unwrap_or(*default);

@@ -48,6 +48,7 @@ impl Sae<'_> {
         let SteerScratch {
             model,
             features,
+            known,
             row: state,
             old,
             narrow,
@@ -58,12 +59,15 @@ impl Sae<'_> {
             return Ok(None);
         }
         if sources {
-            let Some(sources) = batch.sources else {
-                return Ok(None);
-            };
             let source = info.source as usize;
-            let from = (sources, source, None);
-            let read = self.read_values(plan, from, encode, model, features, state)?;
+            let read = match (self.attends, batch.sources) {
+                (true, _) => self.read_known(plan, &known.sources, source, features, state)?,
+                (false, None) => None,
+                (false, Some(sources)) => {
+                    let from = (sources, source, None);
+                    self.read_values(plan, from, encode, model, features, state)?
+                }
+            };
             if read.is_none() {
                 return Ok(None);
             }
@@ -74,7 +78,10 @@ impl Sae<'_> {
             Some(inputs) => (inputs, row, None),
             None => (outputs, row, Some(&**old)),
         };
-        let norm = self.read_values(plan, from, encode, model, features, state)?;
+        let norm = match self.attends {
+            true => self.read_known(plan, &known.features, row, features, state)?,
+            false => self.read_values(plan, from, encode, model, features, state)?,
+        };
         let Some(norm) = norm else {
             return Ok(None);
         };
@@ -151,6 +158,31 @@ impl Sae<'_> {
         }
         let finite = self.read_features(plan, work.input, features, state);
         Ok(finite.then_some(norm))
+    }
+
+    /// The values that the acting plans read, of a row whose features the host knows.
+    fn read_known(
+        &self,
+        plan: &CompiledPlan,
+        known: &Features,
+        row: usize,
+        features: &mut Features,
+        state: &mut RowState,
+    ) -> Result<Option<RowNorm>, Error> {
+        features.clear();
+        let Some(found) = known.row(row).filter(|row| row.status == RowStatus::Ok) else {
+            return Ok(None);
+        };
+        for (&index, &value) in found.indices.iter().zip(found.values) {
+            features.push(index, value)?;
+        }
+        features.end_row(RowStatus::Ok)?;
+        let finite = self.read_features(plan, &[], features, state);
+        let none = RowNorm {
+            mean: 0.0,
+            scale: 1.0,
+        };
+        Ok(finite.then_some(none))
     }
 
     /// The values and pre-activations that the acting plans read, of a prepared input, or from the

@@ -1,5 +1,6 @@
 //! The work space of a thread that steers.
 
+use super::apply::missing;
 use super::compiled::CompiledPlan;
 use crate::error::Error;
 use crate::features::Features;
@@ -16,6 +17,8 @@ pub struct SteerScratch {
     pub(super) features: Features,
     /// The features selected with scores.
     pub(super) scored: Features,
+    /// Features that the host knows, of a model that attends.
+    pub(super) known: Known,
     pub(super) row: RowState,
     /// The output row as it was, and the same as f32.
     pub(super) old: Vec<f64>,
@@ -27,6 +30,70 @@ pub struct SteerScratch {
     /// Decoder vectors to be added, and their amounts.
     pub(super) indices: Vec<u32>,
     pub(super) amounts: Vec<f64>,
+}
+
+/// The features of all rows of a batch, of which no row is encoded.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) features: Features,
+    pub(super) sources: Features,
+}
+
+impl Known {
+    /// Copies what the host knows; grows as needed.
+    pub(super) fn copy(
+        &mut self,
+        features: &Features,
+        sources: Option<&Features>,
+    ) -> Result<(), Error> {
+        self.features.clear();
+        self.sources.clear();
+        let pairs = [
+            (&mut self.features, Some(features)),
+            (&mut self.sources, sources),
+        ];
+        for (to, from) in pairs {
+            for row in from.into_iter().flat_map(Features::iter) {
+                for (&index, &value) in row.indices.iter().zip(row.values) {
+                    to.push(index, value)?;
+                }
+                to.end_row(row.status)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is what a batch of so many rows needs.
+    pub(super) fn check(
+        &self,
+        sae: &Sae<'_>,
+        plan: &CompiledPlan,
+        rows: usize,
+    ) -> Result<(), Error> {
+        if self.features.rows() != rows {
+            return Err(Error::Length {
+                what: "rows of features",
+                expected: rows as u64,
+                found: self.features.rows() as u64,
+            });
+        }
+        let all = [&self.features, &self.sources];
+        let mut all = all.into_iter().flat_map(|features| features.indices());
+        if let Some(&feature) = all.find(|&&feature| feature as usize >= sae.d_sae()) {
+            return Err(Error::FeatureOutOfRange {
+                feature: feature.into(),
+                d_sae: sae.d_sae() as u64,
+            });
+        }
+        let needed = plan.members.iter().any(|member| member.needs_sources);
+        match needed && self.sources.rows() == 0 {
+            true => Err(missing(
+                "features of source rows",
+                "features that `from_source` edits read",
+            )),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What is known of the row at hand, and what is to be done with it.
@@ -93,6 +160,7 @@ impl SteerScratch {
             model: Scratch::new(sae)?,
             features: Features::with_capacity(1, all)?,
             scored: Features::with_capacity(1, if plan.is_whole() { all } else { 0 })?,
+            known: Known::default(),
             row: RowState {
                 values: zeros(reads)?,
                 pre: zeros(reads)?,

@@ -92,6 +92,9 @@ impl Sae<'_> {
             return refuse("error", "drop");
         }
         for edit in &member.edits {
+            if edit.slot < plan.edited.len() && self.one_vector_each("plan").is_err() {
+                return refuse("edits", "a feature that writes no multiple of one vector");
+            }
             let strength = edit.strength;
             let feature = plan.edited.get(edit.slot);
             let on = match feature {

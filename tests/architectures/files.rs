@@ -6,8 +6,8 @@ use sae::model::{HeadNorm, Pairs};
 use sae::{Level, Lorsa, LorsaCache, Molt, OpenOptions, RowStatus};
 use serde_json::{Value, json};
 
-const D: usize = 10;
-const D_OUT: usize = 8;
+pub(super) const D: usize = 10;
+pub(super) const D_OUT: usize = 8;
 
 /// Adds an f32 tensor.
 fn add(tensors: &mut Tensors, name: &str, shape: &[usize], values: &[f64]) {
@@ -31,7 +31,7 @@ fn columns(values: &[f64], n: usize) -> Vec<Vec<f64>> {
         .collect()
 }
 
-struct LorsaFile {
+pub(super) struct LorsaFile {
     heads: usize,
     d_head: usize,
     n: usize,
@@ -39,13 +39,13 @@ struct LorsaFile {
     key: Vec<f64>,
     biases: [Vec<f64>; 3],
     value: Vec<f64>,
-    output: Vec<f64>,
-    b_d: Vec<f64>,
+    pub(super) output: Vec<f64>,
+    pub(super) b_d: Vec<f64>,
     norms: [Vec<f64>; 2],
 }
 
 impl LorsaFile {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut random = Random(3);
         let (heads, d_head, n) = (2, 4, 24);
         let mut values = |count| spread(&mut random, count);
@@ -63,7 +63,7 @@ impl LorsaFile {
         }
     }
 
-    fn bytes(&self, norms: bool) -> Vec<u8> {
+    pub(super) fn bytes(&self, norms: bool) -> Vec<u8> {
         let (h, d, n) = (self.heads, self.d_head, self.n);
         let mut tensors = Tensors::default();
         add(&mut tensors, "W_Q", &[h, D, d], &self.query);
@@ -110,7 +110,7 @@ impl LorsaFile {
     }
 }
 
-fn lorsa_config() -> Value {
+pub(super) fn lorsa_config() -> Value {
     json!({
         "sae_type": "lorsa", "act_fn": "relu", "d_model": D, "d_sae": 24, "n_qk_heads": 2,
         "d_qk_head": 4, "rotary_dim": 4, "rotary_base": 10000, "rotary_adjacent_pairs": true,
@@ -120,7 +120,7 @@ fn lorsa_config() -> Value {
     })
 }
 
-fn open_lorsa(bytes: &[u8], config: Value) -> Result<Lorsa<'_>, Error> {
+pub(super) fn open_lorsa(bytes: &[u8], config: Value) -> Result<Lorsa<'_>, Error> {
     let options = OpenOptions::default();
     Lorsa::from_bytes(
         "sae_weights.safetensors",
@@ -257,7 +257,7 @@ fn lorsa_files_that_say_something_else_are_refused() {
 pub(super) struct MoltFile {
     w_e: Vec<f64>,
     b_e: Vec<f64>,
-    b_d: Vec<f64>,
+    pub(super) b_d: Vec<f64>,
     /// Rank, `[count, d_out, r]`, `[count, r, d]`.
     groups: [(usize, Vec<f64>, Vec<f64>); 2],
     counts: [usize; 2],
@@ -302,7 +302,7 @@ impl MoltFile {
     }
 
     /// U V of every feature, in order: the lowest rank first. `[d_out][d]`
-    fn transforms(&self) -> Vec<Vec<Vec<f64>>> {
+    pub(super) fn transforms(&self) -> Vec<Vec<Vec<f64>>> {
         let mut all = vec![];
         for ((rank, u, v), count) in self.groups.iter().zip(self.counts).rev() {
             for i in 0..count {

@@ -2,7 +2,7 @@
 
 use super::*;
 use sae::RowsMut;
-use sae::model::{Ensemble, InputNorm, Router};
+use sae::model::{Ensemble, InputNorm, Router, Target, Targets};
 use sae::steer::{Batch, Plan, Report, SteerScratch};
 
 const D: usize = 6;
@@ -53,6 +53,24 @@ pub(super) fn models() -> Vec<(&'static str, Sae<'static>)> {
         weighs: true,
     };
     let cross_layer = cross_layer(&mut random);
+    let multi_target = |random: &mut Random, coalesced: Option<usize>| {
+        let parts = cross_layer.parts().clone();
+        // Blocks of the decoder: layer 0 to both, layer 1 to itself.
+        let each = parts.decoder.blocks().iter().map(|_| Target {
+            bias: Some(spread(random, N / 2)),
+            scale: Some(spread(random, N / 2)),
+        });
+        let each = each.collect();
+        Sae::from_parts(Parts {
+            targets: Some(Targets { each, coalesced }),
+            ..parts
+        })
+        .unwrap()
+    };
+    let multi_targets = [
+        ("multi-target", multi_target(&mut random, None)),
+        ("multi-target, anew", multi_target(&mut random, Some(3))),
+    ];
     let gate: Vec<Vec<f64>> = (0..N).map(|_| spread(&mut random, D)).collect();
     let gated = Sae::from_parts(Parts {
         glu: Some(Glu {
@@ -61,7 +79,7 @@ pub(super) fn models() -> Vec<(&'static str, Sae<'static>)> {
         }),
         ..gated.parts().clone()
     });
-    vec![
+    let mut all = vec![
         ("glu", gated.unwrap()),
         ("bag", Sae::ensemble(bag, Ensemble::Bag).unwrap()),
         (
@@ -73,7 +91,9 @@ pub(super) fn models() -> Vec<(&'static str, Sae<'static>)> {
         ("crosscoder", Sae::from_parts(crosscoder).unwrap()),
         ("routed", Sae::routed(experts, router).unwrap()),
         ("cross-layer", cross_layer),
-    ]
+    ];
+    all.extend(multi_targets);
+    all
 }
 
 /// A transcoder of two layers: features of the first write to both, those of the second to itself.
@@ -81,25 +101,30 @@ fn cross_layer(random: &mut Random) -> Sae<'static> {
     let (d, n) = (D / 2, N / 2);
     let mut vectors =
         |width: usize| -> Vec<Vec<f64>> { (0..n).map(|_| spread(random, width)).collect() };
-    let block = |layer: usize, name: &str, vectors: &[Vec<f64>]| Block {
+    let block = |(layer, target): (usize, usize), name: &str, vectors: &[Vec<f64>]| Block {
         first_feature: layer * n,
-        first_column: layer * d,
+        first_column: target * d,
         matrix: matrix(name, vectors, Stored::Rows),
     };
     let encoders = [vectors(d), vectors(d)];
-    let decoders = [vectors(2 * d), vectors(d)];
-    let join = |name: &str, of: &[Vec<Vec<f64>>; 2]| {
-        let blocks = of.iter().enumerate();
-        let blocks = blocks.map(|(layer, vectors)| block(layer, name, vectors));
-        Matrix::from_blocks(name, N, D, blocks.collect()).unwrap()
-    };
+    let decoders = [vectors(d), vectors(d), vectors(d)];
+    let join =
+        |name: &str, blocks: Vec<Block<'static>>| Matrix::from_blocks(name, N, D, blocks).unwrap();
+    let encoders = encoders.iter().enumerate();
+    let encoders = encoders.map(|(layer, vectors)| block((layer, layer), "W_enc", vectors));
+    let decoders = [(0, 0), (0, 1), (1, 1)].into_iter().zip(&decoders);
+    let decoders = decoders.map(|(place, vectors)| block(place, "W_dec", vectors));
+    let (encoder, decoder) = (
+        join("W_enc", encoders.collect()),
+        join("W_dec", decoders.collect()),
+    );
     let rule = jump(Thresholds::Scalar(0.1));
     Sae::from_parts(Parts {
         bias: Some(spread(random, N)),
         decoder_bias: Some(spread(random, D)),
         input_sites: 2,
         output_sites: 2,
-        ..Parts::new(join("W_enc", &encoders), rule, join("W_dec", &decoders))
+        ..Parts::new(encoder, rule, decoder)
     })
     .unwrap()
 }
@@ -169,8 +194,14 @@ fn pre_activations_of_composed_models_are_refused_by_name() {
                              "reads": "pre_activation"}]}"#;
     let plan = Plan::from_json(text).unwrap();
     for (name, sae) in models() {
-        // Those two are one model each, and have them.
-        if ["crosscoder", "cross-layer"].contains(&name) {
+        // Those are one model each, and have them.
+        let one = [
+            "crosscoder",
+            "cross-layer",
+            "multi-target",
+            "multi-target, anew",
+        ];
+        if one.contains(&name) {
             assert!(sae.compile_plan(&plan).is_ok(), "{name}");
             continue;
         }

@@ -12,6 +12,7 @@
 //! | [`random`] | random small models, written the way publishers write files |
 //! | [`rules`], [`pursuit`] | selection rules and pursuits in f64, one function each |
 //! | [`lorsa`] | low-rank sparse attention in f64, a whole sequence at once |
+//! | [`multi_target`] | multi-target coders in f64, layer after layer |
 //! | [`arrays`] | the cases in `tests/data/fixtures` as plain arrays |
 //! | [`analysis`] | comparisons of models: all permutations, all pairs |
 //! | [`measures`] | measures of papers: all pairs, whole matrices |
@@ -30,6 +31,7 @@ pub(crate) mod lorsa;
 pub(crate) mod measures;
 pub(crate) mod model;
 pub(crate) mod monitor;
+pub(crate) mod multi_target;
 pub(crate) mod pursuit;
 pub(crate) mod random;
 pub(crate) mod read;
