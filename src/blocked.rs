@@ -4,6 +4,9 @@
 //!
 //! The weights are read where they are, in either orientation, 64 features at a time: quantised into
 //! a panel (`kernels::blocked`), multiplied with all rows of the batch, judged, and forgotten.
+//! A model that was prepared has its weights quantised already, in a better basis: where its screen
+//! and the instruction set allow it (`Screen::batch_kernels`), a batch meets the screen's codes
+//! instead, and the theorem is the one of `crate::screen`.
 //! Nothing of size rows x d_sae is ever written. Rules that can tell from a bound on one feature
 //! that it is not selected (ReLU, JumpReLU, Gated, TopK) are encoded so; LeakyReLU, TopK in groups,
 //! top-AFA, pursuits, ensembles, gated linear units, distances and encoders made of blocks take one
@@ -79,8 +82,11 @@
 //! feature with the lower index wins it and came before.
 
 mod bounds;
+mod codes;
 mod memory;
+mod panel;
 mod pool;
+mod survivors;
 
 use crate::encode::RowSource;
 use crate::error::Error;
@@ -94,8 +100,10 @@ use crate::model::{Activation, Asked, Layout, Rank, Sae, asked};
 use crate::scratch::{Scratch, Work};
 use crate::select::{Chosen, Fate, Sink, judge, rank_key, rank_of};
 use bounds::*;
+use codes::{CodeSizes, Codes};
 use core::ops::Range;
 use memory::*;
+use survivors::Panel;
 
 /// Rows that [`crate::Scratch::new`] has room for: enough that quantising the weights, once for
 /// all of them, is a small part.
@@ -110,8 +118,10 @@ const ROW_FEATURES: usize = 256;
 /// The widest rows: `sqrt(d) / 2` stays small beside [`LARGEST_NORM`].
 const WIDEST: usize = 1 << 24;
 
-/// Exact products that wait for their weights and inputs to be fetched.
-const QUEUE: usize = 4;
+/// Features that are copied out of columns at once, some panels of them: a kilobyte of each input's
+/// weights in f32, so that the pages that columns lie in are visited a few times, not 64 features
+/// at a time.
+const COPIED_FEATURES: usize = 4 * PANEL_FEATURES;
 
 /// No entry of the pool.
 const NONE: u32 = u32::MAX;
@@ -191,12 +201,13 @@ impl Sae<'_> {
         Ok(done)
     }
 
-    /// Rows from which a batch is faster than one row at a time: quantising the weights takes as
-    /// long as about ten rows do without a screen.
+    /// Rows from which a batch is faster than one row at a time: quantising the weights, or unpacking
+    /// the screen's codes, takes as long as about ten rows do alone; and where a screen takes rows
+    /// one at a time only, these are faster.
     fn least_rows(&self) -> usize {
-        match self.screen {
-            None => 12,
-            Some(_) => 24,
+        match (&self.screen, CodeSizes::of(self)) {
+            (None, _) | (_, Some(_)) => 12,
+            (Some(_), None) => 24,
         }
     }
 
@@ -215,10 +226,22 @@ impl Sae<'_> {
             return Ok(0);
         };
         batch.load(rows, first, work);
+        if let Some(mut codes) = batch.codes.take() {
+            batch.code_rows(&mut codes);
+            let first = range.start / PANEL_FEATURES * PANEL_FEATURES;
+            for first in (first..range.end).step_by(PANEL_FEATURES) {
+                batch.run_group(&mut codes, first, &range);
+            }
+            batch.give(sink)?;
+            return Ok(batch.live);
+        }
         batch.quantise_rows();
-        for first in range.clone().step_by(PANEL_FEATURES) {
-            let features = PANEL_FEATURES.min(range.end - first);
-            batch.run_panel(first, features);
+        for start in range.clone().step_by(COPIED_FEATURES) {
+            let end = range.end.min(start + COPIED_FEATURES);
+            batch.copy_rows(start, end - start);
+            for first in (start..end).step_by(PANEL_FEATURES) {
+                batch.run_panel(first - start, start, PANEL_FEATURES.min(end - first));
+            }
         }
         batch.give(sink)?;
         Ok(batch.live)
@@ -241,6 +264,8 @@ struct Batch<'s> {
     /// For each row, a [`TileRow`].
     numbers: &'s mut [[f64; 4]],
     status: &'s mut [u32],
+    /// For each row, the features of a panel that its bounds leave.
+    kept: &'s mut [u64],
     /// TopK: how many of the row's best there are. Other rules: the row's last entry in the pool.
     tails: &'s mut [u32],
     /// Other rules: the row's first entry.
@@ -260,6 +285,8 @@ struct Batch<'s> {
     column: &'s mut [i16],
     panel: &'s mut [i16],
     copied: &'s mut [u8],
+    /// For models whose screen batches go through; the panels are empty then.
+    codes: Option<Codes<'s>>,
 }
 
 impl<'s> Batch<'s> {
@@ -276,7 +303,12 @@ impl<'s> Batch<'s> {
             live: rows,
             d_in: sizes.d_in,
             padded: sizes.padded,
+            codes: match &sizes.codes {
+                Some(codes) => Some(Codes::cut(sae, codes, tiled, &mut cut)?),
+                None => None,
+            },
             panel: cut.take(PANEL_FEATURES * sizes.padded)?,
+            copied: cut.take(COPIED_FEATURES * sizes.copied)?,
             column: cut.take(COLUMN_FEATURES * sizes.padded)?,
             tiles: cut.take(tiled * sizes.padded)?,
             inputs: cut.take(tiled * sizes.d_in)?,
@@ -284,17 +316,18 @@ impl<'s> Batch<'s> {
             heaps: cut.take::<u64>(2 * tiled * sizes.best)?.as_chunks_mut().0,
             k: sizes.best,
             status: cut.take(tiled)?,
+            kept: cut.take(tiled.next_multiple_of(64))?,
             tails: cut.take(tiled)?,
             heads: cut.take(tiled)?,
             centre: cut.take(sizes.d_in)?,
             centre_norm: 0.0,
             line: cut.take(sizes.d_in)?,
-            copied: cut.take(sizes.copied)?,
             pool: cut.take::<u32>(3 * sizes.pool(tiled))?.as_chunks_mut().0,
             used: 0,
             free: NONE,
         };
         batch.status.fill(0);
+        batch.kept.fill(0);
         batch.heads.fill(NONE);
         batch.tails.fill(if batch.k > 0 { 0 } else { NONE });
         Some(batch)
@@ -319,6 +352,28 @@ impl<'s> Batch<'s> {
         }
     }
 
+    /// What every rank is above, or reaches.
+    fn floor(&self) -> f32 {
+        match self.sae.parts.activation {
+            Activation::TopK {
+                rank: Rank::Value,
+                relu: true,
+                ..
+            } => 0.0,
+            _ => f32::NEG_INFINITY,
+        }
+    }
+
+    fn is_ranked_by_magnitude(&self) -> bool {
+        matches!(
+            self.sae.parts.activation,
+            Activation::TopK {
+                rank: Rank::Magnitude,
+                ..
+            }
+        )
+    }
+
     fn is_encoded(&self, row: usize) -> bool {
         row < self.live
             && matches!(
@@ -335,182 +390,6 @@ impl<'s> Batch<'s> {
             () if is(RowStatus::NanPreActivation) => RowStatus::NanPreActivation,
             () if is(RowStatus::Skipped) => RowStatus::Skipped,
             () => RowStatus::Ok,
-        }
-    }
-
-    /// The centre, and the rows as tiles of integers.
-    fn quantise_rows(&mut self) {
-        let finite = (0..self.rows).filter(|&row| self.is_encoded(row)).count();
-        let share = 1.0 / finite.max(1) as f32;
-        self.centre.fill(0.0);
-        // Shares, so that no sum overflows; rows that are not finite are zeros.
-        for input in self.inputs.chunks_exact(self.d_in).take(self.rows) {
-            for (centre, value) in self.centre.iter_mut().zip(input) {
-                *centre += value * share;
-            }
-        }
-        self.centre_norm = norm_up(self.kernels.measure(self.centre)[0]);
-        if !self.centre_norm.is_finite() {
-            self.centre.fill(0.0);
-            self.centre_norm = 0.0;
-        }
-        let floor = match self.sae.parts.activation {
-            Activation::TopK {
-                rank: Rank::Value,
-                relu: true,
-                ..
-            } => 0.0,
-            _ => f64::NEG_INFINITY,
-        };
-        let tiles = self.tiles.chunks_exact_mut(TILE_ROWS * self.padded);
-        for (t, tile) in tiles.enumerate() {
-            let column = self.column.get_mut(..tile.len()).unwrap_or(&mut []);
-            column.fill(0);
-            for (r, integers) in column.chunks_exact_mut(self.padded).enumerate() {
-                let row = t * TILE_ROWS + r;
-                let mut numbers = TileRow {
-                    floor,
-                    ..TileRow::default()
-                };
-                let input = self.inputs.get(row * self.d_in..(row + 1) * self.d_in);
-                if let (true, Some(input)) = (row < self.rows, input) {
-                    for ((y, x), c) in self.line.iter_mut().zip(input).zip(&*self.centre) {
-                        *y = x - c;
-                    }
-                    let coded = quantise(self.kernels, self.line, integers);
-                    numbers = row_numbers(&coded, self.centre_norm, self.d_in, floor);
-                }
-                if let Some(to) = self.numbers.get_mut(row) {
-                    *to = [numbers.step, numbers.coded, numbers.spread, numbers.floor];
-                }
-            }
-            self.kernels.interleave_tile(column, tile);
-        }
-    }
-
-    /// Meets the features `first .. first + features` with all rows.
-    fn run_panel(&mut self, first: usize, features: usize) {
-        let sae = self.sae;
-        let encoder = &sae.parts.encoder;
-        let (ty, bytes) = (encoder.weight_type(), encoder.bytes_from(first));
-        let row_bytes = self.d_in * ty.size();
-        let copied: &mut [u8] = core::mem::take(&mut self.copied);
-        let (weights, stride): (&[u8], usize) = match encoder.layout() {
-            Layout::Columns => {
-                let to = copied.get_mut(..features * row_bytes).unwrap_or(&mut []);
-                let from = encoder.stride_bytes();
-                self.kernels.transpose(ty, bytes, from, features, to);
-                (to, row_bytes)
-            }
-            _ => (bytes, encoder.stride_bytes()),
-        };
-        let row = |i: usize| {
-            weights
-                .get(i * stride..i * stride + row_bytes)
-                .unwrap_or(&[])
-        };
-
-        let mut bounds = PanelBounds::EMPTY;
-        if let Some(offsets) = bounds.offset.get_mut(..features) {
-            sae.kernels
-                .dot_rows(ty, weights, stride, self.centre, offsets);
-        }
-        let columns = self.panel.chunks_exact_mut(COLUMN_FEATURES * self.padded);
-        for (c, column) in columns.enumerate() {
-            self.column.fill(0);
-            for (r, integers) in self.column.chunks_exact_mut(self.padded).enumerate() {
-                let i = c * COLUMN_FEATURES + r;
-                if i >= features {
-                    break;
-                }
-                self.kernels.widen(ty, row(i), self.line);
-                let coded = quantise(self.kernels, self.line, integers);
-                // `is_blocked` looked.
-                let Some(asked) = asked(&sae.parts, first + i) else {
-                    continue;
-                };
-                let product = bounds.offset[i];
-                set_feature(&mut bounds, i, &asked, &coded, product);
-            }
-            self.kernels.interleave_column(self.column, column);
-        }
-
-        let magnitude = matches!(
-            sae.parts.activation,
-            Activation::TopK {
-                rank: Rank::Magnitude,
-                ..
-            }
-        );
-        let wanted = u64::MAX >> (PANEL_FEATURES - features);
-        let mut products: Products = [[0; PANEL_FEATURES]; TILE_ROWS];
-        let (mut queue, mut queued) = ([(0, 0); QUEUE], 0);
-        for tile in 0..self.live.div_ceil(TILE_ROWS) {
-            let at = tile * TILE_ROWS * self.padded;
-            let integers = self.tiles.get(at..at + TILE_ROWS * self.padded);
-            self.kernels
-                .multiply(self.panel, integers.unwrap_or(&[]), &mut products);
-            let mut numbers = [TileRow::default(); TILE_ROWS];
-            let of_tile = self.numbers.iter().skip(tile * TILE_ROWS);
-            for (to, &[step, coded, spread, floor]) in numbers.iter_mut().zip(of_tile) {
-                *to = TileRow {
-                    step,
-                    coded,
-                    spread,
-                    floor,
-                };
-            }
-            let kept = self.kernels.keep(&products, &numbers, &bounds, magnitude);
-            for (r, kept) in kept.into_iter().enumerate() {
-                let to = tile * TILE_ROWS + r;
-                if !self.is_encoded(to) {
-                    continue;
-                }
-                let mut kept = kept & wanted;
-                while kept != 0 {
-                    let i = kept.trailing_zeros() as usize;
-                    kept &= kept - 1;
-                    // Both are fetched while others before them are computed.
-                    let input = self.inputs.get(to * self.d_in..(to + 1) * self.d_in);
-                    self.kernels.prefetch(row(i));
-                    self.kernels
-                        .prefetch(bytemuck::cast_slice(input.unwrap_or(&[])));
-                    if queued == queue.len() {
-                        self.exact(ty, first, &queue[..1], row);
-                        queue.rotate_left(1);
-                        queued -= 1;
-                    }
-                    queue[queued] = (to, i);
-                    queued += 1;
-                }
-            }
-        }
-        self.exact(ty, first, &queue[..queued], row);
-        self.copied = copied;
-    }
-
-    /// Computes features of the panel that starts with feature `first` for rows, exactly.
-    fn exact<'w>(
-        &mut self,
-        ty: WeightType,
-        first: usize,
-        queue: &[(usize, usize)],
-        weights: impl Fn(usize) -> &'w [u8],
-    ) {
-        for &(row, i) in queue {
-            let input = self.inputs.get(row * self.d_in..(row + 1) * self.d_in);
-            let (weights, mut product) = (weights(i), [0.0]);
-            self.sae.kernels.dot_rows(
-                ty,
-                weights,
-                weights.len(),
-                input.unwrap_or(&[]),
-                &mut product,
-            );
-            let fate = judge(&self.sae.parts, first + i, product[0]);
-            if self.is_encoded(row) {
-                self.take(row, (first + i) as u32, fate);
-            }
         }
     }
 

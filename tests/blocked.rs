@@ -10,7 +10,7 @@ use sae::kernels::blocked::{
     BlockedKernels, COLUMN_FEATURES, PANEL_FEATURES, PanelBounds, Products, TILE_ROWS, TileRow,
 };
 use sae::kernels::{Kernels, Level, WeightType};
-use sae::model::{Activation, FeatureAxis, Matrix, Parts, Rank, Thresholds};
+use sae::model::{Activation, FeatureAxis, Matrix, Parts, Rank, ScreenKind, Thresholds};
 use sae::{Features, Part, RowStatus, Rows, Sae, Scratch};
 
 // -- kernels -------------------------------------------------------------------------------------
@@ -130,12 +130,13 @@ fn columns_become_rows_at_every_level() {
             let (size, stride) = (ty.size(), (features + spare) * ty.size() + 1);
             let columns: Vec<u8> = (0..inputs * stride).map(|_| random.next() as u8).collect();
             for kernels in sets() {
-                let mut rows = vec![0u8; inputs * features * size];
-                kernels.transpose(ty, &columns, stride, features, &mut rows);
+                let share = inputs * size + 3 * spare;
+                let mut rows = vec![0u8; share * features];
+                kernels.transpose(ty, &columns, stride, [inputs, features], &mut rows);
                 for f in 0..features {
                     for j in 0..inputs {
                         assert_eq!(
-                            rows[(f * inputs + j) * size..][..size],
+                            rows[f * share + j * size..][..size],
                             columns[j * stride + f * size..][..size],
                             "{kernels:?} {ty:?}"
                         );
@@ -269,13 +270,26 @@ fn batches_of_every_size_have_the_bits_of_their_rows() {
                         assert_same(&features, &expected, &what);
                     }
                 }
-                let mut prepared = model(activation.clone(), stored, weighted);
-                prepared.prepare_in_place().unwrap();
-                let mut features = Features::new();
-                prepared
-                    .encode(rows, &mut Scratch::new(&prepared).unwrap(), &mut features)
-                    .unwrap();
-                assert_same(&features, &expected, &format!("{name} prepared"));
+                // Through a screen: chosen by cost, and where there is one at all.
+                for kind in [ScreenKind::Auto, ScreenKind::Proven, ScreenKind::Dithered] {
+                    for level in Level::available() {
+                        let mut prepared = model(activation.clone(), stored, weighted)
+                            .with_level(level)
+                            .unwrap()
+                            .with_screen_options(kind.into());
+                        prepared.prepare_in_place().unwrap();
+                        for count in [7, 13, 64, 512] {
+                            let part = rows.part(0, count);
+                            let mut features = Features::new();
+                            prepared
+                                .encode(part, &mut Scratch::new(&prepared).unwrap(), &mut features)
+                                .unwrap();
+                            let expected = alone(&sae, part);
+                            let what = format!("{name} prepared {kind:?} {level} {count}");
+                            assert_same(&features, &expected, &what);
+                        }
+                    }
+                }
             }
         }
     }
@@ -305,10 +319,17 @@ fn threads_and_splits_have_the_bits_of_the_rows() {
     let values = inputs(&mut Random(13), 200);
     let rows = Rows::from_f32(&values, D_IN).unwrap();
     for (name, activation) in rules() {
-        let sae = model(activation, Stored::Columns, true);
-        let expected = alone(&sae, rows);
-        for threads in [1, 2, 3] {
-            let [by_rows, by_features] = on_threads(&sae, rows, threads);
+        let plain = model(activation.clone(), Stored::Columns, true);
+        let expected = alone(&plain, rows);
+        let prepared = model(activation, Stored::Columns, true)
+            .with_screen_options(ScreenKind::Proven.into())
+            .prepare()
+            .unwrap();
+        for (sae, threads) in [&plain, &prepared]
+            .into_iter()
+            .flat_map(|sae| [1, 2, 3].map(|threads| (sae, threads)))
+        {
+            let [by_rows, by_features] = on_threads(sae, rows, threads);
             assert_same(
                 &by_features[0],
                 &expected,

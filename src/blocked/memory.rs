@@ -6,24 +6,30 @@ use super::*;
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
     pub(super) d_in: usize,
-    /// Inputs, padded to pairs.
+    /// Inputs, padded to pairs; 0 if batches go through the screen.
     pub(super) padded: usize,
-    /// Bytes of a panel's rows, if they have to be copied out of columns.
+    /// Bytes of one copied row, if rows have to be copied out of columns.
     pub(super) copied: usize,
     /// Entries of TopK's heaps, for each row.
     pub(super) best: usize,
     /// The smallest pool: one row with every feature.
     pub(super) d_sae: usize,
+    /// What batches that go through the screen need.
+    pub(super) codes: Option<CodeSizes>,
 }
 
 impl Sizes {
     pub(super) fn of(sae: &Sae<'_>) -> Self {
         let encoder = &sae.parts.encoder;
+        let codes = CodeSizes::of(sae);
         Sizes {
             d_in: sae.d_in(),
-            padded: sae.d_in().next_multiple_of(2),
+            padded: match codes {
+                Some(_) => 0,
+                None => sae.d_in().next_multiple_of(2),
+            },
             copied: match encoder.layout() {
-                Layout::Columns => PANEL_FEATURES * sae.d_in() * encoder.weight_type().size(),
+                Layout::Columns => apart(sae.d_in() * encoder.weight_type().size()),
                 _ => 0,
             },
             best: match sae.parts.activation {
@@ -31,6 +37,7 @@ impl Sizes {
                 _ => 0,
             },
             d_sae: sae.d_sae(),
+            codes,
         }
     }
 
@@ -46,18 +53,20 @@ impl Sizes {
     }
 
     /// What does not depend on the number of rows, in f64 units: alignment, panel, a column before
-    /// it is interleaved, a row in f32, the centre, the copied rows.
+    /// it is interleaved, a row in f32, the centre, the copied rows, masks of rows that do not exist.
     pub(super) fn fixed(&self) -> usize {
         let panel = (PANEL_FEATURES * self.padded).div_ceil(4);
         let column = (COLUMN_FEATURES * self.padded).div_ceil(4);
         let vectors = 2 * self.d_in.div_ceil(2);
-        8 + panel + column + vectors + self.copied.div_ceil(8)
+        let codes = self.codes.map_or(0, |codes| codes.fixed());
+        8 + 64 + codes + panel + column + vectors + COPIED_FEATURES * self.copied / 8
     }
 
-    /// What a tile of rows needs: inputs, integers, numbers, heaps; status, live flags and links.
+    /// What a tile of rows needs: inputs, integers, numbers, heaps; status, masks and links.
     pub(super) fn tile(&self) -> usize {
         let row = self.d_in.div_ceil(2) + 4 + 2 * self.best + 1;
-        TILE_ROWS * row + (TILE_ROWS * self.padded).div_ceil(4) + 3 * TILE_ROWS
+        let codes = self.codes.map_or(0, |codes| codes.tile());
+        codes + TILE_ROWS * row + (TILE_ROWS * self.padded).div_ceil(4) + 4 * TILE_ROWS
     }
 
     pub(super) fn total(&self, rows: usize) -> usize {
@@ -80,6 +89,12 @@ impl Sizes {
             Some(rest) => (1 + rest.saturating_sub(1) / (self.tile() + pool)) * TILE_ROWS,
         }
     }
+}
+
+/// Bytes from one copied row to the next: an odd number of cache lines, so that the rows of a panel
+/// are not in a few sets of the first-level cache while they are written side by side.
+fn apart(row_bytes: usize) -> usize {
+    (row_bytes.div_ceil(64) | 1) * 64
 }
 
 /// Cuts memory into parts.

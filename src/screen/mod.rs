@@ -122,6 +122,7 @@
 //! a year. It does not hold against someone who knows the
 //! seed or has the codes and shapes inputs to fit; `proven` does.
 
+mod batch;
 mod build;
 mod numbers;
 mod query;
@@ -129,6 +130,7 @@ mod refine;
 mod stored;
 mod transform;
 
+pub(crate) use batch::Tiles;
 pub use build::Basis;
 pub use query::Bounds;
 pub use stored::{STORED_HEADER_BYTES, STORED_SECTIONS, STORED_VERSION};

@@ -2,6 +2,7 @@
 
 use crate::kernels::screen::{BLOCK_COLUMNS, PANEL_ROWS, ScreenInput, ScreenKernels, ScreenOutput};
 use crate::screen::numbers::{SUM_ERROR, norm_up, squares_up, up};
+use crate::screen::transform::Transform;
 use crate::screen::{Certificate, Screen};
 
 /// The largest integer of a quantised input: both planes stay signed bytes.
@@ -251,65 +252,29 @@ impl Screen<'_> {
     /// The input as integers, and what that leaves out.
     fn quantise<'w>(&self, kernels: &ScreenKernels, x: &[f32], cut: &mut Cut<'w>) -> Input<'w> {
         let (width, blocks) = (self.blocks * BLOCK_COLUMNS, self.blocks);
-        let d = self.d_in as f64;
         let y = cut.doubles(width);
         let spare = cut.doubles(width);
-        let root = |sum: f64| libm::sqrt(sum * (1.0 + SUM_ERROR)) * (1.0 + 1e-12);
-
-        // y = (x - c) power, in whole lines; the last one is padded.
-        let (body, tail) = x.split_at(self.d_in / 8 * 8);
-        let (y_body, y_tail) = y.split_at_mut(body.len());
-        let (fixed, fixed_tail) = self.centre.split_at(body.len());
-        let (powers, powers_tail) = self.powers.split_at(body.len());
-        let [mut raw, mut sum, mut largest] = kernels.centre(body, fixed, powers, y_body);
-        y_tail.fill(0.0);
-        let fixed_tail = fixed_tail.iter().zip(powers_tail);
-        for ((y, x), (centre, power)) in y_tail.iter_mut().zip(tail).zip(fixed_tail) {
-            let scaled = f64::from(*x) * power;
-            *y = (f64::from(*x) - centre) * power;
-            raw += scaled * scaled;
-            sum += *y * *y;
-            largest = largest.max(y.abs());
-        }
-        let (norm_x, norm_y) = (root(raw), root(sum));
-
-        // What is left out before the screen's own basis, per unit of the row's norm ...
-        let mut row_slack = norm_y * 3e-16 + norm_x * (d / 16.0 + 12.0) * 2.5e-16;
-        // ... and per unit of the solved row's.
-        let mut solved_slack = 0.0;
-        let mut spread = norm_y;
+        let mut left = self.centred(kernels, x, y);
         let high: &mut [i8] = cut.take(width);
         let low: &mut [i8] = cut.take(width);
         let first_sums: &mut [i32] = cut.take(blocks);
         let source = match &self.transform {
             None => &*y,
             Some(transform) => {
-                let step = step_for(largest);
-                let [left, coded] = kernels.quantise(y, step, high, low, first_sums);
-                row_slack += root(left);
-                solved_slack += (d + 64.0) * 2.3e-16 * transform.norm() * root(coded);
-                let planes = (bytemuck::cast_slice(high), bytemuck::cast_slice(low));
-                transform.apply(kernels, planes, first_sums, step, spare);
-                [sum, largest] = kernels.measure(spare);
-                spread = root(sum);
+                let planes = (&mut *high, &mut *low, &mut *first_sums);
+                let step = left.integers(kernels, transform, y, planes);
+                let planes = (&*high, &*low);
+                transform.apply(kernels, planes, first_sums, &[step], spare);
+                left.turned(kernels, spare);
                 &*spare
             }
         };
-        solved_slack += spread * 1e-15;
 
         let high: &mut [i8] = cut.take(width);
         let low: &mut [i8] = cut.take(width);
         let sums: &mut [i32] = cut.take(blocks);
-        let step = step_for(largest);
-        let [left, coded] = kernels.quantise(source, step, high, low, sums);
-        let coded = root(coded);
-        let slack = norm_up(&[
-            root(left) + coded * (blocks as f64 + 16.0) * 1.3e-7,
-            solved_slack,
-            row_slack / self.balance.row,
-            step * 1.01 / self.balance.steps,
-        ]);
-
+        let step = step_for(left.largest, LARGEST);
+        let coded = kernels.quantise(source, step, high, low, sums);
         let corrections: &mut [i32] = cut.take(blocks);
         let shifts = cut.doubles(blocks);
         let dithered = self.certificate == Certificate::Dithered;
@@ -334,9 +299,7 @@ impl Screen<'_> {
         if self.refinement.is_some() {
             kernels.shift_sums(high, low, &self.refined_shift, shifts);
         }
-        let (spread, slack) = (up(spread * 1.000_001), up(slack * 1.000_001));
-        let (other, offset) = self.largest;
-        let reach = f64::from(other) * 2.0 * (coded + f64::from(slack));
+        let numbers = self.numbers(&left, (step, 1.0), coded);
         Input {
             high,
             low,
@@ -348,15 +311,117 @@ impl Screen<'_> {
                 false => &[],
             },
             step,
+            spread: numbers.spread,
+            slack: numbers.slack,
+            usable: numbers.usable,
+        }
+    }
+
+    /// `y = (x - c) power`, in whole lines; the last one is padded.
+    pub(super) fn centred(&self, kernels: &ScreenKernels, x: &[f32], y: &mut [f64]) -> Left {
+        let d = self.d_in as f64;
+        let (body, tail) = x.split_at(self.d_in / 8 * 8);
+        let (y_body, y_tail) = y.split_at_mut(body.len());
+        let (fixed, fixed_tail) = self.centre.split_at(body.len());
+        let (powers, powers_tail) = self.powers.split_at(body.len());
+        let [mut raw, mut sum, mut largest] = kernels.centre(body, fixed, powers, y_body);
+        y_tail.fill(0.0);
+        let fixed_tail = fixed_tail.iter().zip(powers_tail);
+        for ((y, x), (centre, power)) in y_tail.iter_mut().zip(tail).zip(fixed_tail) {
+            let scaled = f64::from(*x) * power;
+            *y = (f64::from(*x) - centre) * power;
+            raw += scaled * scaled;
+            sum += *y * *y;
+            largest = largest.max(y.abs());
+        }
+        let (norm_x, norm_y) = (root(raw), root(sum));
+        Left {
+            row: norm_y * 3e-16 + norm_x * (d / 16.0 + 12.0) * 2.5e-16,
+            solved: 0.0,
+            spread: norm_y,
+            largest,
+        }
+    }
+
+    /// The theorem's bounds for an input whose integers have this step, in some blocks up to `most`
+    /// times that, and left out and stand for vectors of these squares.
+    pub(super) fn numbers(
+        &self,
+        left: &Left,
+        (step, most): (f64, f64),
+        [out, coded]: [f64; 2],
+    ) -> Numbers {
+        let coded = root(coded);
+        let slack = norm_up(&[
+            root(out) + coded * (self.blocks as f64 + 16.0) * 1.3e-7,
+            left.solved + left.spread * 1e-15,
+            left.row / self.balance.row,
+            step * most * 1.01 / self.balance.steps,
+        ]);
+        let (spread, slack) = (up(left.spread * 1.000_001), up(slack * 1.000_001));
+        let (other, offset) = self.largest;
+        // With second codes, rows stand for vectors of up to twice the norm.
+        let reach = f64::from(other) * 4.0 * (coded + f64::from(slack));
+        Numbers {
             spread,
             slack,
-            usable: step < 1e20 && reach + f64::from(offset) < 1e37 && spread.is_finite(),
+            usable: step * most < 1e20 && reach + f64::from(offset) < 1e37 && spread.is_finite(),
         }
     }
 }
 
-/// The step with which values up to `largest` are rounded to 16 bits: an f32, so that its product
-/// with such an integer is exact.
-fn step_for(largest: f64) -> f64 {
-    f64::from((largest / LARGEST * (1.0 + 1e-6)) as f32).max(SMALLEST_STEP)
+/// What an input leaves out before the codes meet it, and the size of what they meet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Left {
+    /// Per unit of a row's norm.
+    row: f64,
+    /// Per unit of a solved row's norm.
+    solved: f64,
+    /// The norm of what meets the codes.
+    spread: f64,
+    /// The largest magnitude in it.
+    pub(super) largest: f64,
+}
+
+impl Left {
+    /// The integers that the transform meets, high and low plane and their sums; returns their step.
+    pub(super) fn integers(
+        &mut self,
+        kernels: &ScreenKernels,
+        transform: &Transform<'_>,
+        y: &[f64],
+        (high, low, sums): (&mut [i8], &mut [i8], &mut [i32]),
+    ) -> f64 {
+        let step = step_for(self.largest, LARGEST);
+        let [out, coded] = kernels.quantise(y, step, high, low, sums);
+        let d = y.len() as f64;
+        self.row += root(out);
+        self.solved += (d + 64.0) * 2.3e-16 * transform.norm() * root(coded);
+        step
+    }
+
+    /// What the transform has made of it meets the codes.
+    pub(super) fn turned(&mut self, kernels: &ScreenKernels, values: &[f64]) {
+        let [sum, largest] = kernels.measure(values);
+        (self.spread, self.largest) = (root(sum), largest);
+    }
+}
+
+/// What turns products into bounds.
+pub(crate) struct Numbers {
+    pub(super) spread: f32,
+    pub(super) slack: f32,
+    /// Whether bounds can be formed without overflow.
+    pub(super) usable: bool,
+}
+
+/// An upper bound of the root of a sum of squares.
+fn root(sum: f64) -> f64 {
+    libm::sqrt(sum * (1.0 + SUM_ERROR)) * (1.0 + 1e-12)
+}
+
+/// The step with which values up to `largest` are rounded to integers up to `to`: an f32, so that
+/// its product with such an integer is exact.
+pub(super) fn step_for(largest: f64, to: f64) -> f64 {
+    f64::from((largest / to * (1.0 + 1e-6)) as f32).max(SMALLEST_STEP)
 }

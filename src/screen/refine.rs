@@ -14,7 +14,7 @@ use crate::screen::Screen;
 use crate::screen::query::Input;
 
 /// Bytes of the constants.
-const CONSTANTS: usize = 24;
+pub(super) const CONSTANTS: usize = 24;
 /// Bytes of a block's codes.
 const CODE_BYTES: usize = BLOCK_COLUMNS / 4;
 

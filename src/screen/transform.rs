@@ -117,34 +117,38 @@ impl<'a> Transform<'a> {
         self.norm
     }
 
-    /// `out = step * R' z` for the integers `z = 256 high + low`: each element is an exact integer
-    /// times `scale * step`, with two roundings. `sums` are the sums of `z` over blocks of 64.
+    /// `out = step * R' z` for the integers `z = 256 high + low` of each of some inputs, one after the
+    /// other: each element is an exact integer times `scale * step`, with two roundings. `sums` are
+    /// the sums of `z` over blocks of 64.
     pub(crate) fn apply(
         &self,
         kernels: &ScreenKernels,
-        (high, low): (&[i32], &[i32]),
+        (high, low): (&[i8], &[i8]),
         sums: &[i32],
-        step: f64,
+        steps: &[f64],
         out: &mut [f64],
     ) {
+        let width = self.width;
         let mut codes = self.codes.as_slice();
-        let scales = self.scale.chunks_exact(PANEL_ROWS);
-        for (panel, (out, scales)) in out.chunks_exact_mut(PANEL_ROWS).zip(scales).enumerate() {
-            let first = first_column(panel);
-            let Some((panel, rest)) = codes.split_at_checked((self.width - first) * PANEL_ROWS)
-            else {
+        for (panel, scales) in self.scale.chunks_exact(PANEL_ROWS).enumerate() {
+            let (at, first) = (panel * PANEL_ROWS, first_column(panel));
+            let Some((panel, rest)) = codes.split_at_checked((width - first) * PANEL_ROWS) else {
                 return;
             };
             codes = rest;
-            let (Some(high), Some(low)) = (high.get(first / 4..), low.get(first / 4..)) else {
-                return;
-            };
-            let mut totals = [0; PANEL_ROWS];
-            kernels.dot_bytes(panel, high, low, &mut totals);
-            let from = sums.get(first / 64..).unwrap_or(&[]);
-            let shift = 128 * from.iter().map(|&sum| i64::from(sum)).sum::<i64>();
-            for ((out, total), scale) in out.iter_mut().zip(totals).zip(scales) {
-                *out = (total - shift) as f64 * (scale * step);
+            let planes = high.chunks_exact(width).zip(low.chunks_exact(width));
+            let inputs = planes.zip(sums.chunks_exact(width / 64)).zip(steps);
+            for (out, (((high, low), sums), step)) in out.chunks_exact_mut(width).zip(inputs) {
+                let planes = [high, low].map(|plane| plane.get(first..).unwrap_or(&[]));
+                let [high, low] = planes.map(bytemuck::cast_slice);
+                let mut totals = [0; PANEL_ROWS];
+                kernels.dot_bytes(panel, high, low, &mut totals);
+                let from = sums.get(first / 64..).unwrap_or(&[]);
+                let shift = 128 * from.iter().map(|&sum| i64::from(sum)).sum::<i64>();
+                let out = out.get_mut(at..at + PANEL_ROWS).unwrap_or(&mut []);
+                for ((out, total), scale) in out.iter_mut().zip(totals).zip(scales) {
+                    *out = (total - shift) as f64 * (scale * step);
+                }
             }
         }
     }

@@ -102,8 +102,8 @@ fn interleave<const WIDTH: usize>(rows: &[i16], stride: usize, out: &mut [i16]) 
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn transpose<const SIZE: usize>(columns: &[u8], stride: usize, features: usize, rows: &mut [u8]) {
-    loops::transpose::<SIZE>(columns, stride, features, rows);
+fn transpose<const SIZE: usize>(columns: &[u8], stride: usize, size: [usize; 2], rows: &mut [u8]) {
+    loops::transpose::<SIZE>(columns, stride, size, rows);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

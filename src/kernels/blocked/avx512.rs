@@ -186,48 +186,64 @@ fn interleave_column(rows: &[i16], stride: usize, out: &mut [i16]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn transpose(columns: &[u8], stride: usize, features: usize, rows: &mut [u8]) {
-    loops::transpose::<2>(columns, stride, features, rows);
+fn transpose(columns: &[u8], stride: usize, size: [usize; 2], rows: &mut [u8]) {
+    loops::transpose::<2>(columns, stride, size, rows);
 }
 
-/// Squares of 16 inputs by 16 features go through registers, in whole cache lines.
+/// Features of 16 inputs that are copied before they are turned.
+const STAGED: usize = 256;
+/// Inputs whose weights are asked for ahead. Lines of neighbouring inputs are often a power of two
+/// apart, and then in one set of the first-level cache, which holds eight.
+const FEW: usize = 4;
+
+/// Squares of 16 inputs by 16 features go through registers, in whole cache lines, from a copy in
+/// which they are not in each other's way.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn transpose_words(columns: &[u8], stride: usize, features: usize, rows: &mut [u8]) {
-    if features == 0 || !features.is_multiple_of(16) {
-        return loops::transpose::<4>(columns, stride, features, rows);
+fn transpose_words(columns: &[u8], stride: usize, size: [usize; 2], rows: &mut [u8]) {
+    let [inputs, features] = size;
+    if inputs == 0 || features == 0 || !features.is_multiple_of(16) {
+        return loops::transpose::<4>(columns, stride, size, rows);
     }
-    let inputs = rows.len() / features / 4;
+    let share = rows.len() / features;
     let whole = inputs - inputs % 16;
     let line = |j: usize| super::super::row_bytes(columns, j, stride, features * 4);
-    for j in 0..loops::AHEAD.min(inputs) {
-        loops::prefetch(line(j));
-    }
+    let mut staged = [[[0u8; 64]; STAGED / 16]; 16];
     for first in (0..whole).step_by(16) {
-        for j in first + loops::AHEAD..(first + loops::AHEAD + 16).min(inputs) {
-            loops::prefetch(line(j));
-        }
-        for (block, rows) in rows.chunks_exact_mut(16 * inputs * 4).enumerate() {
-            let mut words = [_mm512_setzero_si512(); 16];
-            for (i, words) in words.iter_mut().enumerate() {
-                let weights = line(first + i).get(block * 64..).unwrap_or(&[]);
-                if let Some(weights) = weights.first_chunk::<64>() {
-                    // SAFETY: the array has the 64 bytes that are read; no alignment is needed.
-                    *words = unsafe { _mm512_loadu_si512(weights.as_ptr().cast()) };
+        for start in (0..features).step_by(STAGED) {
+            let width = STAGED.min(features - start);
+            for (i, staged) in staged.iter_mut().enumerate() {
+                let ahead = line(first + i + FEW).get(start * 4..(start + width) * 4);
+                loops::prefetch(ahead.unwrap_or(&[]));
+                let from = line(first + i).get(start * 4..).unwrap_or(&[]);
+                for (to, from) in staged.iter_mut().zip(from.as_chunks().0) {
+                    *to = *from;
                 }
             }
-            let words = transposed(words);
-            for (row, words) in rows.chunks_exact_mut(inputs * 4).zip(words) {
-                let out = row.get_mut(first * 4..).unwrap_or(&mut []);
-                if let Some(out) = out.first_chunk_mut::<64>() {
-                    // SAFETY: the array has the 64 bytes that are written; no alignment is needed.
-                    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), words) };
+            let rows = rows.get_mut(start * share..).unwrap_or(&mut []);
+            let rows = rows.chunks_exact_mut(16 * share).take(width / 16);
+            for (block, rows) in rows.enumerate() {
+                let mut words = [_mm512_setzero_si512(); 16];
+                for (words, staged) in words.iter_mut().zip(&staged) {
+                    if let Some(weights) = staged.get(block) {
+                        // SAFETY: the array has the 64 bytes that are read; no alignment is needed.
+                        *words = unsafe { _mm512_loadu_si512(weights.as_ptr().cast()) };
+                    }
+                }
+                let words = transposed(words);
+                for (row, words) in rows.chunks_exact_mut(share).zip(words) {
+                    let out = row.get_mut(first * 4..).unwrap_or(&mut []);
+                    if let Some(out) = out.first_chunk_mut::<64>() {
+                        // SAFETY: the array has the 64 bytes that are written; no alignment is
+                        // needed.
+                        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), words) };
+                    }
                 }
             }
         }
     }
     for j in whole..inputs {
         let weights = line(j).as_chunks::<4>().0;
-        for (row, weight) in rows.chunks_exact_mut(inputs * 4).zip(weights) {
+        for (row, weight) in rows.chunks_exact_mut(share).zip(weights) {
             let out = row.get_mut(j * 4..).unwrap_or(&mut []);
             if let Some(out) = out.first_chunk_mut() {
                 *out = *weight;

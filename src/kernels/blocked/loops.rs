@@ -120,11 +120,14 @@ pub(super) const AHEAD: usize = 24;
 pub(super) fn transpose<const SIZE: usize>(
     columns: &[u8],
     stride: usize,
-    features: usize,
+    [inputs, features]: [usize; 2],
     rows: &mut [u8],
 ) {
     const BLOCK: usize = 16;
-    let inputs = rows.len() / features.max(1) / SIZE;
+    let share = rows.len() / features.max(1);
+    if inputs == 0 || share == 0 {
+        return;
+    }
     let line = |j: usize| super::super::row_bytes(columns, j, stride, features * SIZE);
     for j in 0..AHEAD.min(inputs) {
         prefetch(line(j));
@@ -136,7 +139,7 @@ pub(super) fn transpose<const SIZE: usize>(
             }
         }
         let count = BLOCK.min(inputs - first);
-        let blocks = rows.chunks_mut(BLOCK * inputs * SIZE).enumerate();
+        let blocks = rows.chunks_mut(BLOCK * share).enumerate();
         for (block, rows) in blocks {
             let at = block * BLOCK * SIZE;
             // One square block, by way of the stack: whole lines are read and written.
@@ -153,8 +156,8 @@ pub(super) fn transpose<const SIZE: usize>(
                     }
                 }
             }
-            for (row, square) in rows.chunks_exact_mut(inputs * SIZE).zip(&square) {
-                let row = row.as_chunks_mut::<SIZE>().0.get_mut(first..);
+            for (row, square) in rows.chunks_exact_mut(share).zip(&square) {
+                let row = row.as_chunks_mut::<SIZE>().0.get_mut(first..inputs);
                 let row = row.unwrap_or(&mut []);
                 // Of a known length, so that it is no call.
                 if let Some(to) = row.first_chunk_mut::<BLOCK>() {

@@ -99,8 +99,8 @@ type Widen = unsafe fn(&[u8], &mut [f32]);
 type Quantise = unsafe fn(&[f32], f32, &mut [i16]) -> f64;
 /// `(rows, stride, out)`
 type Interleave = unsafe fn(&[i16], usize, &mut [i16]);
-/// `(columns, stride_bytes, features, rows)`
-type Transpose = unsafe fn(&[u8], usize, usize, &mut [u8]);
+/// `(columns, stride_bytes, [inputs, features], rows)`
+type Transpose = unsafe fn(&[u8], usize, [usize; 2], &mut [u8]);
 /// `(panel, tile, products)`
 type Multiply = unsafe fn(&[i16], &[i16], &mut Products);
 /// `(products, rows, panel)`
@@ -221,27 +221,27 @@ impl BlockedKernels {
     }
 
     /// Copies `features` columns of weights into rows: the weight of input `j` and feature `f` is
-    /// at byte `j * stride_bytes + f * ty.size()` of `columns`, and rows are `inputs` weights,
-    /// one after the other.
+    /// at byte `j * stride_bytes + f * ty.size()` of `columns`. Rows have an equal share of `rows`
+    /// each, `inputs` weights and what is left, which stays as it is.
     pub fn transpose(
         &self,
         ty: WeightType,
         columns: &[u8],
         stride_bytes: usize,
-        features: usize,
+        [inputs, features]: [usize; 2],
         rows: &mut [u8],
     ) {
-        let inputs = rows.len() / features.max(1) / ty.size();
         let held = super::extent(inputs, stride_bytes, features, ty);
-        let whole = inputs * features * ty.size() == rows.len();
-        if held.is_none_or(|bytes| bytes > columns.len()) || !whole {
+        let share = rows.len() / features.max(1);
+        let fits = share * features == rows.len() && inputs <= share / ty.size();
+        if held.is_none_or(|bytes| bytes > columns.len()) || !fits {
             debug_assert!(false, "transpose: the weights do not hold all columns");
             rows.fill(0);
             return;
         }
         let which = usize::from(ty.size() == 4);
         // SAFETY: a table is handed out only after its level was detected.
-        unsafe { (self.transpose[which])(columns, stride_bytes, features, rows) }
+        unsafe { (self.transpose[which])(columns, stride_bytes, [inputs, features], rows) }
     }
 
     /// Asks for the cache lines of `bytes`, which are read soon.

@@ -37,8 +37,8 @@ fn interleave<const WIDTH: usize>(rows: &[i16], stride: usize, out: &mut [i16]) 
     loops::interleave::<WIDTH>(rows, stride, out);
 }
 
-fn transpose<const SIZE: usize>(columns: &[u8], stride: usize, features: usize, rows: &mut [u8]) {
-    loops::transpose::<SIZE>(columns, stride, features, rows);
+fn transpose<const SIZE: usize>(columns: &[u8], stride: usize, size: [usize; 2], rows: &mut [u8]) {
+    loops::transpose::<SIZE>(columns, stride, size, rows);
 }
 
 fn multiply(panel: &[i16], tile: &[i16], products: &mut Products) {

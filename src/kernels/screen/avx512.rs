@@ -235,7 +235,7 @@ fn prefetch<const BLOCK: usize>(block: &[u8; BLOCK], quarter: usize, ahead: usiz
 /// byte.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline]
-fn quarter_codes<const FORMAT: u8, const BLOCK: usize>(
+pub(super) fn quarter_codes<const FORMAT: u8, const BLOCK: usize>(
     block: &[u8; BLOCK],
     quarter: usize,
 ) -> [__m512i; 4] {
@@ -331,7 +331,7 @@ fn halves(x: __m512i) -> (__m512i, __m512i) {
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn load(bytes: &[u8; 64]) -> __m512i {
+pub(super) fn load(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: the reference covers the 64 bytes; the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }

@@ -44,6 +44,7 @@
 mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512;
+pub mod batch;
 #[cfg(any(
     all(
         target_arch = "aarch64",

@@ -99,7 +99,7 @@ fn libm_sqrt(value: f32) -> f32 {
 }
 
 /// The 16 x 4 codes of a word, one to a byte.
-fn word_codes<const FORMAT: u8>(codes: &[u8], word: usize) -> [u8; 64] {
+pub(super) fn word_codes<const FORMAT: u8>(codes: &[u8], word: usize) -> [u8; 64] {
     let mut out = [0; 64];
     match FORMAT {
         U3 => {
