@@ -173,7 +173,7 @@ pub unsafe extern "C" fn sae_lorsa_monitor_create(
             None => lorsa.0.collect_all(),
         };
         // SAFETY: the caller guarantees what `options` is.
-        let handle = unsafe { monitor::make(&rules, options, &collect) }?;
+        let handle = unsafe { monitor::make(rules, options, &collect) }?;
         // SAFETY: the caller guarantees that `monitor` is an output.
         unsafe { store("monitor", monitor, handle) }
     };
@@ -401,7 +401,7 @@ pub unsafe extern "C" fn sae_molt_monitor_create(
             None => molt.0.collect_all(),
         };
         // SAFETY: the caller guarantees what `options` is.
-        let handle = unsafe { monitor::make(&rules, options, &collect) }?;
+        let handle = unsafe { monitor::make(rules, options, &collect) }?;
         // SAFETY: the caller guarantees that `monitor` is an output.
         unsafe { store("monitor", monitor, handle) }
     };

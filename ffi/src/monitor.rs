@@ -79,7 +79,7 @@ pub unsafe extern "C" fn sae_monitor_create(
             None => Collect::all(&model.sae),
         };
         // SAFETY: the caller guarantees what `options` is.
-        let handle = unsafe { make(&rules, options, &collect) }?;
+        let handle = unsafe { make(rules, options, &collect) }?;
         // SAFETY: the caller guarantees that `monitor` is an output.
         unsafe { store("monitor", monitor, handle) }
     };
