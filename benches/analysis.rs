@@ -60,7 +60,7 @@ fn pair(kind: usize, n: usize, d: usize) -> [Sae<'static>; 2] {
 
 fn jump(rows: &[f32], n: usize, d: usize, thresholds: Vec<f32>) -> Sae<'static> {
     let mut parts = model(rows, n, d).parts().clone();
-    let threshold = sae::model::Thresholds::PerFeature(thresholds.into());
+    let threshold = sae::model::Thresholds::PerFeature(thresholds);
     parts.activation = Activation::JumpRelu {
         threshold,
         relu: true,
