@@ -23,6 +23,9 @@
  * in one piece. Each hooked tensor costs one more synchronisation. Rows in host memory are read and
  * edited in place; rows on a device are copied, and only those that were edited are copied back.
  *
+ * A model that writes at another site than it reads (a transcoder) has a second site, `site_out`: then
+ * rows are edited there, by what it reads at the first.
+ *
  * An edit at block L changes keys and values of the blocks above it for that position, for good:
  * switching steering off does not undo it for tokens in the cache.
  */
@@ -281,13 +284,15 @@ typedef struct sae_ggml_tap {
     int32_t encode;
     /* Features to read out of every row; NULL for none. */
     const sae_set *set;
-    /* Plans with which every row is steered; NULL for none. For models whose input and output are
-     * one site. */
+    /* For models that write at another site than they read (transcoders): the tensor that their
+     * output belongs to, behind `site` in the graph. Needed for a plan and for the fit check; rows
+     * of `site` are kept until it comes. Not asked for anything: one site. */
+    sae_ggml_site site_out;
+    /* Plans with which every row is steered, at the output site; NULL for none. */
     const sae_plan *plan;
-    /* The first so many rows are used to check that the model fits the site, better than the sites
-     * beside it; until then nothing is reported or steered. If it does not fit, the tap stops and
-     * `sae_ggml_end` says what fits better. 0: no check. For models whose input and output are one
-     * site. */
+    /* The first so many rows are used to check that the model fits the site (and what it gives, the
+     * output site), better than the sites beside it; until then nothing is reported or steered. If
+     * it does not fit, the tap stops and `sae_ggml_end` says what fits better. 0: no check. */
     size_t fit_rows;
     /* Receives what was found; may be NULL. */
     sae_ggml_on_rows on_rows;
@@ -307,6 +312,7 @@ static inline sae_ggml_tap sae_ggml_tap_of(const sae_model *model) {
     sae_ggml_tap tap;
     memset(&tap, 0, sizeof tap);
     tap.site = sae_ggml_site_any();
+    tap.site_out = sae_ggml_site_any();
     tap.model = model;
     return tap;
 }
@@ -330,13 +336,35 @@ typedef struct sae_ggml_batch {
 /* Hooks                                                                                       */
 /* ------------------------------------------------------------------------------------------ */
 
+/* Rows of an input site that wait for those of the output site; not for the host. */
+typedef struct sae_ggml_kept {
+    unsigned char *bytes;
+    size_t size;
+    /* What `bytes` holds; its data is NULL while nothing waits. */
+    sae_rows rows;
+    /* Number of rows before these, since `sae_ggml_begin`. */
+    size_t first;
+} sae_ggml_kept;
+
+/* Where a model reads and writes in a graph, and what of it was found; not for the host. */
+typedef struct sae_ggml_place {
+    sae_ggml_site site;
+    sae_ggml_site site_out;
+    /* Tensors that matched in this graph. */
+    int32_t matches;
+    int32_t matches_out;
+    bool wanted;
+    bool wanted_out;
+    /* Rows seen since `sae_ggml_begin`. */
+    size_t rows_seen;
+    size_t rows_seen_out;
+    sae_ggml_kept kept;
+} sae_ggml_place;
+
 /* A candidate of the fit check: the tap's site or one beside it. */
 typedef struct sae_ggml_candidate {
-    sae_ggml_site site;
+    sae_ggml_place place;
     sae_fit_check *check;
-    int32_t matches;
-    size_t rows_seen;
-    bool wanted;
 } sae_ggml_candidate;
 
 /* Most sites that a fit check compares. */
@@ -347,14 +375,14 @@ typedef struct sae_ggml_state {
     sae_ggml_tap tap;
     sae_site site;
     size_t d_in;
+    size_t d_out;
+    /* Whether the model writes at another site than it reads. */
+    bool two_sites;
     sae_scratch *scratch;
     sae_features *features;
     sae_steer_scratch *steer;
     sae_workers *workers;
-    /* Tensors that matched in this graph, and rows seen since `sae_ggml_begin`. */
-    int32_t matches;
-    size_t rows_seen;
-    bool wanted;
+    sae_ggml_place place;
     bool stopped;
     bool fitting;
     sae_ggml_candidate candidates[SAE_GGML_CANDIDATES];
@@ -399,8 +427,11 @@ static inline sae_status sae_ggml_hook_create(sae_ggml_hook **hook, sae_error *e
 }
 
 static inline void sae_ggml_state_destroy(sae_ggml_state *state) {
-    for (size_t i = 0; i < state->n_candidates; i++)
+    for (size_t i = 0; i < state->n_candidates; i++) {
         sae_fit_check_destroy(state->candidates[i].check);
+        free(state->candidates[i].place.kept.bytes);
+    }
+    free(state->place.kept.bytes);
     sae_scratch_destroy(state->scratch);
     sae_features_destroy(state->features);
     sae_steer_scratch_destroy(state->steer);
@@ -433,6 +464,11 @@ static inline bool sae_ggml_neighbour(const sae_ggml_site *site, int32_t by, sae
     *out = *site;
     char *name = site->name[0] != 0 ? out->name : out->source;
     int32_t layer = sae_ggml_layer_of(name);
+    if (strcmp(name, "ffn_post_norm") == 0) {
+        /* Gemma 2 names it without its block. */
+        out->occurrence += by;
+        return out->occurrence >= 0 && out->occurrence < site->count;
+    }
     if (layer < 0 || layer + by < 0 || site->match != NULL) return false;
     char *dash = strrchr(name, '-');
     snprintf(dash, GGML_MAX_NAME - (size_t)(dash - name), "-%d", (int)(layer + by));
@@ -441,13 +477,19 @@ static inline bool sae_ggml_neighbour(const sae_ggml_site *site, int32_t by, sae
 }
 
 static inline sae_status sae_ggml_add_candidate(sae_ggml_state *state, const sae_ggml_site *site,
-                                                sae_error *error) {
+                                                const sae_ggml_site *site_out, sae_error *error) {
     sae_ggml_candidate *candidate = &state->candidates[state->n_candidates];
     sae_status status = sae_fit_check_create(state->tap.model, &candidate->check, error);
     if (status != SAE_STATUS_OK) return status;
-    candidate->site = *site;
+    candidate->place.site = *site;
+    candidate->place.site_out = *site_out;
     state->n_candidates++;
     return SAE_STATUS_OK;
+}
+
+/* Whether a site asks for anything. */
+static inline bool sae_ggml_asks(const sae_ggml_site *site) {
+    return site->name[0] != 0 || site->source[0] != 0 || site->match != NULL;
 }
 
 static inline sae_status sae_ggml_state_fill(sae_ggml_state *state, sae_error *error) {
@@ -456,17 +498,26 @@ static inline sae_status sae_ggml_state_fill(sae_ggml_state *state, sae_error *e
     state->site.struct_size = (uint32_t)sizeof state->site;
     sae_status status = sae_model_site(tap->model, &state->site, error);
     if (status != SAE_STATUS_OK) return status;
-    if (site->name[0] == 0 && site->source[0] == 0 && site->match == NULL)
+    if (!sae_ggml_asks(site))
         return sae_ggml_fail(error, SAE_STATUS_INVALID_ARGUMENT,
                              "the site has no name, no source and no test: it would match anything");
     state->d_in = sae_model_d_in(tap->model);
+    state->d_out = sae_model_d_out(tap->model);
+    state->place.site = *site;
+    state->place.site_out = tap->site_out;
     bool one_site = state->site.point_out == SAE_HOOK_UNKNOWN &&
                     sae_model_text(tap->model, SAE_TEXT_HOOK_NAME_OUT)[0] == 0 &&
                     sae_model_d_out(tap->model) == state->d_in;
-    if (!one_site && (tap->plan != NULL || tap->fit_rows > 0))
+    state->two_sites = !one_site;
+    const char *name_out = sae_model_text(tap->model, SAE_TEXT_HOOK_NAME_OUT);
+    if (one_site && sae_ggml_asks(&tap->site_out))
         return sae_ggml_fail(error, SAE_STATUS_INVALID_ARGUMENT,
-                             "steering and fit checks here need a model whose input and output are "
-                             "one site");
+                             "the model writes where it reads: leave `site_out` as it is");
+    if (!one_site && !sae_ggml_asks(&tap->site_out) && (tap->plan != NULL || tap->fit_rows > 0))
+        return sae_ggml_fail(error, SAE_STATUS_INVALID_ARGUMENT,
+                             "steering and fit checks of a model that writes at another site than "
+                             "it reads need `site_out`%s%.100s",
+                             name_out[0] != 0 ? ": it writes at " : "", name_out);
     if (state->site.concatenated_heads != 0 && site->name[0] != 0 &&
         !sae_ggml_begins(site->name, "kqv_out"))
         return sae_ggml_fail(error, SAE_STATUS_INVALID_ARGUMENT,
@@ -481,11 +532,30 @@ static inline sae_status sae_ggml_state_fill(sae_ggml_state *state, sae_error *e
         status = sae_workers_create(tap->model, tap->n_workers, &state->workers, error);
     if (status != SAE_STATUS_OK || tap->fit_rows == 0) return status;
     state->fitting = true;
-    status = sae_ggml_add_candidate(state, site, error);
-    sae_ggml_site other;
+    const sae_ggml_site *out = &tap->site_out;
+    status = sae_ggml_add_candidate(state, site, out, error);
+    sae_ggml_site other, other_out = *out;
     for (int32_t by = -1; by <= 1 && status == SAE_STATUS_OK; by += 2)
-        if (sae_ggml_neighbour(site, by, &other))
-            status = sae_ggml_add_candidate(state, &other, error);
+        if (sae_ggml_neighbour(site, by, &other) &&
+            (one_site || sae_ggml_neighbour(out, by, &other_out)))
+            status = sae_ggml_add_candidate(state, &other, &other_out, error);
+    if (!one_site) {
+        /* The same block, read before its norm in the place of behind it, or the other way round. */
+        static const char *const PAIRS[][2] = {{"ffn_norm-", "ffn_inp-%d"},
+                                               {"ffn_norm-", "sa_out-%d"},
+                                               {"ffn_inp-", "ffn_norm-%d"},
+                                               {"sa_out-", "ffn_norm-%d"}};
+        for (size_t i = 0; i < sizeof PAIRS / sizeof *PAIRS && status == SAE_STATUS_OK; i++) {
+            if (!sae_ggml_begins(site->name, PAIRS[i][0])) continue;
+            int32_t layer = sae_ggml_layer_of(site->name);
+            other = sae_ggml_site_any();
+            size_t head = strlen(PAIRS[i][1]) - strlen("%d");
+            memcpy(other.name, PAIRS[i][1], head);
+            snprintf(other.name + head, sizeof other.name - head, "%d", (int)layer);
+            status = sae_ggml_add_candidate(state, &other, out, error);
+        }
+        return status;
+    }
     /* The norms that read the same residual stream. */
     if (sae_ggml_begins(site->name, "l_out-")) {
         int32_t layer = sae_ggml_layer_of(site->name);
@@ -493,7 +563,7 @@ static inline sae_status sae_ggml_state_fill(sae_ggml_state *state, sae_error *e
             other = sae_ggml_site_any();
             snprintf(other.name, sizeof other.name, i == 0 ? "ffn_norm-%d" : "attn_norm-%d",
                      (int)(i == 0 ? layer : layer + 1));
-            status = sae_ggml_add_candidate(state, &other, error);
+            status = sae_ggml_add_candidate(state, &other, out, error);
         }
     }
     return status;
@@ -546,6 +616,19 @@ static inline const char *sae_ggml_site_label(const sae_ggml_site *site, char *b
     return buffer;
 }
 
+/* The same of a place: "ffn_norm-3 -> ffn_out-3" where there are two sites. */
+static inline const char *sae_ggml_place_label(const sae_ggml_place *place, char *buffer,
+                                               size_t size) {
+    char label[2 * GGML_MAX_NAME], label_out[2 * GGML_MAX_NAME];
+    const char *name = sae_ggml_site_label(&place->site, label, sizeof label);
+    if (!sae_ggml_asks(&place->site_out))
+        snprintf(buffer, size, "%s", name);
+    else
+        snprintf(buffer, size, "%s -> %s", name,
+                 sae_ggml_site_label(&place->site_out, label_out, sizeof label_out));
+    return buffer;
+}
+
 /* Writes what the fit check of a tap found, a line for each site, into a buffer. Returns the
  * length of the text, which may be more than fits. 0 if the check was not asked for or is not
  * done. */
@@ -557,12 +640,13 @@ static inline size_t sae_ggml_fit_text(const sae_ggml_hook *hook, size_t tap, ch
     size_t length = 0;
     for (size_t i = 0; i < state->n_candidates; i++) {
         const sae_fit *fit = &state->found[i];
-        char label[2 * GGML_MAX_NAME];
-        char line[4 * GGML_MAX_NAME];
+        char label[4 * GGML_MAX_NAME + 8];
+        char line[6 * GGML_MAX_NAME];
         int n = fit->rows == 0
                     ? 0
                     : snprintf(line, sizeof line, "%-24s rows %4llu  FVU %7.3f  L0 %7.1f%s\n",
-                               sae_ggml_site_label(&state->candidates[i].site, label, sizeof label),
+                               sae_ggml_place_label(&state->candidates[i].place, label,
+                                                    sizeof label),
                                (unsigned long long)fit->rows, fit->fvu, fit->l0,
                                i == 0 ? "  <- hooked" : "");
         if (n <= 0) continue;
@@ -608,10 +692,10 @@ static inline void sae_ggml_judge(sae_ggml_hook *hook, sae_ggml_state *state) {
     }
     state->fitting = false;
     const sae_fit *own = &state->found[0], *other = &state->found[best];
-    char label[2 * GGML_MAX_NAME], label_other[2 * GGML_MAX_NAME];
-    const char *name = sae_ggml_site_label(&state->tap.site, label, sizeof label);
-    const char *name_other = sae_ggml_site_label(&state->candidates[best].site, label_other,
-                                                 sizeof label_other);
+    char label[4 * GGML_MAX_NAME + 8], label_other[4 * GGML_MAX_NAME + 8];
+    const char *name = sae_ggml_place_label(&state->place, label, sizeof label);
+    const char *name_other =
+        sae_ggml_place_label(&state->candidates[best].place, label_other, sizeof label_other);
     if (best != 0 && other->fvu < 0.8 * own->fvu && other->fvu <= 0.9) {
         sae_ggml_fail(&error, SAE_STATUS_INVALID_VALUE,
                       "this SAE fits %s (FVU %.2f, L0 %.0f), you hooked %s (FVU %.2f, L0 %.0f)",
@@ -629,6 +713,11 @@ static inline void sae_ggml_judge(sae_ggml_hook *hook, sae_ggml_state *state) {
 /* Evaluation                                                                                  */
 /* ------------------------------------------------------------------------------------------ */
 
+static inline void sae_ggml_place_begin(sae_ggml_place *place) {
+    place->rows_seen = place->rows_seen_out = 0;
+    place->kept.rows.data = NULL;
+}
+
 /* Begins a decode: rows and graphs are counted from here on.
  *   batch    what the rows are; NULL if it is not known. Needed if the model leaves out rows by
  *            their position (`sae_site`). */
@@ -637,10 +726,16 @@ static inline void sae_ggml_begin(sae_ggml_hook *hook, const sae_ggml_batch *bat
     hook->has_batch = batch != NULL;
     if (batch != NULL) hook->batch = *batch;
     for (size_t i = 0; i < hook->n_states; i++) {
-        hook->states[i]->rows_seen = 0;
+        sae_ggml_place_begin(&hook->states[i]->place);
         for (size_t j = 0; j < hook->states[i]->n_candidates; j++)
-            hook->states[i]->candidates[j].rows_seen = 0;
+            sae_ggml_place_begin(&hook->states[i]->candidates[j].place);
     }
+}
+
+/* Whether the tap does anything at a site of its own for the output: not while it is checked, which
+ * its candidates do. */
+static inline bool sae_ggml_needs_output(const sae_ggml_state *state) {
+    return state->two_sites && state->tap.plan != NULL && !state->fitting;
 }
 
 static inline bool sae_ggml_output(const sae_ggml_batch *batch, size_t token) {
@@ -651,30 +746,33 @@ static inline bool sae_ggml_output(const sae_ggml_batch *batch, size_t token) {
  * batch, a site that no tensor of the graph matched is an error too. */
 static inline sae_status sae_ggml_end(sae_ggml_hook *hook, sae_error *error) {
     if (hook == NULL) return sae_ggml_fail(error, SAE_STATUS_NULL_ARGUMENT, "`hook` is NULL");
-    for (size_t i = 0; i < hook->n_states; i++)
-        if (hook->states[i]->fitting && !hook->states[i]->stopped)
-            sae_ggml_judge(hook, hook->states[i]);
-    if (hook->failure.code != SAE_STATUS_OK) {
-        sae_error failure = hook->failure;
-        memset(&hook->failure, 0, sizeof hook->failure);
-        if (error != NULL) *error = failure;
-        return failure.code;
-    }
     bool outputs = false;
     for (size_t token = 0; hook->has_batch && token < hook->batch.n_tokens; token++)
         outputs = outputs || sae_ggml_output(&hook->batch, token);
-    for (size_t i = 0; i < hook->n_states; i++) {
-        const sae_ggml_state *state = hook->states[i];
-        const sae_ggml_site *site = &state->tap.site;
+    for (size_t i = 0; i < hook->n_states && hook->failure.code == SAE_STATUS_OK; i++) {
+        sae_ggml_state *state = hook->states[i];
         bool expected = hook->has_batch && hook->batch.n_tokens > 0 && !hook->disabled &&
-                        !state->stopped && (outputs || !site->outputs_only);
+                        !state->stopped;
+        bool fits = state->fitting && state->two_sites;
+        const sae_ggml_place *place = fits ? &state->candidates[0].place : &state->place;
+        bool both = fits || sae_ggml_needs_output(state);
         char label[2 * GGML_MAX_NAME];
-        if (expected && state->rows_seen == 0)
+        if (expected && place->rows_seen == 0 && (outputs || !place->site.outputs_only))
             return sae_ggml_fail(error, SAE_STATUS_INVALID_ARGUMENT,
                                  "no tensor of the graph is %s",
-                                 sae_ggml_site_label(site, label, sizeof label));
+                                 sae_ggml_site_label(&place->site, label, sizeof label));
+        if (expected && both && place->rows_seen_out == 0 &&
+            (outputs || !place->site_out.outputs_only))
+            return sae_ggml_fail(error, SAE_STATUS_INVALID_ARGUMENT,
+                                 "no tensor of the graph is %s",
+                                 sae_ggml_site_label(&place->site_out, label, sizeof label));
+        if (state->fitting && !state->stopped) sae_ggml_judge(hook, state);
     }
-    return sae_ggml_ok(error);
+    if (hook->failure.code == SAE_STATUS_OK) return sae_ggml_ok(error);
+    sae_error failure = hook->failure;
+    memset(&hook->failure, 0, sizeof hook->failure);
+    if (error != NULL) *error = failure;
+    return failure.code;
 }
 
 /* Whether a tensor is that of a site; counts those that match. -1: more match than there may be. */
@@ -703,17 +801,20 @@ static inline bool sae_ggml_grow(void **buffer, size_t *held, size_t size) {
     return true;
 }
 
-/* The rows of a tensor, in its own memory or copied from a device, centred if the model needs it. */
+/* The rows of a tensor, that of the output site if `out`, in its own memory or copied from a device,
+ * centred if the model needs it. */
 static inline sae_status sae_ggml_load(sae_ggml_state *state, const struct ggml_tensor *t,
-                                       sae_rows *raw, sae_rows *rows, bool *on_host,
+                                       bool out, sae_rows *raw, sae_rows *rows, bool *on_host,
                                        sae_error *error) {
     if (t->type != GGML_TYPE_F32 && t->type != GGML_TYPE_F16 && t->type != GGML_TYPE_BF16)
         return sae_ggml_fail(error, SAE_STATUS_UNSUPPORTED, "`%s` is %s, not f32, f16 or bf16",
                              t->name, ggml_type_name(t->type));
-    if ((size_t)t->ne[0] != state->d_in)
+    size_t width = out ? state->d_out : state->d_in;
+    if ((size_t)t->ne[0] != width)
         return sae_ggml_fail(error, SAE_STATUS_LENGTH,
-                             "the rows of `%s` have %lld values, the model reads %llu", t->name,
-                             (long long)t->ne[0], (unsigned long long)state->d_in);
+                             "the rows of `%s` have %lld values, the model %s %llu", t->name,
+                             (long long)t->ne[0], out ? "writes" : "reads",
+                             (unsigned long long)width);
     size_t n = (size_t)(t->ne[1] * t->ne[2] * t->ne[3]);
     bool even = (t->ne[2] == 1 || t->nb[2] == (size_t)t->ne[1] * t->nb[1]) &&
                 (t->ne[3] == 1 || t->nb[3] == (size_t)t->ne[2] * t->nb[2]);
@@ -734,18 +835,18 @@ static inline sae_status sae_ggml_load(sae_ggml_state *state, const struct ggml_
     raw->data = data;
     raw->dtype = (sae_dtype)t->type;
     raw->n_rows = n;
-    raw->width = state->d_in;
+    raw->width = width;
     raw->stride_bytes = t->nb[1];
     *rows = *raw;
     if (state->site.mean_center == 0) return SAE_STATUS_OK;
-    size_t count = n * state->d_in;
+    size_t count = n * width;
     if (!sae_ggml_grow((void **)&state->centred, &state->centred_size, count * sizeof(float)))
         return sae_ggml_fail(error, SAE_STATUS_OUT_OF_MEMORY, "no memory");
     for (size_t r = 0; r < n; r++) {
         const unsigned char *from = (const unsigned char *)data + r * t->nb[1];
-        float *to = state->centred + r * state->d_in;
+        float *to = state->centred + r * width;
         double sum = 0;
-        for (size_t j = 0; j < state->d_in; j++) {
+        for (size_t j = 0; j < width; j++) {
             if (t->type == GGML_TYPE_F32) {
                 memcpy(&to[j], from + j * sizeof(float), sizeof(float));
             } else {
@@ -761,8 +862,8 @@ static inline sae_status sae_ggml_load(sae_ggml_state *state, const struct ggml_
             }
             sum += (double)to[j];
         }
-        double mean = sum / (double)state->d_in;
-        for (size_t j = 0; j < state->d_in; j++) to[j] = (float)((double)to[j] - mean);
+        double mean = sum / (double)width;
+        for (size_t j = 0; j < width; j++) to[j] = (float)((double)to[j] - mean);
     }
     rows->data = state->centred;
     rows->dtype = SAE_DTYPE_F32;
@@ -812,40 +913,105 @@ static inline sae_status sae_ggml_infos(const sae_ggml_hook *hook, sae_ggml_stat
     return SAE_STATUS_OK;
 }
 
-/* Takes the rows that are not skipped to the fit check of a candidate. */
+/* Keeps rows until those of the output site come: the input's memory may be another tensor's then. */
+static inline sae_status sae_ggml_keep(sae_ggml_kept *kept, const sae_rows *rows, size_t first,
+                                       sae_error *error) {
+    size_t row = rows->width * (rows->dtype == SAE_DTYPE_F32 ? sizeof(float) : sizeof(uint16_t));
+    size_t stride = rows->stride_bytes != 0 ? rows->stride_bytes : row;
+    if (!sae_ggml_grow((void **)&kept->bytes, &kept->size, rows->n_rows * row))
+        return sae_ggml_fail(error, SAE_STATUS_OUT_OF_MEMORY, "no memory");
+    for (size_t r = 0; r < rows->n_rows; r++)
+        memcpy(kept->bytes + r * row, (const unsigned char *)rows->data + r * stride, row);
+    kept->rows = *rows;
+    kept->rows.data = kept->bytes;
+    kept->rows.stride_bytes = 0;
+    kept->first = first;
+    return SAE_STATUS_OK;
+}
+
+/* Checks that the rows which were kept belong to `n` rows of the output site. */
+static inline sae_status sae_ggml_paired(const sae_ggml_place *place, const struct ggml_tensor *t,
+                                         size_t n, sae_error *error) {
+    char label[2 * GGML_MAX_NAME];
+    const char *name = sae_ggml_site_label(&place->site, label, sizeof label);
+    if (place->kept.rows.data == NULL)
+        return sae_ggml_fail(error, SAE_STATUS_INVALID_ARGUMENT,
+                             "`%s` comes before what the model reads, %s", t->name, name);
+    if (place->kept.rows.n_rows != n)
+        return sae_ggml_fail(error, SAE_STATUS_LENGTH, "`%s` has %llu rows, %s had %llu", t->name,
+                             (unsigned long long)n, name,
+                             (unsigned long long)place->kept.rows.n_rows);
+    return SAE_STATUS_OK;
+}
+
+/* A part of rows. */
+static inline sae_rows sae_ggml_part(const sae_rows *rows, size_t first, size_t count) {
+    sae_rows part = *rows;
+    size_t row = rows->width * (rows->dtype == SAE_DTYPE_F32 ? sizeof(float) : sizeof(uint16_t));
+    size_t stride = rows->stride_bytes != 0 ? rows->stride_bytes : row;
+    part.data = (const unsigned char *)rows->data + first * stride;
+    part.n_rows = count;
+    return part;
+}
+
+/* Takes the rows that are not skipped to the fit check of a candidate, with what they should give
+ * where that is at another site. */
 static inline sae_status sae_ggml_fit_rows(const sae_ggml_hook *hook, sae_ggml_state *state,
-                                      sae_ggml_candidate *candidate, const struct ggml_tensor *t,
-                                      sae_error *error) {
-    sae_rows raw, rows;
-    bool on_host;
-    sae_status status = sae_ggml_load(state, t, &raw, &rows, &on_host, error);
+                                           sae_ggml_candidate *candidate, const sae_rows *rows,
+                                           const sae_rows *targets, size_t first,
+                                           sae_error *error) {
     const sae_row_info *infos = NULL;
-    if (status == SAE_STATUS_OK)
-        status = sae_ggml_infos(hook, state, candidate->site.outputs_only != 0,
-                                candidate->rows_seen, rows.n_rows, &infos, error);
-    candidate->rows_seen += rows.n_rows;
+    sae_status status = sae_ggml_infos(hook, state, candidate->place.site.outputs_only != 0, first,
+                                       rows->n_rows, &infos, error);
     size_t row = 0;
-    while (status == SAE_STATUS_OK && row < rows.n_rows) {
+    while (status == SAE_STATUS_OK && row < rows->n_rows) {
         size_t end = row + 1;
         bool skipped = infos != NULL && infos[row].stage == SAE_STAGE_SKIPPED;
-        while (end < rows.n_rows && infos != NULL &&
+        while (end < rows->n_rows && infos != NULL &&
                skipped == (infos[end].stage == SAE_STAGE_SKIPPED))
             end++;
-        if (infos == NULL) end = rows.n_rows;
-        sae_rows part = rows;
-        size_t stride = rows.stride_bytes != 0 ? rows.stride_bytes : rows.width * sizeof(float);
-        part.data = (const unsigned char *)rows.data + row * stride;
-        part.n_rows = end - row;
+        if (infos == NULL) end = rows->n_rows;
+        sae_rows part = sae_ggml_part(rows, row, end - row), part_out;
+        if (targets != NULL) part_out = sae_ggml_part(targets, row, end - row);
         if (!skipped)
-            status = sae_model_check_fit(state->tap.model, candidate->check, &part, NULL,
-                                         state->scratch, error);
+            status = sae_model_check_fit(state->tap.model, candidate->check, &part,
+                                         targets != NULL ? &part_out : NULL, state->scratch,
+                                         error);
         row = end;
     }
     return status;
 }
 
+/* A candidate's tensor: `out` if it is that of the output site. */
+static inline sae_status sae_ggml_fit_tensor(const sae_ggml_hook *hook, sae_ggml_state *state,
+                                             sae_ggml_candidate *candidate,
+                                             const struct ggml_tensor *t, bool out,
+                                             sae_error *error) {
+    sae_ggml_place *place = &candidate->place;
+    sae_rows raw, rows;
+    bool on_host;
+    sae_status status = sae_ggml_load(state, t, out, &raw, &rows, &on_host, error);
+    if (status != SAE_STATUS_OK) return status;
+    if (!out) {
+        size_t first = place->rows_seen;
+        place->rows_seen += rows.n_rows;
+        return state->two_sites
+                   ? sae_ggml_keep(&place->kept, &rows, first, error)
+                   : sae_ggml_fit_rows(hook, state, candidate, &rows, NULL, first, error);
+    }
+    place->rows_seen_out += rows.n_rows;
+    /* Only the tap's own sites must be a pair: others are guesses. */
+    if (sae_ggml_paired(place, t, rows.n_rows, error) != SAE_STATUS_OK)
+        return candidate == state->candidates ? error->code : SAE_STATUS_OK;
+    status = sae_ggml_fit_rows(hook, state, candidate, &place->kept.rows, &rows,
+                               place->kept.first, error);
+    place->kept.rows.data = NULL;
+    return status;
+}
+
+/* Steers the rows of a tensor; `inputs` are those that the model reads. */
 static inline sae_status sae_ggml_steer(sae_ggml_state *state, struct ggml_tensor *t,
-                                        const sae_rows *raw, const sae_rows *rows, bool on_host,
+                                        const sae_rows *raw, const sae_rows *inputs, bool on_host,
                                         const sae_row_info *infos, sae_error *error) {
     sae_rows_mut out;
     memset(&out, 0, sizeof out);
@@ -860,7 +1026,7 @@ static inline sae_status sae_ggml_steer(sae_ggml_state *state, struct ggml_tenso
     memset(&batch, 0, sizeof batch);
     batch.struct_size = (uint32_t)sizeof batch;
     batch.rows = &out;
-    if (rows->data != raw->data) batch.inputs = rows;
+    if (inputs->data != raw->data) batch.inputs = inputs;
     batch.infos = infos;
     batch.n_infos = infos == NULL ? 0 : raw->n_rows;
     batch.outcomes = state->outcomes;
@@ -884,10 +1050,10 @@ static inline sae_status sae_ggml_run(sae_ggml_hook *hook, size_t number, struct
     const sae_ggml_tap *tap = &state->tap;
     sae_rows raw, rows;
     bool on_host;
-    sae_status status = sae_ggml_load(state, t, &raw, &rows, &on_host, error);
+    sae_status status = sae_ggml_load(state, t, false, &raw, &rows, &on_host, error);
     if (status != SAE_STATUS_OK) return status;
-    size_t n = rows.n_rows, first = state->rows_seen;
-    state->rows_seen += n;
+    size_t n = rows.n_rows, first = state->place.rows_seen;
+    state->place.rows_seen += n;
     if (n == 0 || state->fitting) return SAE_STATUS_OK;
     const sae_row_info *infos = NULL;
     status = sae_ggml_infos(hook, state, tap->site.outputs_only != 0, first, n, &infos, error);
@@ -927,7 +1093,36 @@ static inline sae_status sae_ggml_run(sae_ggml_hook *hook, size_t number, struct
     }
     if (tap->on_rows != NULL) tap->on_rows(&event, tap->data);
     if (tap->plan == NULL) return SAE_STATUS_OK;
+    if (state->two_sites) return sae_ggml_keep(&state->place.kept, &rows, first, error);
     return sae_ggml_steer(state, t, &raw, &rows, on_host, infos, error);
+}
+
+/* Steers at the output site of a model that reads at another. */
+static inline sae_status sae_ggml_run_out(sae_ggml_hook *hook, size_t number,
+                                          struct ggml_tensor *t, sae_error *error) {
+    sae_ggml_state *state = hook->states[number];
+    sae_ggml_place *place = &state->place;
+    sae_rows raw, rows;
+    bool on_host;
+    sae_status status = sae_ggml_load(state, t, true, &raw, &rows, &on_host, error);
+    if (status != SAE_STATUS_OK) return status;
+    place->rows_seen_out += raw.n_rows;
+    if (raw.n_rows == 0) return SAE_STATUS_OK;
+    status = sae_ggml_paired(place, t, raw.n_rows, error);
+    if (status != SAE_STATUS_OK) return status;
+    const sae_row_info *infos = NULL;
+    status = sae_ggml_infos(hook, state, place->site_out.outputs_only != 0, place->kept.first,
+                            raw.n_rows, &infos, error);
+    if (status == SAE_STATUS_OK)
+        status = sae_ggml_steer(state, t, &raw, &place->kept.rows, on_host, infos, error);
+    place->kept.rows.data = NULL;
+    return status;
+}
+
+static inline void sae_ggml_place_graph(sae_ggml_place *place) {
+    place->matches = place->matches_out = 0;
+    place->wanted = place->wanted_out = false;
+    place->kept.rows.data = NULL;
 }
 
 static inline bool sae_ggml_ask(sae_ggml_hook *hook, struct ggml_tensor *t) {
@@ -939,35 +1134,41 @@ static inline bool sae_ggml_ask(sae_ggml_hook *hook, struct ggml_tensor *t) {
         memcpy(hook->first_name, t->name, sizeof hook->first_name);
         for (size_t i = 0; i < hook->n_states; i++) {
             sae_ggml_state *state = hook->states[i];
-            state->matches = 0;
-            state->wanted = false;
+            sae_ggml_place_graph(&state->place);
             if (state->fitting && !state->stopped) sae_ggml_judge(hook, state);
-            for (size_t j = 0; j < state->n_candidates; j++) {
-                state->candidates[j].matches = 0;
-                state->candidates[j].wanted = false;
-            }
+            for (size_t j = 0; j < state->n_candidates; j++)
+                sae_ggml_place_graph(&state->candidates[j].place);
         }
     }
     bool wanted = false;
     for (size_t i = 0; i < hook->n_states; i++) {
         sae_ggml_state *state = hook->states[i];
         if (state->stopped) continue;
-        int is = sae_ggml_is(&state->tap.site, t, &state->matches);
-        if (is < 0) {
+        sae_ggml_place *place = &state->place;
+        int is = sae_ggml_is(&place->site, t, &place->matches);
+        int is_out = sae_ggml_needs_output(state)
+                         ? sae_ggml_is(&place->site_out, t, &place->matches_out)
+                         : 0;
+        if (is < 0 || is_out < 0) {
             sae_error error;
             sae_ggml_fail(&error, SAE_STATUS_INVALID_ARGUMENT,
                           "more than %d tensor(s) of the graph are `%s`",
-                          (int)state->tap.site.count, t->name);
+                          (int)(is < 0 ? place->site.count : place->site_out.count), t->name);
             sae_ggml_stop(hook, state, &error);
             continue;
         }
-        state->wanted = is > 0;
-        wanted = wanted || is > 0;
+        place->wanted = is > 0;
+        place->wanted_out = is_out > 0;
+        wanted = wanted || is > 0 || is_out > 0;
         for (size_t j = 0; state->fitting && j < state->n_candidates; j++) {
-            sae_ggml_candidate *candidate = &state->candidates[j];
-            candidate->wanted = sae_ggml_is(&candidate->site, t, &candidate->matches) > 0 &&
-                                (size_t)t->ne[0] == state->d_in;
-            wanted = wanted || candidate->wanted;
+            place = &state->candidates[j].place;
+            size_t width = (size_t)t->ne[0];
+            place->wanted = sae_ggml_is(&place->site, t, &place->matches) > 0 &&
+                            width == state->d_in;
+            place->wanted_out = state->two_sites &&
+                                sae_ggml_is(&place->site_out, t, &place->matches_out) > 0 &&
+                                width == state->d_out;
+            wanted = wanted || place->wanted || place->wanted_out;
         }
     }
     return wanted;
@@ -984,13 +1185,22 @@ static inline bool sae_ggml_eval(struct ggml_tensor *t, bool ask, void *user_dat
         sae_error error;
         sae_status status = SAE_STATUS_OK;
         for (size_t j = 0; j < state->n_candidates && status == SAE_STATUS_OK; j++) {
-            if (!state->candidates[j].wanted || state->stopped) continue;
-            state->candidates[j].wanted = false;
-            status = sae_ggml_fit_rows(hook, state, &state->candidates[j], t, &error);
+            sae_ggml_place *place = &state->candidates[j].place;
+            for (int32_t out = 0; out < 2 && status == SAE_STATUS_OK; out++) {
+                bool *wanted = out == 0 ? &place->wanted : &place->wanted_out;
+                if (!*wanted || state->stopped) continue;
+                *wanted = false;
+                status = sae_ggml_fit_tensor(hook, state, &state->candidates[j], t, out != 0,
+                                             &error);
+            }
         }
-        if (status == SAE_STATUS_OK && state->wanted && !state->stopped) {
-            state->wanted = false;
+        if (status == SAE_STATUS_OK && state->place.wanted && !state->stopped) {
+            state->place.wanted = false;
             status = sae_ggml_run(hook, i, t, &error);
+        }
+        if (status == SAE_STATUS_OK && state->place.wanted_out && !state->stopped) {
+            state->place.wanted_out = false;
+            status = sae_ggml_run_out(hook, i, t, &error);
         }
         if (status != SAE_STATUS_OK) sae_ggml_stop(hook, state, &error);
     }

@@ -515,6 +515,46 @@ SAE_API sae_status sae_quality_fit_errors(const sae_quality *quality, double rid
 SAE_API sae_status sae_quality_set_error_model(sae_quality *quality, const void *bytes,
                                                size_t n_bytes, double over, sae_error *error);
 
+/* ------------------------------------------------------------------------------------------ */
+/* Models of kinds of their own                                                                */
+/* ------------------------------------------------------------------------------------------ */
+
+/* A Lorsa and a mixture of transforms (sae_architectures.h) are watched by the same rules and
+ * monitors, which are given their features: `sae_monitor_observe_features`,
+ * `sae_monitor_propose_features`. */
+struct sae_lorsa;
+
+/* See sae_architectures.h. */
+struct sae_molt;
+
+/* As `sae_rules_compile`.
+ *   rules    receives the handle; release it with `sae_rules_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_rules_compile(const struct sae_lorsa *lorsa, const char *text,
+                                           sae_rules **rules, sae_error *error);
+
+/* As `sae_monitor_create`.
+ *   monitor  receives the handle; release it with `sae_monitor_destroy`.
+ *   error    may be NULL. */
+SAE_API sae_status sae_lorsa_monitor_create(const struct sae_lorsa *lorsa, const sae_rules *rules,
+                                            const sae_monitor_options *options,
+                                            sae_monitor **monitor, sae_error *error);
+
+/* As `sae_rules_compile`.
+ *   rules    receives the handle; release it with `sae_rules_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_molt_rules_compile(const struct sae_molt *molt, const char *text,
+                                          sae_rules **rules, sae_error *error);
+
+/* As `sae_monitor_create`.
+ *   monitor  receives the handle; release it with `sae_monitor_destroy`.
+ *   error    may be NULL. */
+SAE_API sae_status sae_molt_monitor_create(const struct sae_molt *molt, const sae_rules *rules,
+                                           const sae_monitor_options *options,
+                                           sae_monitor **monitor, sae_error *error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -508,6 +508,95 @@ SAE_API sae_status sae_decomposition_write_plan(const sae_decomposition *decompo
                                                 size_t buffer_size, size_t *size,
                                                 sae_error *error);
 
+/* ------------------------------------------------------------------------------------------ */
+/* Models of kinds of their own                                                                */
+/* ------------------------------------------------------------------------------------------ */
+
+/* A Lorsa and a mixture of transforms (sae_architectures.h) are steered with the same plans, work
+ * space and batches; plans are compiled for the one that they steer. */
+struct sae_lorsa;
+
+/* See sae_architectures.h. */
+struct sae_molt;
+
+/* As `sae_plan_compile`. Plans that read pre-activations, or have scores, are refused with
+ * SAE_STATUS_INVALID_VALUE and their path: features do not say what they attend to.
+ *   plan     receives the handle; release it with `sae_plan_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_plan_compile(const struct sae_lorsa *lorsa, const char *const *plans,
+                                          size_t n_plans, sae_conflicts conflicts, sae_plan **plan,
+                                          sae_error *error);
+
+/* As `sae_model_plan_cost`; the features come from `sae_lorsa_encode` in any case.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_plan_cost(const struct sae_lorsa *lorsa, const char *text,
+                                       sae_plan_cost *cost, sae_error *error);
+
+/* As `sae_model_plan_vector`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_plan_vector(const struct sae_lorsa *lorsa, const sae_plan *plan,
+                                         float *values, size_t n_values, sae_error *error);
+
+/* As `sae_steer_scratch_create`.
+ *   scratch  receives the handle; release it with `sae_steer_scratch_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_lorsa_steer_scratch_create(const struct sae_lorsa *lorsa,
+                                                  const sae_plan *plan,
+                                                  sae_steer_scratch **scratch, sae_error *error);
+
+/* Steers rows of the attention layer's output in place, by the features that `sae_lorsa_encode`
+ * gave: so a row enters its cache once, however much is done with it. On failure no row was changed.
+ *   plan     plans that were compiled for this Lorsa.
+ *   features  of the rows, as many; a row whose status is not SAE_ROW_STATUS_OK is left alone.
+ *   sources  features of the rows that `from_source` edits read; NULL if there are none.
+ *   batch    as for `sae_model_steer`, but for `inputs` and `sources`, which must be NULL.
+ *   scratch  made for this Lorsa and these plans.
+ *   error    may be NULL.
+ * Any thread, each with its own scratch. Allocates only to hold more infos or features than ever
+ * before. */
+SAE_API sae_status sae_lorsa_steer(const struct sae_lorsa *lorsa, const sae_plan *plan,
+                                   const sae_features *features, const sae_features *sources,
+                                   const sae_steer_batch *batch, sae_steer_scratch *scratch,
+                                   sae_error *error);
+
+/* As `sae_plan_compile`.
+ *   plan     receives the handle; release it with `sae_plan_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_molt_plan_compile(const struct sae_molt *molt, const char *const *plans,
+                                         size_t n_plans, sae_conflicts conflicts, sae_plan **plan,
+                                         sae_error *error);
+
+/* As `sae_model_plan_cost`: the bytes of a feature are those of its transform.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_molt_plan_cost(const struct sae_molt *molt, const char *text,
+                                      sae_plan_cost *cost, sae_error *error);
+
+/* As `sae_model_plan_vector`, for plans of directions: what a feature writes depends on the row.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_molt_plan_vector(const struct sae_molt *molt, const sae_plan *plan,
+                                        float *values, size_t n_values, sae_error *error);
+
+/* As `sae_steer_scratch_create`.
+ *   scratch  receives the handle; release it with `sae_steer_scratch_destroy`.
+ *   error    may be NULL.
+ * Any thread. */
+SAE_API sae_status sae_molt_steer_scratch_create(const struct sae_molt *molt, const sae_plan *plan,
+                                                 sae_steer_scratch **scratch, sae_error *error);
+
+/* As `sae_model_steer`: a feature writes its transform of the row among the inputs.
+ *   error    may be NULL.
+ * Any thread, each with its own scratch. */
+SAE_API sae_status sae_molt_steer(const struct sae_molt *molt, const sae_plan *plan,
+                                  const sae_steer_batch *batch, sae_steer_scratch *scratch,
+                                  sae_error *error);
+
 #ifdef __cplusplus
 }
 #endif

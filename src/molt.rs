@@ -205,6 +205,14 @@ impl<'a> Molt<'a> {
         self.sae.compile_plans(plans, conflicts)
     }
 
+    /// As [`Sae::constant_vector`], of directions alone: what a feature writes depends on the row.
+    ///
+    /// # Errors
+    /// As [`Sae::constant_vector`].
+    pub fn constant_vector(&self, plan: &CompiledPlan) -> Result<Vec<f32>, Error> {
+        self.sae.constant_vector(plan)
+    }
+
     /// Work space of one thread for these plans.
     ///
     /// # Errors

@@ -495,6 +495,78 @@ fn prints(name: &str, folder: &Path, expected: &str) {
     }
 }
 
+/// What `kinds.c` prints, from the Rust API: what a monitor saw, twice, and steered rows.
+fn expected_of_kinds(
+    features: &Features,
+    inputs: Option<Rows<'_>>,
+    mut steer: impl FnMut(&[sae::steer::Plan], sae::steer::Batch<'_>),
+) -> String {
+    let plans = [
+        r#"{"edits": [{"feature": 1, "rule": "add", "strength": 0.5}]}"#,
+        r#"{"edits": [{"feature": 3, "rule": "set", "strength": 2.0},
+                      {"feature": 4, "rule": "zero"}]}"#,
+    ];
+    let plans = plans.map(|text| sae::steer::Plan::from_json(text).unwrap());
+    let (n, width) = (features.rows(), 5);
+    let mut y: Vec<f32> = (0..n * width)
+        .map(|i| 0.25 * (i % 7) as f32 - 0.5)
+        .collect();
+    let fires: Vec<bool> = features
+        .iter()
+        .map(|row| row.indices.contains(&1))
+        .collect();
+    let rises = (0..n).filter(|&row| fires[row] && (row == 0 || !fires[row - 1]));
+    let (events, fired) = (rises.count(), fires.iter().filter(|&&fires| fires).count());
+    let mut text = format!("events {events} fired {fired} of {n}\n").repeat(2);
+    for _ in 0..2 {
+        let rows = sae::RowsMut::from_f32(&mut y, width).unwrap();
+        let mut batch = sae::steer::Batch::new(rows);
+        batch.inputs = inputs;
+        steer(&plans, batch);
+        for (i, value) in y.iter().enumerate() {
+            writeln!(text, "steered {i} {:08x}", value.to_bits()).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn models_of_kinds_of_their_own_are_steered_and_watched() {
+    use sae::steer::{Conflicts, Report};
+    let folder = lorsa_checkpoint("kinds-lorsa");
+    let values = rows_of(&folder);
+    let lorsa = sae::Lorsa::open(&folder, &OpenOptions::default()).unwrap();
+    let rows = Rows::from_f32(&values, lorsa.d_in()).unwrap();
+    let mut cache = sae::LorsaCache::new(&lorsa, rows.rows()).unwrap();
+    let (mut scratch, mut features) = (lorsa.scratch().unwrap(), Features::new());
+    lorsa
+        .encode(rows, &mut cache, &mut scratch, &mut features)
+        .unwrap();
+    let expected = expected_of_kinds(&features, None, |plans, batch| {
+        let plan = lorsa.compile_plans(plans, Conflicts::Sum).unwrap();
+        let mut scratch = lorsa.steer_scratch(&plan).unwrap();
+        let mut report = Report::new(&plan);
+        lorsa
+            .steer(&plan, &features, None, batch, &mut scratch, &mut report)
+            .unwrap();
+    });
+    prints("kinds", &folder, &expected);
+
+    let folder = molt_checkpoint("kinds-molt");
+    let values = rows_of(&folder);
+    let molt = sae::Molt::open(&folder, &OpenOptions::default()).unwrap();
+    let rows = Rows::from_f32(&values, molt.d_in()).unwrap();
+    let mut scratch = molt.scratch().unwrap();
+    molt.encode(rows, &mut scratch, &mut features).unwrap();
+    let expected = expected_of_kinds(&features, Some(rows), |plans, batch| {
+        let plan = molt.compile_plans(plans, Conflicts::Sum).unwrap();
+        let mut scratch = molt.steer_scratch(&plan).unwrap();
+        molt.steer(&plan, batch, &mut scratch, &mut Report::new(&plan))
+            .unwrap();
+    });
+    prints("kinds", &folder, &expected);
+}
+
 #[test]
 fn low_rank_sparse_attention_gives_the_bits_of_the_rust_api() {
     let folder = lorsa_checkpoint("lorsa");

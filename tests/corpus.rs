@@ -73,16 +73,40 @@ fn snapshots_with_any_byte_changed_pass() {
         };
         let infos: Vec<RowInfo> = (0..9).map(info).collect();
         statistics.add_all(&features, &infos).unwrap();
-        let snapshot = statistics.to_bytes().unwrap();
-        exercise::run("snapshot", &snapshot);
-        for at in 0..snapshot.len() {
-            exercise::run("snapshot", &snapshot[..at]);
-            for change in [1, 0x80, 0xff] {
-                let mut changed = snapshot.clone();
-                changed[at] ^= change;
-                exercise::run("snapshot", &changed);
-            }
+        changed("snapshot", &statistics.to_bytes().unwrap());
+    }
+}
+
+/// Whole, cut at every byte, and with each byte changed.
+fn changed(target: &str, snapshot: &[u8]) {
+    exercise::run(target, snapshot);
+    for at in 0..snapshot.len() {
+        exercise::run(target, &snapshot[..at]);
+        for change in [1, 0x80, 0xff] {
+            let mut changed = snapshot.to_vec();
+            changed[at] ^= change;
+            exercise::run(target, &changed);
         }
+    }
+}
+
+/// Those of the corpora, which hold what there is: quality about a streamed mean, about a known one,
+/// scored by a baseline; baselines; samples; monosemanticity.
+#[test]
+fn other_snapshots_with_any_byte_changed_pass() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let mut held = Vec::new();
+    for target in ["quality", "snapshot"] {
+        let mut found = Vec::new();
+        files(&corpus.join(target), &mut found);
+        for path in found {
+            let bytes = fs::read(&path).unwrap();
+            held.push(String::from_utf8_lossy(&bytes[..8.min(bytes.len())]).into_owned());
+            changed(target, &bytes);
+        }
+    }
+    for magic in ["SAEQUALI", "SAEERROR", "SAESAMPL", "SAEMONOS", "SAESTATS"] {
+        assert!(held.iter().any(|found| found == magic), "no {magic}");
     }
 }
 

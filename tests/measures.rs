@@ -12,6 +12,7 @@ use sae::analysis::{
     self, AbsorptionOptions, LinearErrorFit, Probe, Terms, Vectors, carry, cknna, coherence, drift,
     encoder_decoder_cosines, greedy_edits, head_attribution, rsa, sae_match, svcca,
 };
+use sae::monitor::measures::Monosemanticity;
 use sae::monitor::scores::{
     Boards, auroc, auroc_of, binned, by_class_mean, class_entropy, input_score, layer_spread,
     output_score, relative, scr, ser, tpp, zf_bound,
@@ -387,6 +388,160 @@ fn boards_are_predicted_by_precise_features() {
     }
     close(boards.score(), expected / 400.0, 1e-12);
     refused(boards.add(scaled.row(0).unwrap(), &[true]), Code::Length);
+}
+
+/// A snapshot with a checksum that fits.
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let body = bytes.len() - 4;
+    let check = crc32fast::hash(&bytes[..body]);
+    bytes[body..].copy_from_slice(&check.to_le_bytes());
+    bytes
+}
+
+/// What any reader of snapshots has to refuse.
+fn hostile<T: std::fmt::Debug>(bytes: &[u8], read: &dyn Fn(&[u8]) -> Result<T, Error>) {
+    let code = |bytes: &[u8]| read(bytes).unwrap_err().code();
+    for cut in 0..bytes.len() {
+        assert_eq!(code(&bytes[..cut]), Code::Truncated, "cut at {cut}");
+    }
+    let mut longer = bytes.to_vec();
+    longer.push(0);
+    assert_eq!(code(&longer), Code::Malformed);
+    let changed = |at: usize, to: u8| {
+        let mut changed = bytes.to_vec();
+        changed[at] = to;
+        changed
+    };
+    assert_eq!(
+        code(&changed(bytes.len() / 2, !bytes[bytes.len() / 2])),
+        Code::Corrupt
+    );
+    assert_eq!(code(&sealed(changed(0, b'X'))), Code::Malformed);
+    assert_eq!(code(&sealed(changed(8, 9))), Code::Unsupported);
+    // Sizes beyond what is there allocate nothing.
+    for at in [12, 13, 14, 15, 16, 17, 18, 19] {
+        assert!(read(&sealed(changed(at, 0xff))).is_err(), "{at}");
+    }
+}
+
+#[test]
+fn snapshots_of_samples_come_back_and_merge() {
+    let model = made(11);
+    let (_, features, _) = encoded(&model, 12, 300);
+    let bins = Bins::Linear {
+        width: 0.5,
+        count: 3,
+    };
+    let of = |rows: std::ops::Range<usize>| {
+        let mut samples = Samples::new(&[1, 7], bins, 3, 5).unwrap().of_model(77);
+        for at in rows {
+            samples.add(features.row(at).unwrap(), RowInfo::new(3, at as u64).id);
+        }
+        samples
+    };
+    let whole = of(0..300);
+    let bytes = whole.to_bytes().unwrap();
+    assert_eq!(bytes.len(), whole.snapshot_len());
+    let read = |bytes: &[u8]| Samples::from_bytes(bytes, Some(77));
+    assert_eq!(read(&bytes).unwrap(), whole);
+    assert_eq!(Samples::from_bytes(&bytes, None).unwrap(), whole);
+    let other = Samples::from_bytes(&bytes, Some(78)).unwrap_err();
+    assert_eq!(other.code(), Code::InvalidValue);
+    // In two parts, one of them through a snapshot.
+    let mut merged = read(&of(120..300).to_bytes().unwrap()).unwrap();
+    merged.merge(&of(0..120)).unwrap();
+    assert_eq!(merged.to_bytes().unwrap(), bytes);
+    let foreign = whole.clone().of_model(78);
+    assert_eq!(
+        merged.merge(&foreign).unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let json = whole.to_json(|feature| (feature == 7).then_some("seven"));
+    assert_eq!(json["features"][1]["label"], "seven");
+    assert_eq!(json["bins"], serde_json::json!([0.0, 0.5, 1.0, 1.5]));
+    let first = whole.of(1, 0)[0];
+    assert_eq!(json["features"][0]["bins"][0][0][1], first.row.stream);
+    assert_eq!(json["features"][0]["bins"][0][0][2], first.row.position);
+    hostile(&bytes, &read);
+    // Rows that the hash would not put there, values of another bin, more than there is room for.
+    let groups = 8 + 4 + 4 + 8 + 8 + 12 + 4 + 2 * 4;
+    for (at, to) in [(groups, 4u8), (groups + 4 + 3, 0x7f), (groups + 16, 0xaa)] {
+        let mut wrong = bytes.clone();
+        wrong[at] = to;
+        assert_eq!(
+            read(&sealed(wrong)).unwrap_err().code(),
+            Code::Malformed,
+            "{at}"
+        );
+    }
+    for wrong in [
+        Bins::Linear {
+            width: -1.0,
+            count: 3,
+        },
+        Bins::Log {
+            split: 0,
+            first: 4,
+            end: 4,
+        },
+    ] {
+        let wrong = Samples::new(&[1], wrong, 3, 5).unwrap_err();
+        assert_eq!(wrong.code(), Code::InvalidArgument);
+    }
+}
+
+#[test]
+fn snapshots_of_monosemanticity_come_back_and_merge() {
+    let model = made(11);
+    let (values, features, _) = encoded(&model, 12, 60);
+    let d = values.len() / 60;
+    let of = |rows: std::ops::Range<usize>| {
+        let mut measure = Monosemanticity::new(&[7, 1], d).unwrap().of_model(77);
+        let bytes = measure.bytes();
+        for at in rows {
+            let embedding = values[at * d..(at + 1) * d].to_vec();
+            measure.add(features.row(at).unwrap(), &embedding).unwrap();
+        }
+        assert_eq!(measure.bytes(), bytes);
+        measure
+    };
+    let whole = of(0..60);
+    assert_eq!(whole.counts(), (60, 0, 0));
+    let bytes = whole.to_bytes().unwrap();
+    assert_eq!(bytes.len(), whole.snapshot_len());
+    let read = |bytes: &[u8]| Monosemanticity::from_bytes(bytes, Some(77));
+    let again = read(&bytes).unwrap();
+    assert_eq!(again.to_bytes().unwrap(), bytes);
+    assert_eq!(
+        (again.score(1), again.score(7)),
+        (whole.score(1), whole.score(7))
+    );
+    assert!(again.score(1).is_some());
+    let other = Monosemanticity::from_bytes(&bytes, Some(78)).unwrap_err();
+    assert_eq!(other.code(), Code::InvalidValue);
+    // In two parts, in the other order: the same bits.
+    let mut merged = read(&of(25..60).to_bytes().unwrap()).unwrap();
+    merged.merge(&of(0..25)).unwrap();
+    assert_eq!(merged.to_bytes().unwrap(), bytes);
+    let narrow = Monosemanticity::new(&[7, 1], d - 1).unwrap().of_model(77);
+    assert_eq!(
+        merged.merge(&narrow).unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let json = whole.to_json(|_| None);
+    assert_eq!(json["features"][1]["score"].as_f64(), whole.score(7));
+    hostile(&bytes, &read);
+    // What is not finite, or too large, is counted and poisons nothing.
+    let mut kept = whole.clone();
+    let mut odd = Features::new();
+    odd.push(1, 3e9).unwrap();
+    odd.end_row(RowStatus::Ok).unwrap();
+    odd.end_row(RowStatus::NonFinite).unwrap();
+    kept.add(odd.row(0).unwrap(), &vec![1.0; d]).unwrap();
+    kept.add(odd.row(1).unwrap(), &vec![1.0; d]).unwrap();
+    kept.add(odd.row(0).unwrap(), &vec![f32::NAN; d]).unwrap();
+    assert_eq!(kept.counts(), (61, 2, 1));
+    assert_eq!(kept.score(1), whole.score(1));
 }
 
 /// Samples: whatever the order of rows and however they are merged, the same; all rows if there is

@@ -209,6 +209,160 @@ fn strengths_refer_to_labels() {
     }
 }
 
+/// What a plan needs to know of its rows comes from a file: phases, stages, classes, spatial masks,
+/// the plan of each row, rows to take from. What the tool writes is what the library makes of it.
+#[test]
+fn infos_and_sources_are_taken_from_files() {
+    use sae::steer::{Batch, Conflicts, Report, RowInfo, Stage, SteerScratch};
+    let folder = folder("infos");
+    let options = sae::OpenOptions::default();
+    let sae = sae::Sae::open(format!("{ROOT}/src/bin/sae/demo/sae"), &options).unwrap();
+    let width = sae.d_in();
+    let before: Vec<f32> = data(&rows())
+        .chunks_exact(4)
+        .map(|it| f32::from_le_bytes(it.try_into().unwrap()))
+        .collect();
+    let count = before.len() / width;
+    let texts = [
+        r#"{"name": "phases", "edits": [{"feature": 5, "rule": "add", "strength": {"by_phase": [1, 2, 3]}}]}"#,
+        r#"{"name": "filters", "edits": [{"feature": 6, "rule": "add", "strength": 2}],
+            "rows": {"stage": "generation", "skip_classes": [1], "positions": [[0, 20]]}}"#,
+        &format!(
+            r#"{{"name": "patch", "edits": [{{"features": {:?}, "rule": "from_source"}}]}}"#,
+            (0..600).collect::<Vec<u32>>()
+        ),
+    ];
+    let rows_back = before.chunks(width).rev();
+    let sources: Vec<f32> = rows_back.flatten().copied().collect();
+    let infos: Vec<RowInfo> = (0..count)
+        .map(|i| RowInfo {
+            position: (i % 30) as u32,
+            stage: [Stage::Prompt, Stage::Generation, Stage::Unknown][i % 3],
+            last: i % 7 == 0,
+            class: (i % 2) as u32,
+            phase: (i % 3) as u32,
+            factor: [0.0, 0.5, 1.0, -2.0][i % 4],
+            plan: [0, 1, 2, RowInfo::NO_PLAN][i / 5 % 4],
+            source: (i / 2) as u32,
+        })
+        .collect();
+    let json: Vec<serde_json::Value> = infos
+        .iter()
+        .map(|info| {
+            let plan = (info.plan != RowInfo::NO_PLAN).then_some(info.plan);
+            let stage = ["unknown", "prompt", "generation"][info.stage as usize];
+            serde_json::json!({"position": info.position, "stage": stage, "last": info.last,
+                "class": info.class, "phase": info.phase, "factor": info.factor, "plan": plan,
+                "source": info.source})
+        })
+        .collect();
+
+    let read = texts.map(|text| Plan::from_json(text).unwrap());
+    let plan = sae.compile_plans(&read, Conflicts::OnePerRow).unwrap();
+    let mut expected = before.clone();
+    let rows_mut = sae::RowsMut::from_f32(&mut expected, width).unwrap();
+    let mut batch = Batch::new(rows_mut);
+    batch.infos = Some(&infos);
+    batch.sources = Some(sae::Rows::from_f32(&sources, width).unwrap());
+    let mut scratch = SteerScratch::new(&sae, &plan).unwrap();
+    let mut report = Report::new(&plan);
+    sae.steer(&plan, batch, &mut scratch, &mut report).unwrap();
+    assert_ne!(expected, before);
+    assert!(report.audits().iter().all(|audit| audit.rows > 0));
+
+    let paths: Vec<String> = (0..3)
+        .map(|i| file(&folder, &format!("{i}.json"), texts[i]))
+        .collect();
+    let source_file = folder.join("sources.npy");
+    let bytes: Vec<u8> = sources.iter().flat_map(|it| it.to_le_bytes()).collect();
+    sae::container::npy_write::write_npy(&source_file, sae::Dtype::F32, &[count, width], &bytes)
+        .unwrap();
+    let source_file = source_file.to_str().unwrap();
+    let info_file = file(
+        &folder,
+        "infos.json",
+        &serde_json::to_string(&json).unwrap(),
+    );
+    let out = folder.join("out.npy").to_str().unwrap().to_string();
+    let plans: Vec<&str> = paths.iter().flat_map(|path| ["--plan", path]).collect();
+    let given = ["--infos", &info_file, "--sources", source_file];
+    let policy = ["--conflicts", "one-per-row", "-o", &out, "--report"];
+    let output = steer(&[&plans[..], &given, &policy].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let expected: Vec<u8> = expected.iter().flat_map(|it| it.to_le_bytes()).collect();
+    assert_eq!(data(&out), expected);
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (audit, found) in report
+        .audits()
+        .iter()
+        .zip(printed["plans"].as_array().unwrap())
+    {
+        assert_eq!(found["rows"], audit.rows);
+    }
+    // The worked plan of a diffusion model needs its steps.
+    let need = steer(&["--plan", &paths[0], "-o", &out]);
+    assert!(
+        text(&need.stderr).contains("the phase"),
+        "{}",
+        text(&need.stderr)
+    );
+    let need = steer(&["--plan", &paths[2], "-o", &out]);
+    assert!(
+        text(&need.stderr).contains("from_source"),
+        "{}",
+        text(&need.stderr)
+    );
+
+    // Mistakes have their place.
+    let list = |first: &str| format!("[{first}{}]", ", {}".repeat(count - 1));
+    for (content, words) in [
+        ("{".into(), "malformed json"),
+        ("{}".into(), "a list"),
+        ("[{}]".into(), "infos of rows"),
+        (list("5"), "`[0]`"),
+        (list(r#"{"step": 1}"#), "`[0].step`"),
+        (list(r#"{"phase": -1}"#), "`[0].phase`"),
+        (list(r#"{"phase": 4294967296}"#), "`[0].phase`"),
+        (list(r#"{"stage": "start"}"#), "`[0].stage`"),
+        (list(r#"{"last": 1}"#), "`[0].last`"),
+        (list(r#"{"factor": "1"}"#), "`[0].factor`"),
+        (list(r#"{"plan": "a"}"#), "`[0].plan`"),
+    ] {
+        let infos = file(&folder, "wrong.json", &content);
+        let output = steer(&["--plan", &paths[0], "--infos", &infos, "-o", &out]);
+        assert_eq!(output.status.code(), Some(1));
+        let message = text(&output.stderr);
+        assert!(
+            message.starts_with(&format!("error: {infos}: ")),
+            "{message}"
+        );
+        assert!(message.contains(words), "{content}: {message}");
+    }
+    // A phase beyond the table, and no infos at all, are the library's to tell.
+    let far = file(&folder, "far.json", &list(r#"{"phase": 9}"#));
+    let output = steer(&["--plan", &paths[0], "--infos", &far, "-o", &out]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("phase"),
+        "{}",
+        text(&output.stderr)
+    );
+    // The default of every key is what is known without a file.
+    let add = file(
+        &folder,
+        "add.json",
+        r#"{"edits": [{"feature": 5, "rule": "add", "strength": 2}],
+        "rows": {"skip_first": 3, "last_only": true}}"#,
+    );
+    let run = |more: &[&str]| {
+        let output = steer(&[&["--plan", &*add, "-o", &*out], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        data(&out)
+    };
+    let empty = file(&folder, "empty.json", &list("{}"));
+    assert_eq!(run(&["--infos", &empty]), run(&[]));
+}
+
 /// Plans that add a constant become control vectors, which are read again; others are refused with
 /// the reason.
 #[test]

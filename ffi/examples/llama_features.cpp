@@ -8,6 +8,7 @@
 //       --top N              features to show for each token, strongest first [3]
 //       --hook NAME          where the SAE reads [what its checkpoint says], as
 //                            blocks.12.hook_resid_post or l_out-12; one for each SAE
+//       --hook-out NAME      where a transcoder writes, likewise; one for each SAE
 //       --labels FILE        descriptions of features, as Neuronpedia exports them
 //       --rules RULES.json   watch features of the first SAE and print alerts as they come
 //       --steer PLAN.json    edit the rows of the first SAE with a plan
@@ -62,7 +63,7 @@ std::string read_file(const std::string &path) {
 
 struct options {
     std::string model, against, prompt = "The quick brown fox", labels, steer, rules;
-    std::vector<std::string> saes, hooks;
+    std::vector<std::string> saes, hooks, hooks_out;
     std::vector<llama_token> ids;
     int tokens = 16, top = 3, threads = 0;
     bool check = true;
@@ -82,8 +83,8 @@ options read_options(int argc, char **argv) {
         std::string arg = argv[i];
         if (arg == "--help" || arg == "-h") {
             std::puts("usage: llama_features MODEL.gguf SAE... [--prompt TEXT | --ids 1,2,3] "
-                      "[--tokens N]\n         [--top N] [--hook NAME]... [--labels FILE] "
-                      "[--rules RULES.json]\n         [--steer PLAN.json] "
+                      "[--tokens N]\n         [--top N] [--hook NAME]... [--hook-out NAME]... "
+                      "[--labels FILE]\n         [--rules RULES.json] [--steer PLAN.json] "
                       "[--against OTHER.gguf] [--threads N] [--no-check]");
             std::exit(0);
         }
@@ -114,6 +115,8 @@ options read_options(int argc, char **argv) {
             out.threads = number(arg, value);
         } else if (arg == "--hook") {
             out.hooks.push_back(value);
+        } else if (arg == "--hook-out") {
+            out.hooks_out.push_back(value);
         } else if (arg == "--labels") {
             out.labels = value;
         } else if (arg == "--rules") {
@@ -127,7 +130,7 @@ options read_options(int argc, char **argv) {
         }
     }
     if (out.saes.empty()) fail("give a model and at least one SAE; --help says how");
-    if (out.hooks.size() > out.saes.size()) fail("more hooks than SAEs");
+    if (std::max(out.hooks.size(), out.hooks_out.size()) > out.saes.size()) fail("more hooks than SAEs");
     return out;
 }
 
@@ -213,7 +216,7 @@ class watcher {
 
 // One SAE, and what was found with it: for each token the features that fired.
 struct reader {
-    std::string path, hook;
+    std::string path, hook, hook_out;
     std::optional<sae::model> sae;
     std::vector<std::map<uint32_t, float>> rows;
     // Watches its rows; NULL: nobody does.
@@ -300,6 +303,10 @@ class session {
             check(sae_ggml_site_find(one.hook.c_str(), architecture_.c_str(),
                                      llama_model_n_layer(model_), &tap.site, &error),
                   error, one.path);
+            if (!one.hook_out.empty())
+                check(sae_ggml_site_find(one.hook_out.c_str(), architecture_.c_str(),
+                                         llama_model_n_layer(model_), &tap.site_out, &error),
+                      error, one.path);
             tap.encode = 1;
             tap.on_rows = reader::on_rows;
             tap.data = &one;
@@ -492,6 +499,9 @@ int main(int argc, char **argv) {
         one.sae = take(sae::model::try_open(one.path));
         one.hook = i < about.hooks.size() ? about.hooks[i]
                                           : sae_model_text(one.sae->c(), SAE_TEXT_HOOK_NAME);
+        one.hook_out = i < about.hooks_out.size()
+                           ? about.hooks_out[i]
+                           : sae_model_text(one.sae->c(), SAE_TEXT_HOOK_NAME_OUT);
         if (one.hook.empty()) fail(one.path + " does not say where it reads: give --hook");
     }
     std::optional<sae::labels> labels;
@@ -503,12 +513,15 @@ int main(int argc, char **argv) {
     const sae_labels *table = labels ? labels->c() : nullptr;
     std::unique_ptr<watcher> watch;
     if (!about.rules.empty()) watch.reset(new watcher(*readers[0].sae, about.rules));
-    sae_plan *plan = nullptr;
+    std::optional<sae::plan> plan;
     if (!about.steer.empty()) {
         const std::string text = read_file(about.steer);
         const char *texts = text.c_str();
-        check(sae_plan_compile(readers[0].sae->c(), &texts, 1, SAE_CONFLICTS_REFUSE, &plan, &error),
-              error, about.steer);
+        const sae::span<const char *const> list(&texts, 1);
+        // Strengths may be multiples of the maxima that the labels know.
+        plan = take(labels ? sae::plan::try_compile(*readers[0].sae, list, *labels)
+                           : sae::plan::try_compile(*readers[0].sae, list),
+                    about.steer);
     }
 
     std::vector<llama_token> prompt;
@@ -518,7 +531,7 @@ int main(int argc, char **argv) {
         if (about.check) lm.check_fit(tokens);
         readers[0].watch = watch.get();
         const bool generates = !lm.encodes() && about.against.empty();
-        lm.open(tokens.size() + static_cast<size_t>(about.tokens), 0, plan);
+        lm.open(tokens.size() + static_cast<size_t>(about.tokens), 0, plan ? plan->c() : nullptr);
         if (!lm.run(tokens, 0, &error)) fail(error.message);
         print_rows(lm, tokens, readers, 0, about, table);
         for (int i = 0; generates && i < about.tokens; i++) {
@@ -531,7 +544,7 @@ int main(int argc, char **argv) {
         if (watch) watch->print_counts();
         // The same rows are not watched twice.
         readers[0].watch = nullptr;
-        if (plan != nullptr) {
+        if (plan) {
             const sae_steer_scratch *steered = sae_ggml_steered(lm.hook(), 0);
             sae_audit audit{};
             audit.struct_size = sizeof audit;
@@ -542,7 +555,6 @@ int main(int argc, char **argv) {
         }
     }
     if (!about.against.empty()) compare(about, readers, prompt);
-    sae_plan_destroy(plan);
     readers.clear();
     llama_backend_free();
     return 0;

@@ -50,6 +50,7 @@ pub mod features;
 pub mod fit;
 #[cfg(feature = "wgpu")]
 pub mod gpu;
+pub mod kinds;
 pub mod labels;
 pub mod log;
 pub mod lorsa;

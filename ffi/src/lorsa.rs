@@ -14,7 +14,7 @@ use core::ffi::{c_char, c_void};
 use core::ptr::null_mut;
 
 /// A Lorsa.
-pub struct Lorsa(sae::Lorsa<'static>);
+pub struct Lorsa(pub(crate) sae::Lorsa<'static>);
 
 /// A Lorsa, as C holds it.
 #[allow(non_camel_case_types)]

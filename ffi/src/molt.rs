@@ -14,7 +14,7 @@ use core::ffi::{c_char, c_void};
 use core::ptr::null_mut;
 
 /// A mixture of linear transforms.
-pub struct Molt(sae::Molt<'static>);
+pub struct Molt(pub(crate) sae::Molt<'static>);
 
 /// The same, as C holds it.
 #[allow(non_camel_case_types)]

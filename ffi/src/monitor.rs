@@ -9,7 +9,7 @@ use crate::memory::{
     store_sized,
 };
 use crate::model::sae_model;
-use crate::monitor_events::{fits, sae_rules, to_c};
+use crate::monitor_events::{Rules, fits, sae_rules, to_c};
 use crate::quality::{give_bytes, give_text};
 use crate::scratch::sae_scratch;
 use crate::types::*;
@@ -74,68 +74,82 @@ pub unsafe extern "C" fn sae_monitor_create(
         let model = unsafe { Handle::borrow("model", model) }?;
         // SAFETY: the caller guarantees that `rules` is a handle.
         let rules = unsafe { Handle::borrow("rules", rules) }?;
-        let mut made = MonitorOptions::default();
-        let mut on_event = OnEvent {
-            function: None,
-            context: null_mut(),
+        let collect = |features: Option<&[u32]>| match features {
+            Some(features) => Collect::features(&model.sae, features),
+            None => Collect::all(&model.sae),
         };
-        if !options.is_null() {
-            // SAFETY: not NULL; the caller guarantees that it holds its size.
-            let given = unsafe { load_sized("options", MONITOR_OPTIONS_SIZE_1, options) }?;
-            made.unseen = match given.unseen {
-                SAE_UNSEEN_EVICT => Unseen::Evict,
-                SAE_UNSEEN_REFUSE => Unseen::Refuse,
-                other => return Err(invalid("options.unseen", "one of SAE_UNSEEN_...", other)),
-            };
-            made.collect = match given.collect {
-                SAE_COLLECT_NONE => None,
-                SAE_COLLECT_WATCHED => {
-                    let features = rules.rules.features();
-                    Some(Collect::features(&model.sae, features).top(given.top))
-                }
-                SAE_COLLECT_ALL => Some(Collect::all(&model.sae).top(given.top)),
-                other => return Err(invalid("options.collect", "one of SAE_COLLECT_...", other)),
-            };
-            match (given.histogram, given.reserved) {
-                (0, 0) => {}
-                (1, 0) => {
-                    made.collect = made.collect.map(|collect| collect.histogram(Bins::USUAL));
-                }
-                (found, reserved) => {
-                    return Err(Failure::Invalid {
-                        argument: "options.histogram",
-                        expected: "0 or 1, and 0 in `reserved`",
-                        found: Found::Unsigned(found.max(reserved).into()),
-                    });
-                }
-            }
-            if given.streams > 0 {
-                made.streams = given.streams;
-            }
-            made.pending_rows = given.pending_rows;
-            if given.pending_features > 0 {
-                made.pending_features = given.pending_features;
-            }
-            if !given.ring.is_null() {
-                // SAFETY: not NULL; the caller guarantees that it is a handle.
-                let ring = unsafe { Handle::borrow("options.ring", given.ring) }?;
-                made.ring = Some(ring.0.clone());
-            }
-            on_event = OnEvent {
-                function: given.on_event,
-                context: given.context,
-            };
-        }
-        let handle = Handle::on_heap(Monitor {
-            monitor: monitor::Monitor::new(rules.rules.clone(), &made)?,
-            infos: Vec::new(),
-            on_event,
-        })?;
+        // SAFETY: the caller guarantees what `options` is.
+        let handle = unsafe { make(rules, options, &collect) }?;
         // SAFETY: the caller guarantees that `monitor` is an output.
         unsafe { store("monitor", monitor, handle) }
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
+}
+
+/// A monitor; `collect` says what statistics of some or all features of the model are.
+///
+/// # Safety
+/// - `options` is NULL or an input with its size, whose `ring` is NULL or a handle.
+pub(crate) unsafe fn make(
+    rules: &Rules,
+    options: *const sae_monitor_options,
+    collect: &dyn Fn(Option<&[u32]>) -> Collect,
+) -> Result<*mut sae_monitor, Failure> {
+    let mut made = MonitorOptions::default();
+    let mut on_event = OnEvent {
+        function: None,
+        context: null_mut(),
+    };
+    if !options.is_null() {
+        // SAFETY: not NULL; the caller guarantees that it holds its size.
+        let given = unsafe { load_sized("options", MONITOR_OPTIONS_SIZE_1, options) }?;
+        made.unseen = match given.unseen {
+            SAE_UNSEEN_EVICT => Unseen::Evict,
+            SAE_UNSEEN_REFUSE => Unseen::Refuse,
+            other => return Err(invalid("options.unseen", "one of SAE_UNSEEN_...", other)),
+        };
+        made.collect = match given.collect {
+            SAE_COLLECT_NONE => None,
+            SAE_COLLECT_WATCHED => Some(collect(Some(rules.rules.features())).top(given.top)),
+            SAE_COLLECT_ALL => Some(collect(None).top(given.top)),
+            other => return Err(invalid("options.collect", "one of SAE_COLLECT_...", other)),
+        };
+        match (given.histogram, given.reserved) {
+            (0, 0) => {}
+            (1, 0) => {
+                made.collect = made.collect.map(|collect| collect.histogram(Bins::USUAL));
+            }
+            (found, reserved) => {
+                return Err(Failure::Invalid {
+                    argument: "options.histogram",
+                    expected: "0 or 1, and 0 in `reserved`",
+                    found: Found::Unsigned(found.max(reserved).into()),
+                });
+            }
+        }
+        if given.streams > 0 {
+            made.streams = given.streams;
+        }
+        made.pending_rows = given.pending_rows;
+        if given.pending_features > 0 {
+            made.pending_features = given.pending_features;
+        }
+        if !given.ring.is_null() {
+            // SAFETY: not NULL; the caller guarantees that it is a handle.
+            let ring = unsafe { Handle::borrow("options.ring", given.ring) }?;
+            made.ring = Some(ring.0.clone());
+        }
+        on_event = OnEvent {
+            function: given.on_event,
+            context: given.context,
+        };
+    }
+    Handle::on_heap(Monitor {
+        monitor: monitor::Monitor::new(rules.rules.clone(), &made)?,
+        infos: Vec::new(),
+        on_event,
+    })
 }
 
 fn invalid(argument: &'static str, expected: &'static str, found: i32) -> Failure {

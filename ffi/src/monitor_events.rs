@@ -69,23 +69,34 @@ pub unsafe extern "C" fn sae_rules_compile(
         // SAFETY: the caller guarantees that `model` is a handle.
         let model = unsafe { Handle::borrow("model", model) }?;
         // SAFETY: the caller guarantees that `text` is a string.
-        let text = unsafe { optional_text("text", text) }?;
-        let text = text.ok_or(Failure::Null { argument: "text" })?;
-        let plain = PlainRules::from_json(text)?;
-        let handle = Handle::on_heap(Rules {
-            rules: Arc::new(model.sae.compile_rules(&plain)?),
-            names: plain.rules.iter().map(|rule| c_text(&rule.name)).collect(),
-            labels: plain
-                .labels
-                .iter()
-                .map(|(&feature, label)| (feature, c_text(label)))
-                .collect(),
-        })?;
+        let handle = unsafe { make(text, &|plain| model.sae.compile_rules(plain)) }?;
         // SAFETY: the caller guarantees that `rules` is an output.
         unsafe { store("rules", rules, handle) }
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
+}
+
+/// Rules from JSON, compiled by a model.
+///
+/// # Safety
+/// - `text` is a string.
+pub(crate) unsafe fn make(
+    text: *const c_char,
+    compile: &dyn Fn(&PlainRules) -> Result<CompiledRules, sae::Error>,
+) -> Result<*mut sae_rules, Failure> {
+    // SAFETY: the caller guarantees that `text` is a string.
+    let text = unsafe { optional_text("text", text) }?;
+    let text = text.ok_or(Failure::Null { argument: "text" })?;
+    let plain = PlainRules::from_json(text)?;
+    let labels = plain.labels.iter();
+    Handle::on_heap(Rules {
+        rules: Arc::new(compile(&plain)?),
+        names: plain.rules.iter().map(|rule| c_text(&rule.name)).collect(),
+        labels: labels
+            .map(|(&feature, label)| (feature, c_text(label)))
+            .collect(),
+    })
 }
 
 /// Destroys rules.

@@ -17,7 +17,7 @@ use core::ptr::null_mut;
 use sae::steer::{self, Outcome, RowInfo, Stage};
 
 /// Compiled plans.
-pub struct Plan(steer::CompiledPlan);
+pub struct Plan(pub(crate) steer::CompiledPlan);
 
 /// Compiled plans, as C holds them.
 #[allow(non_camel_case_types)]
@@ -30,14 +30,25 @@ impl Kind for Plan {
 
 /// Work space for steering, and what was counted in it.
 pub struct SteerScratch {
-    scratch: steer::SteerScratch,
-    report: steer::Report,
-    infos: Vec<RowInfo>,
+    pub(crate) scratch: steer::SteerScratch,
+    pub(crate) report: steer::Report,
+    pub(crate) infos: Vec<RowInfo>,
 }
 
 /// Work space for steering, as C holds it.
 #[allow(non_camel_case_types)]
 pub type sae_steer_scratch = Handle<SteerScratch>;
+
+impl SteerScratch {
+    /// With nothing counted.
+    pub(crate) fn of(scratch: steer::SteerScratch, plan: &steer::CompiledPlan) -> Self {
+        SteerScratch {
+            scratch,
+            report: steer::Report::new(plan),
+            infos: Vec::new(),
+        }
+    }
+}
 
 impl Kind for SteerScratch {
     const TAG: u64 = u64::from_le_bytes(*b"sae:stee");
@@ -108,24 +119,9 @@ unsafe fn compile(
         unsafe { store("plan", plan, null_mut()) }?;
         // SAFETY: the caller guarantees that `model` is a handle.
         let model = unsafe { Handle::borrow("model", model) }?;
-        // SAFETY: the caller guarantees that `plans` is an input of `n_plans`.
-        let texts = unsafe { slice("plans", plans, n_plans) }?;
-        let mut read = Vec::new();
-        for &text in texts {
-            // SAFETY: the caller guarantees that every entry is a string.
-            let text = unsafe { optional_text("plans", text) }?;
-            let text = text.ok_or(Failure::Null { argument: "plans" })?;
-            read.push(steer::Plan::from_json(text)?);
-        }
-        if read.is_empty() {
-            return Err(Failure::Invalid {
-                argument: "n_plans",
-                expected: "1 or more",
-                found: Found::Unsigned(0),
-            });
-        }
+        // SAFETY: the caller guarantees that `plans` is an input of strings.
+        let (mut read, conflicts) = unsafe { read_plans(plans, n_plans, conflicts) }?;
         fill(model.sae.d_sae(), &mut read)?;
-        let conflicts = conflicts_of(conflicts)?;
         let compiled = model.sae.compile_plans(&read, conflicts)?;
         let handle = Handle::on_heap(Plan(compiled))?;
         // SAFETY: the caller guarantees that `plan` is an output.
@@ -133,6 +129,58 @@ unsafe fn compile(
     };
     // SAFETY: the caller guarantees that `error` is an output.
     unsafe { call(error, body) }
+}
+
+/// Plans from JSON, and what happens where they meet.
+///
+/// # Safety
+/// - `plans` is an input of `n_plans` strings.
+pub(crate) unsafe fn read_plans(
+    plans: *const *const c_char,
+    n_plans: usize,
+    conflicts: sae_conflicts,
+) -> Result<(Vec<steer::Plan>, steer::Conflicts), Failure> {
+    // SAFETY: the caller guarantees that `plans` is an input of `n_plans`.
+    let texts = unsafe { slice("plans", plans, n_plans) }?;
+    let mut read = Vec::new();
+    for &text in texts {
+        // SAFETY: the caller guarantees that every entry is a string.
+        read.push(unsafe { read_plan("plans", text) }?);
+    }
+    if read.is_empty() {
+        return Err(Failure::Invalid {
+            argument: "n_plans",
+            expected: "1 or more",
+            found: Found::Unsigned(0),
+        });
+    }
+    Ok((read, conflicts_of(conflicts)?))
+}
+
+/// A plan from JSON.
+///
+/// # Safety
+/// - `text` is a string.
+pub(crate) unsafe fn read_plan(
+    argument: &'static str,
+    text: *const c_char,
+) -> Result<steer::Plan, Failure> {
+    // SAFETY: the caller guarantees that `text` is a string.
+    let text = unsafe { optional_text(argument, text) }?;
+    let text = text.ok_or(Failure::Null { argument })?;
+    Ok(steer::Plan::from_json(text)?)
+}
+
+/// A cost, as C reads it.
+pub(crate) fn cost_of(found: &steer::PlanCost) -> sae_plan_cost {
+    sae_plan_cost {
+        struct_size: 0,
+        needs_encode: found.needs_encode.into(),
+        encoder_rows: found.encoder_rows as u64,
+        decoder_rows: found.decoder_rows as u64,
+        bytes_per_row: found.bytes_per_row,
+        bytes_held: found.bytes_held,
+    }
 }
 
 /// Destroys compiled plans.
@@ -173,17 +221,8 @@ pub unsafe extern "C" fn sae_model_plan_cost(
         // SAFETY: the caller guarantees that `model` is a handle.
         let model = unsafe { Handle::borrow("model", model) }?;
         // SAFETY: the caller guarantees that `text` is a string.
-        let text = unsafe { optional_text("text", text) }?;
-        let text = text.ok_or(Failure::Null { argument: "text" })?;
-        let found = model.sae.plan_cost(&steer::Plan::from_json(text)?)?;
-        let answer = sae_plan_cost {
-            struct_size: 0,
-            needs_encode: found.needs_encode.into(),
-            encoder_rows: found.encoder_rows as u64,
-            decoder_rows: found.decoder_rows as u64,
-            bytes_per_row: found.bytes_per_row,
-            bytes_held: found.bytes_held,
-        };
+        let plan = unsafe { read_plan("text", text) }?;
+        let answer = cost_of(&model.sae.plan_cost(&plan)?);
         // SAFETY: the caller guarantees that `cost` is an output with its size.
         unsafe { store_sized("cost", PLAN_COST_SIZE_1, cost, answer) }
     };
@@ -236,11 +275,8 @@ pub unsafe extern "C" fn sae_steer_scratch_create(
         let model = unsafe { Handle::borrow("model", model) }?;
         // SAFETY: the caller guarantees that `plan` is a handle.
         let plan = unsafe { Handle::borrow("plan", plan) }?;
-        let handle = Handle::on_heap(SteerScratch {
-            scratch: steer::SteerScratch::new(&model.sae, &plan.0)?,
-            report: steer::Report::new(&plan.0),
-            infos: Vec::new(),
-        })?;
+        let space = steer::SteerScratch::new(&model.sae, &plan.0)?;
+        let handle = Handle::on_heap(SteerScratch::of(space, &plan.0))?;
         // SAFETY: the caller guarantees that `scratch` is an output.
         unsafe { store("scratch", scratch, handle) }
     };
@@ -346,8 +382,9 @@ pub unsafe extern "C" fn sae_model_steer(
             report,
             infos,
         } = &mut *scratch;
+        let widths = (model.sae.d_in(), model.sae.d_out());
         // SAFETY: the caller guarantees what the batch describes.
-        let batch = unsafe { read_batch(&batch, &model.sae, infos) }?;
+        let batch = unsafe { read_batch(&batch, widths, infos) }?;
         Ok(model.sae.steer(&plan.0, batch, scratch, report)?)
     };
     // SAFETY: the caller guarantees that `error` is an output.
@@ -358,9 +395,9 @@ pub unsafe extern "C" fn sae_model_steer(
 ///
 /// # Safety
 /// As for [`sae_model_steer`], for as long as `'m`.
-unsafe fn read_batch<'m>(
+pub(crate) unsafe fn read_batch<'m>(
     batch: &sae_steer_batch,
-    model: &sae::Sae<'_>,
+    (d_in, d_out): (usize, usize),
     infos: &'m mut Vec<RowInfo>,
 ) -> Result<steer::Batch<'m>, Failure> {
     if batch.dry_run > 1 {
@@ -371,7 +408,7 @@ unsafe fn read_batch<'m>(
         });
     }
     // SAFETY: the caller guarantees that the rows are described and writable.
-    let (rows, span) = unsafe { rows_mut("batch.rows", batch.rows, model.d_out()) }?;
+    let (rows, span) = unsafe { rows_mut("batch.rows", batch.rows, d_out) }?;
     let n = rows.rows();
     let given = |argument, pointer: bool, count: usize| match pointer {
         true => Ok(false),
@@ -385,7 +422,7 @@ unsafe fn read_batch<'m>(
     ] {
         if !rows.is_null() {
             // SAFETY: not NULL; the caller guarantees that the rows are described and readable.
-            let (rows, other) = unsafe { read_rows(argument, rows, model.d_in()) }?;
+            let (rows, other) = unsafe { read_rows(argument, rows, d_in) }?;
             apart((argument, other), ("batch.rows", span.clone()))?;
             *to = Some(rows);
         }
@@ -405,7 +442,7 @@ unsafe fn read_batch<'m>(
         ] {
             if !rows.is_null() {
                 // SAFETY: as above; it was read before.
-                let (_, other) = unsafe { read_rows(name, rows, model.d_in()) }?;
+                let (_, other) = unsafe { read_rows(name, rows, d_in) }?;
                 apart(output.clone(), (name, other))?;
             }
         }
@@ -436,7 +473,7 @@ unsafe fn read_batch<'m>(
         out.outcomes = Some(unsafe { slice_mut("batch.outcomes", outcomes, n) }?);
     }
     if !batch.changes.is_null() {
-        let expected = n.saturating_mul(model.d_out());
+        let expected = n.saturating_mul(d_out);
         length("batch.n_changes", expected, batch.n_changes)?;
         // SAFETY: the caller guarantees that `changes` is an output of `n_changes`.
         out.changes = Some(unsafe { slice_mut("batch.changes", batch.changes, expected) }?);
@@ -480,7 +517,7 @@ fn conflicts_of(conflicts: sae_conflicts) -> Result<steer::Conflicts, Failure> {
     })
 }
 
-fn length(argument: &'static str, expected: usize, found: usize) -> Result<(), Failure> {
+pub(crate) fn length(argument: &'static str, expected: usize, found: usize) -> Result<(), Failure> {
     match expected == found {
         true => Ok(()),
         false => Err(Failure::Length {

@@ -151,6 +151,8 @@ struct Coder<'c, 'a> {
     transcode: bool,
     /// Whether biases and scales are numbered.
     multi: bool,
+    /// Whether each target reads the one `W_dec`.
+    tied: bool,
     /// Layers that it writes to, at least its own.
     targets: usize,
     sources: usize,
@@ -194,8 +196,7 @@ impl<'c, 'a> Coder<'c, 'a> {
                 architecture: "clt-training coder with secondary_target_tied".into(),
             });
         }
-        // Files of tied coders hold one `W_dec` and no numbered ones.
-        config.flag("per_source_tied")?;
+        let tied = config.flag("per_source_tied")?.unwrap_or(false);
         let coalesce = match config.text("coalesce_topk")? {
             None | Some("none") => Coalesce::No,
             Some("concat") => Coalesce::Concat,
@@ -224,6 +225,7 @@ impl<'c, 'a> Coder<'c, 'a> {
             activation,
             transcode,
             multi,
+            tied,
             targets: if multi { targets } else { 1 },
             sources: config.count("n_sources")?.unwrap_or(0),
             coalesce,
@@ -246,26 +248,30 @@ impl<'c, 'a> Coder<'c, 'a> {
         if !self.multi {
             return;
         }
-        if self.numbered("W_decs") {
-            self.tensors.skip("W_dec");
-        }
-        if self.numbered("b_decs") {
+        if self.coalesce == Coalesce::No {
             self.tensors.skip("b_dec");
             self.tensors.skip("W_skip");
+            if !self.tied {
+                self.tensors.skip("W_dec");
+            }
         }
-        if !self.numbered("post_encs") {
+        if !self.has_post_encs() {
             let layer = self.layer.trim_end_matches('/');
             notes.push(alloc::format!("{layer}: no `post_encs`, taken as 0"));
         }
     }
 
-    fn numbered(&self, kind: &str) -> bool {
-        self.tensors.has(&alloc::format!("{kind}.0"))
+    fn has_post_encs(&self) -> bool {
+        self.tensors.has(match self.multi {
+            true => "post_encs.0",
+            false => "post_enc",
+        })
     }
 
-    /// The tensor of target j, or the only one.
+    /// The tensor of target j, or the only one. What a coder has several of is numbered, so that
+    /// every target of a file is there or missing by name.
     fn name(&self, several: &str, one: &str, j: usize) -> String {
-        match self.numbered(several) {
+        match self.multi && self.coalesce == Coalesce::No {
             true => alloc::format!("{several}.{j}"),
             false => one.into(),
         }
@@ -280,11 +286,7 @@ impl<'c, 'a> Coder<'c, 'a> {
             ),
             false => ("post_enc".to_string(), "post_enc_scale".to_string()),
         };
-        let some = match self.multi {
-            true => self.numbered("post_encs"),
-            false => self.tensors.has(&bias),
-        };
-        let bias = match some {
+        let bias = match self.has_post_encs() {
             true => Some(self.tensors.vector(&bias, self.n)?),
             false => None,
         };
@@ -381,7 +383,7 @@ fn together<'a>(coders: &[Coder<'_, 'a>], sites: usize) -> Result<Parts<'a>, Err
         if count > 1 && !coder.transcode {
             return Err(coder.config.invalid("transcode", "true", &false.into()));
         }
-        if l + coder.targets > sites {
+        if coder.targets > sites - l {
             let expected = alloc::format!("at most the {} layers from this one on", sites - l);
             let found = coder.targets.into();
             return Err(coder.config.invalid("n_targets", &expected, &found));
@@ -425,7 +427,7 @@ fn together<'a>(coders: &[Coder<'_, 'a>], sites: usize) -> Result<Parts<'a>, Err
             },
             _,
         ) => Activation::GroupTopK {
-            groups: groups * count,
+            groups: groups.saturating_mul(count),
             k: *k,
             rank: *rank,
             relu: *relu,
@@ -495,7 +497,10 @@ impl<'a> Outputs<'a> {
             let factor = scale * if j == 0 { 1.0 } else { share };
             let matrix = match own.coalesce {
                 Coalesce::No => {
-                    let name = coder.name("W_decs", "W_dec", j);
+                    let name = match coder.tied {
+                        true => "W_dec".to_string(),
+                        false => coder.name("W_decs", "W_dec", j),
+                    };
                     coder.tensors.matrix(&name, FeatureAxis::First, n, d)?
                 }
                 Coalesce::Concat => own.tensors.matrix("W_dec", FeatureAxis::First, n, d)?,

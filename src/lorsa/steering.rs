@@ -5,6 +5,7 @@ use super::Lorsa;
 use crate::error::Error;
 use crate::features::Features;
 use crate::steer::{Batch, CompiledPlan, Conflicts, Plan, PlanCost, Report, SteerScratch};
+use alloc::vec::Vec;
 
 impl Lorsa<'_> {
     /// As [`Sae::plan_cost`](crate::Sae::plan_cost); the features come from an encode in any case.
@@ -34,6 +35,14 @@ impl Lorsa<'_> {
         conflicts: Conflicts,
     ) -> Result<CompiledPlan, Error> {
         self.sae.compile_plans(plans, conflicts)
+    }
+
+    /// As [`Sae::constant_vector`](crate::Sae::constant_vector).
+    ///
+    /// # Errors
+    /// As [`Sae::constant_vector`](crate::Sae::constant_vector).
+    pub fn constant_vector(&self, plan: &CompiledPlan) -> Result<Vec<f32>, Error> {
+        self.sae.constant_vector(plan)
     }
 
     /// Work space of one thread for these plans.

@@ -109,10 +109,28 @@ impl Bins {
         }
     }
 
-    fn check(self) -> bool {
-        match self {
+    /// Whether these are bins, and no more than there may be.
+    pub(super) fn valid(self) -> Result<(), Error> {
+        let valid = match self {
             Bins::Log { split, first, end } => split <= 6 && first < end && first >= -126,
             Bins::Linear { width, count } => width > 0.0 && width.is_finite() && count > 0,
+        };
+        if !valid {
+            let expected = "first < end, at least -126, and split up to 6; or a width above 0";
+            return Err(Error::InvalidArgument {
+                what: "bins of a histogram",
+                expected: expected.into(),
+                found: alloc::format!("{self:?}"),
+            });
+        }
+        let count = self.count() as u64;
+        match count > MAX_BINS.into() {
+            true => Err(Error::Limit {
+                what: "bins of a histogram".into(),
+                limit: MAX_BINS.into(),
+                found: count,
+            }),
+            false => Ok(()),
         }
     }
 }
@@ -241,11 +259,7 @@ impl Collect {
             })
         };
         if let Some(bins) = self.bins {
-            limit("bins of a histogram", bins.count() as u64, MAX_BINS)?;
-            if !bins.check() {
-                let expected = "first < end, at least -126, and split up to 6; or a width above 0";
-                return invalid("bins of a histogram", expected, alloc::format!("{bins:?}"));
-            }
+            bins.valid()?;
         }
         let mut thresholds = self.thresholds.iter();
         if let Some(found) = thresholds.find(|t| !(t.is_finite() && **t >= 0.0)) {

@@ -12,8 +12,9 @@
 //!
 //! Little-endian throughout, as the snapshots of accumulators.
 
-use super::quality::{ErrorModel, Quality, TERMS};
-use super::snapshot::{MAX_COUNT, Reader, SNAPSHOT_VERSION, Writer, malformed, same_model};
+use super::error_model::ErrorModel;
+use super::quality::{Quality, TERMS};
+use super::stored::{MAX_COUNT, Reader, SNAPSHOT_VERSION, Writer, malformed, same_model};
 use crate::error::Error;
 use crate::model::Sae;
 use alloc::vec::Vec;

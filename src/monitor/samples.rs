@@ -16,31 +16,48 @@ use alloc::vec::Vec;
 /// merging changes the sample. Row ids must be different for different rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Samples {
-    features: Vec<u32>,
-    bins: Bins,
-    each: usize,
-    seed: u64,
+    pub(super) features: Vec<u32>,
+    pub(super) bins: Bins,
+    pub(super) each: usize,
+    pub(super) seed: u64,
+    pub(super) model: u64,
     /// `[features, bins + 1, each]`, sorted by hash; the last bin is of inactive rows.
-    kept: Vec<Sampled>,
-    counts: Vec<u32>,
+    pub(super) kept: Vec<Sampled>,
+    pub(super) counts: Vec<u32>,
 }
 
 /// A row of a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sampled {
-    hash: u64,
+    pub(super) hash: u64,
     /// The row.
     pub row: RowId,
     /// The feature's value there.
     pub value: f32,
 }
 
+impl Sampled {
+    /// By what rows of one group are ordered.
+    pub(super) fn key(&self) -> (u64, RowId) {
+        (self.hash, self.row)
+    }
+}
+
 impl Samples {
     /// Nothing seen yet: `each` rows for each bin of each feature, and `each` inactive ones.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::InvalidArgument`] for bins that are none; [`Error::Limit`] for more than 2^32 - 1 rows
+    /// in a bin, or more than [`MAX_BINS`](super::MAX_BINS) bins; [`Error::OutOfMemory`].
     pub fn new(features: &[u32], bins: Bins, each: usize, seed: u64) -> Result<Self, Error> {
+        bins.valid()?;
+        if u32::try_from(each).is_err() {
+            return Err(Error::Limit {
+                what: "rows sampled of a bin".into(),
+                limit: u32::MAX.into(),
+                found: each as u64,
+            });
+        }
         let mut features = features.to_vec();
         features.sort_unstable();
         features.dedup();
@@ -52,7 +69,18 @@ impl Samples {
             bins,
             each,
             seed,
+            model: 0,
         })
+    }
+
+    /// Of the model with this [`fingerprint`](crate::Sae::fingerprint): snapshots carry it, and what is
+    /// of another model does not merge. Without it, 0.
+    #[must_use]
+    pub fn of_model(self, fingerprint: u64) -> Self {
+        Samples {
+            model: fingerprint,
+            ..self
+        }
     }
 
     /// Bytes held, which never change.
@@ -74,12 +102,11 @@ impl Samples {
             };
             let at = row.indices.binary_search(&feature).ok();
             let value = at.and_then(|at| row.values.get(at)).copied().unwrap_or(0.0);
-            let bin = match value == 0.0 {
-                true => self.bins.count(),
-                false => self.bins.of(value),
-            };
-            let hash = mix(mix(mix(self.seed ^ u64::from(feature)) ^ id.stream) ^ id.position);
-            let group = slot * (self.bins.count() + 1) + bin;
+            if value.is_nan() {
+                continue;
+            }
+            let hash = self.hash(feature, id);
+            let group = slot * (self.bins.count() + 1) + self.bin(value);
             self.put(
                 group,
                 Sampled {
@@ -91,6 +118,18 @@ impl Samples {
         }
     }
 
+    /// The bin of a value; the one after the last for an inactive feature.
+    pub(super) fn bin(&self, value: f32) -> usize {
+        match value == 0.0 {
+            true => self.bins.count(),
+            false => self.bins.of(value),
+        }
+    }
+
+    pub(super) fn hash(&self, feature: u32, row: RowId) -> u64 {
+        mix(mix(mix(self.seed ^ u64::from(feature)) ^ row.stream) ^ row.position)
+    }
+
     fn put(&mut self, group: usize, one: Sampled) {
         let each = self.each;
         let (Some(count), Some(kept)) = (
@@ -100,10 +139,11 @@ impl Samples {
             return;
         };
         let full = *count as usize;
-        let key = |one: &Sampled| (one.hash, one.row);
         let held = kept.get(..full).unwrap_or(&[]);
-        let place = held.partition_point(|other| key(other) < key(&one));
-        let twice = held.get(place).is_some_and(|other| key(other) == key(&one));
+        let place = held.partition_point(|other| other.key() < one.key());
+        let twice = held
+            .get(place)
+            .is_some_and(|other| other.key() == one.key());
         if place >= each || twice {
             return;
         }
@@ -145,11 +185,11 @@ impl Samples {
     /// # Errors
     /// [`Error::InvalidArgument`] if it samples something else.
     pub fn merge(&mut self, other: &Samples) -> Result<(), Error> {
-        let key = |of: &Samples| (of.features.clone(), of.bins, of.each, of.seed);
+        let key = |of: &Samples| (of.features.clone(), of.bins, of.each, of.seed, of.model);
         if key(self) != key(other) {
             return Err(Error::InvalidArgument {
                 what: "samples to merge",
-                expected: "of the same features, bins, size and seed".into(),
+                expected: "of the same features, bins, size, seed and model".into(),
                 found: "others".into(),
             });
         }

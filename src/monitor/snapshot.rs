@@ -11,21 +11,13 @@
 //! Little-endian throughout, no padding, no pointer-sized numbers: the same bytes on every machine.
 
 use super::accumulator::{Accumulator, Cell, Hits, Labelled, Part, TopRow, Totals};
-use super::collect::{Bins, Collect};
-use super::row::RowId;
-use super::sum::Sum;
+use super::collect::Collect;
+use super::stored::{MAX_COUNT, Reader, SNAPSHOT_VERSION, Writer, malformed, same_model};
 use crate::error::Error;
-use alloc::string::String;
 use alloc::vec::Vec;
 use serde_json::{Value, json};
 
 const MAGIC: &[u8; 8] = b"SAESTATS";
-/// The version that is written, and the only one that is read.
-pub const SNAPSHOT_VERSION: u32 = 1;
-/// What error messages call the format.
-pub(super) const CONTAINER: &str = "snapshot";
-/// Rows that a snapshot can count: so many that merging cannot overflow in the life of a host.
-pub(super) const MAX_COUNT: u64 = 1 << 56;
 /// Bytes before the lists.
 const HEADER: usize = 8 + 4 + 4 + 8 + 3 * 4 + 3 * 4 + 3 * 4 + 8;
 
@@ -59,18 +51,7 @@ impl Accumulator {
                 .map(|(bit, set)| u32::from(set) << bit)
                 .sum(),
         );
-        let [kind, first, second] = match collect.bins {
-            None => [0; 3],
-            Some(Bins::Log { split, first, end }) => [
-                1,
-                split.into(),
-                u32::from(first as u8) | u32::from(end as u8) << 8,
-            ],
-            Some(Bins::Linear { width, count }) => [2, width.to_bits(), count],
-        };
-        for number in [kind, first, second] {
-            out.u32(number);
-        }
+        out.bins(collect.bins);
         out.u32(collect.thresholds.len() as u32);
         out.u32(collect.cooccurrence.len() as u32);
         out.u32(collect.features.as_ref().map_or(0, Vec::len) as u32);
@@ -262,17 +243,6 @@ impl Accumulator {
     }
 }
 
-pub(super) fn malformed(what: impl Into<String>) -> Error {
-    Error::Malformed {
-        container: CONTAINER,
-        what: what.into(),
-    }
-}
-
-pub(super) fn crc32(bytes: &[u8]) -> u32 {
-    crc32fast::hash(bytes)
-}
-
 /// Bytes of a snapshot that collects this.
 fn length(collect: &Collect) -> Option<u64> {
     let slots = collect.slots() as u64;
@@ -298,200 +268,12 @@ fn length(collect: &Collect) -> Option<u64> {
     slots.checked_mul(per_slot)?.checked_add(rest)
 }
 
-pub(super) struct Writer(pub(super) Vec<u8>);
-
-impl Writer {
-    /// With room for a snapshot of this length.
-    pub(super) fn with_room(length: usize) -> Result<Self, Error> {
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(length)
-            .map_err(|_| Error::OutOfMemory {
-                what: "a snapshot",
-                bytes: length as u64,
-            })?;
-        Ok(Writer(bytes))
-    }
-
-    /// The bytes, with the CRC-32 of all before it.
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        let check = crc32(&self.0);
-        self.u32(check);
-        self.0
-    }
-
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    pub(super) fn u32(&mut self, number: u32) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    pub(super) fn u64(&mut self, number: u64) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    pub(super) fn f64(&mut self, number: f64) {
-        self.u64(number.to_bits());
-    }
-
-    pub(super) fn sum(&mut self, sum: Sum) {
-        self.bytes(&sum.to_bytes());
-    }
-
-    fn id(&mut self, id: RowId) {
-        self.u64(id.stream);
-        self.u64(id.position);
-    }
-}
-
-/// The error of a snapshot of another model.
-pub(super) fn same_model(expected: u64, found: u64) -> Result<(), Error> {
-    match expected == found {
-        true => Ok(()),
-        false => Err(Error::InvalidValue {
-            key: "model of the snapshot".into(),
-            expected: alloc::format!("{expected:016x}"),
-            found: alloc::format!("{found:016x}"),
-        }),
-    }
-}
-
-pub(super) struct Reader<'b> {
-    bytes: &'b [u8],
-    at: usize,
-}
-
-impl<'b> Reader<'b> {
-    /// Behind the magic number and the version, which are checked.
-    pub(super) fn new(bytes: &'b [u8], magic: &[u8; 8]) -> Result<Self, Error> {
-        let mut from = Reader { bytes, at: 0 };
-        if from.take(8, "magic number")? != magic {
-            let magic = core::str::from_utf8(magic).unwrap_or_default();
-            return Err(malformed(alloc::format!(
-                "it does not begin with `{magic}`"
-            )));
-        }
-        let version = from.u32()?;
-        if version != SNAPSHOT_VERSION {
-            return Err(Error::UnsupportedContainer {
-                container: CONTAINER,
-                what: alloc::format!("version {version} (this is {SNAPSHOT_VERSION})"),
-            });
-        }
-        Ok(from)
-    }
-
-    /// Checks that there are as many bytes as belong, and their CRC.
-    pub(super) fn whole(&self, expected: u64) -> Result<(), Error> {
-        let found = self.bytes.len() as u64;
-        if found < expected {
-            return Err(Error::Truncated {
-                container: CONTAINER,
-                what: "the whole".into(),
-                needed: expected,
-                available: found,
-            });
-        }
-        if found > expected {
-            return Err(malformed(alloc::format!(
-                "{found} bytes where {expected} belong"
-            )));
-        }
-        let end = self.bytes.len().saturating_sub(4);
-        let (body, check) = self.bytes.split_at(end);
-        let mut check = Reader {
-            bytes: check,
-            at: 0,
-        };
-        let (check, crc) = (check.u32()?, crc32(body));
-        match check == crc {
-            true => Ok(()),
-            false => Err(Error::Checksum {
-                member: CONTAINER.into(),
-                expected: check,
-                found: crc,
-            }),
-        }
-    }
-
-    /// So many finite numbers.
-    pub(super) fn f64s(&mut self, count: usize) -> Result<Vec<f64>, Error> {
-        let bytes = self.take(count.saturating_mul(8), "numbers")?;
-        let numbers = bytes.chunks_exact(8);
-        let numbers: Vec<f64> = numbers
-            .map(|eight| f64::from_le_bytes(eight.try_into().unwrap_or_default()))
-            .collect();
-        match numbers.iter().all(|number| number.is_finite()) {
-            true => Ok(numbers),
-            false => Err(malformed("a number that is not finite")),
-        }
-    }
-
-    fn take(&mut self, count: usize, what: &str) -> Result<&'b [u8], Error> {
-        let end = self.at.saturating_add(count);
-        let found = self.bytes.get(self.at..end).ok_or(Error::Truncated {
-            container: CONTAINER,
-            what: what.into(),
-            needed: end as u64,
-            available: self.bytes.len() as u64,
-        })?;
-        self.at = end;
-        Ok(found)
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32, Error> {
-        let bytes = self.take(4, "a number")?;
-        Ok(u32::from_le_bytes(bytes.try_into().unwrap_or_default()))
-    }
-
-    pub(super) fn u64(&mut self) -> Result<u64, Error> {
-        let bytes = self.take(8, "a number")?;
-        Ok(u64::from_le_bytes(bytes.try_into().unwrap_or_default()))
-    }
-
-    fn f32(&mut self) -> Result<f32, Error> {
-        Ok(f32::from_bits(self.u32()?))
-    }
-
-    pub(super) fn sum(&mut self) -> Result<Sum, Error> {
-        Ok(Sum::from_words([self.u64()?, self.u64()?, self.u64()?]))
-    }
-
-    fn id(&mut self) -> Result<RowId, Error> {
-        Ok(RowId {
-            stream: self.u64()?,
-            position: self.u64()?,
-        })
-    }
-
-    fn list(&mut self, count: u32) -> Result<Vec<u32>, Error> {
-        let bytes = self.take((count as usize).saturating_mul(4), "a list")?;
-        let numbers = bytes.chunks_exact(4);
-        Ok(numbers
-            .map(|four| u32::from_le_bytes(four.try_into().unwrap_or_default()))
-            .collect())
-    }
-
+impl Reader<'_> {
     fn collect(&mut self) -> Result<Collect, Error> {
         let d_sae = self.u32()?;
         let model = self.u64()?;
         let (top, conditions, flags) = (self.u32()?, self.u32()?, self.u32()?);
-        let (kind, first, second) = (self.u32()?, self.u32()?, self.u32()?);
-        let bins = match kind {
-            0 => None,
-            1 => Some(Bins::Log {
-                split: u8::try_from(first).unwrap_or(u8::MAX),
-                first: second as u8 as i8,
-                end: (second >> 8) as u8 as i8,
-            }),
-            2 => Some(Bins::Linear {
-                width: f32::from_bits(first),
-                count: second,
-            }),
-            other => return Err(malformed(alloc::format!("bins of kind {other}"))),
-        };
+        let bins = self.bins()?;
         if flags > 7 {
             return Err(malformed(alloc::format!("flags {flags:#x}")));
         }

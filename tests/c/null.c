@@ -11,6 +11,35 @@ static void one_by_one(void *host, size_t count, sae_task task, void *data) {
     for (size_t i = 0; i < count; i++) task(data, i);
 }
 
+/* Plans and rules of models of kinds of their own; what works is in kinds.c. */
+static void kinds(const sae_plan *plan, const sae_steer_batch *batch) {
+    sae_error error;
+    const char *text = "{}";
+    sae_plan *no_plan = NULL;
+    sae_steer_scratch *no_scratch = NULL;
+    sae_rules *no_rules = NULL;
+    sae_monitor *no_monitor = NULL;
+    sae_plan_cost cost = {0};
+    float value = 0;
+    NULL_ARGUMENT(sae_lorsa_plan_compile(NULL, &text, 1, SAE_CONFLICTS_REFUSE, &no_plan, &error));
+    NULL_ARGUMENT(sae_lorsa_plan_compile(NULL, &text, 1, SAE_CONFLICTS_REFUSE, NULL, NULL));
+    NULL_ARGUMENT(sae_lorsa_plan_cost(NULL, text, &cost, &error));
+    NULL_ARGUMENT(sae_lorsa_plan_vector(NULL, plan, &value, 1, &error));
+    NULL_ARGUMENT(sae_lorsa_steer_scratch_create(NULL, plan, &no_scratch, &error));
+    NULL_ARGUMENT(sae_lorsa_rules_compile(NULL, text, &no_rules, &error));
+    NULL_ARGUMENT(sae_lorsa_monitor_create(NULL, NULL, NULL, &no_monitor, &error));
+    NULL_ARGUMENT(sae_molt_plan_compile(NULL, &text, 1, SAE_CONFLICTS_REFUSE, &no_plan, &error));
+    NULL_ARGUMENT(sae_molt_plan_compile(NULL, &text, 1, SAE_CONFLICTS_REFUSE, NULL, NULL));
+    NULL_ARGUMENT(sae_molt_plan_cost(NULL, text, &cost, &error));
+    NULL_ARGUMENT(sae_molt_plan_vector(NULL, plan, &value, 1, &error));
+    NULL_ARGUMENT(sae_molt_steer_scratch_create(NULL, plan, &no_scratch, &error));
+    NULL_ARGUMENT(sae_molt_rules_compile(NULL, text, &no_rules, &error));
+    NULL_ARGUMENT(sae_molt_monitor_create(NULL, NULL, NULL, &no_monitor, &error));
+    NULL_ARGUMENT(sae_lorsa_steer(NULL, plan, NULL, NULL, batch, NULL, &error));
+    NULL_ARGUMENT(sae_molt_steer(NULL, plan, batch, NULL, &error));
+    CHECK(no_plan == NULL && no_scratch == NULL && no_rules == NULL && no_monitor == NULL);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     sae_error error;
@@ -707,6 +736,8 @@ int main(int argc, char **argv) {
     sae_molt_scratch_destroy(NULL);
     sae_molt_close(NULL);
     CHECK(molt == NULL && molt_scratch == NULL && no_set == NULL);
+
+    kinds(plan, &batch);
 
     /* Destroying NULL does nothing. */
     sae_layer_stream_destroy(NULL);

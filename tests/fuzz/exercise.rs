@@ -4,13 +4,14 @@
 
 use sae::bytes::Bytes;
 use sae::container::{self, Check};
-use sae::monitor::{Accumulator, Rules};
+use sae::monitor::measures::Monosemanticity;
+use sae::monitor::{Accumulator, ErrorModel, Quality, Rules, Samples};
 use sae::steer::{Batch, Outcome, Plan, Report, SteerScratch};
 use sae::{Labels, OpenOptions, RowsMut, Sae};
 
 /// The targets, by the names of their files.
 #[allow(dead_code)] // for the replay
-pub(crate) const TARGETS: [&str; 13] = [
+pub(crate) const TARGETS: [&str; 14] = [
     "safetensors",
     "npz",
     "npy",
@@ -23,6 +24,7 @@ pub(crate) const TARGETS: [&str; 13] = [
     "labels",
     "plan",
     "snapshot",
+    "quality",
     "rules",
 ];
 
@@ -48,6 +50,7 @@ pub(crate) fn run(target: &str, data: &[u8]) {
         "labels" => labels(data),
         "plan" => plan(data),
         "snapshot" => snapshot(data),
+        "quality" => quality(data),
         "rules" => rules(data),
         // The reader is found by the first bytes; the corpora differ.
         _ => archive(data),
@@ -216,13 +219,33 @@ fn plan(data: &[u8]) {
     }
 }
 
-/// A snapshot of statistics, with a checksum that fits: what is read is written in a form that reads back to the bit,
-/// and whatever is asked of it, or merged with it, is answered.
-fn snapshot(data: &[u8]) {
+/// The data, with a checksum that fits.
+fn checked(data: &[u8]) -> Vec<u8> {
     let mut data = data.to_vec();
     if let Some(body) = data.len().checked_sub(4) {
         let check = crc32fast::hash(&data[..body]);
         data[body..].copy_from_slice(&check.to_le_bytes());
+    }
+    data
+}
+
+/// A snapshot of statistics, of samples or of monosemanticity: what is read is written in a form that
+/// reads back to the bit, and whatever is asked of it, or merged with it, is answered.
+fn snapshot(data: &[u8]) {
+    let data = checked(data);
+    if let Ok(mut samples) = Samples::from_bytes(&data, None) {
+        assert_eq!(samples.to_bytes().unwrap(), data);
+        assert!(samples.to_json(|_| None).is_object());
+        let other = samples.clone();
+        samples.merge(&other).unwrap();
+        assert_eq!(samples, other);
+    }
+    if let Ok(mut measure) = Monosemanticity::from_bytes(&data, None) {
+        assert_eq!(measure.to_bytes().unwrap(), data);
+        assert!(measure.to_json(|_| None).is_object());
+        let other = measure.clone();
+        measure.merge(&other).unwrap();
+        assert_eq!(measure.counts().0, 2 * other.counts().0);
     }
     let Ok(mut statistics) = Accumulator::from_bytes(&data, None) else {
         return;
@@ -246,6 +269,46 @@ fn snapshot(data: &[u8]) {
     let other = statistics.clone();
     statistics.merge(&other).unwrap();
     assert_eq!(statistics.rows(), 2 * other.rows());
+}
+
+/// A snapshot of quality, or of a baseline of the error, of the example: what is read is written as the
+/// same bytes, merges, goes on counting, and undoes what it counted.
+fn quality(data: &[u8]) {
+    let data = checked(data);
+    let (name, file, config) = sae::doc_example::tiny();
+    let sae = Sae::from_bytes(&name, &file, Some(&config), &OpenOptions::default()).unwrap();
+    let mut features = sae::Features::new();
+    features.push(0, 1.5).unwrap();
+    features.end_row(sae::RowStatus::Ok).unwrap();
+    let fired = features.row(0).unwrap();
+    let (row, decoded) = ([1.0, -2.0], [0.5, -2.5]);
+    if let Ok(model) = ErrorModel::from_bytes(&data) {
+        assert_eq!(model.to_bytes().unwrap(), data);
+        assert!(model.to_json().is_object());
+        let mut scored = Quality::new(&sae).unwrap();
+        match model.weights.len() == scored.d_out() {
+            true => {
+                scored.set_error_model(model, 3.0).unwrap();
+                let found = scored.add(&row, fired, &decoded).unwrap();
+                assert!(found.finite);
+                assert_eq!(scored.summary().rows + scored.summary().overflows, 1);
+            }
+            false => assert!(scored.set_error_model(model, 3.0).is_err()),
+        }
+    }
+    let Ok(mut quality) = Quality::from_bytes(&data, &sae) else {
+        return;
+    };
+    assert_eq!(quality.to_bytes().unwrap(), data);
+    assert_eq!(quality.snapshot_len(), data.len());
+    assert!(quality.to_json().is_object());
+    let before = quality.summary();
+    quality.add(&row, fired, &decoded).unwrap();
+    quality.remove(&row, fired, &decoded).unwrap();
+    assert_eq!(quality.to_bytes().unwrap(), data);
+    let other = quality.clone();
+    quality.merge(&other).unwrap();
+    assert_eq!(quality.summary().rows, 2 * before.rows);
 }
 
 /// Rules: what is read is written in a form that reads back as the same, and compiles or says why not.

@@ -1,7 +1,9 @@
 // libsae inside llama.cpp, on a small model with random weights.
 //
 //     embed dump MODEL.gguf HOOK OUT.npy    the rows of a hook, for making SAEs that fit them
-//     embed check MODEL.gguf SAE FITTED OUT  the checks; leaves rows and features in the folder OUT
+//     embed check MODEL.gguf SAE FITTED NARROW OUT  the checks; leaves rows and features in the
+//                                           folder OUT
+//     embed transcoder MODEL.gguf SAE TRANSCODER  the checks of a model with two sites
 #include "host.hpp"
 
 #include "ggml-backend-impl.h" // for a buffer that is not host memory
@@ -523,7 +525,198 @@ static void device_memory(const language_model &lm, const sae_model *sae) {
     sae_plan_destroy(plan);
 }
 
+// Transcoders: rows are read at one tensor and written at another.
+static const char MLP_IN[] = "model.layers.%d.pre_feedforward_layernorm.output";
+static const char MLP_OUT[] = "blocks.%d.hook_mlp_out";
+
+static sae_ggml_site site_of(const language_model &lm, const char *form, int32_t layer) {
+    char name[96];
+    std::snprintf(name, sizeof name, form, static_cast<int>(layer));
+    sae_ggml_site site;
+    CHECK_OK(sae_ggml_site_find(name, lm.architecture.c_str(), lm.n_layer, &site, &error));
+    return site;
+}
+
+static sae_ggml_tap transcoder_tap(const language_model &lm, hooked &hook, const sae_model *model,
+                                   int32_t layer) {
+    sae_ggml_tap tap = sae_ggml_tap_of(model);
+    tap.site = site_of(lm, MLP_IN, layer);
+    tap.site_out = site_of(lm, MLP_OUT, layer);
+    tap.encode = 1;
+    tap.on_rows = collected::on_rows;
+    tap.data = &hook.found;
+    return tap;
+}
+
+// Edits are those that the library makes of the rows of both tensors, whatever the ubatch.
+static void transcoder_steers(const language_model &lm, const sae_model *model) {
+    const auto tokens = some_tokens(40, lm.n_vocab());
+    sae_plan *plan = compile(model, "{\"edits\": [{\"feature\": 3, \"rule\": \"set\","
+                                    " \"strength\": 2.5}, {\"feature\": 40, \"rule\": \"scale\","
+                                    " \"strength\": -1}], \"rows\": {\"skip_first\": 2}}");
+    for (uint32_t n_ubatch : {64u, 7u}) {
+        hooked reading("ffn_out-1"), steering("ffn_out-1");
+        sae_ggml_tap tap = transcoder_tap(lm, reading, model, 1);
+        reading.add(tap);
+        decode(lm, n_ubatch, &reading, tokens);
+        tap = transcoder_tap(lm, steering, model, 1);
+        tap.plan = plan;
+        steering.add(tap);
+        decode(lm, n_ubatch, &steering, tokens);
+        // What was read is the same: the edit comes behind it.
+        CHECK(same_bits(reading.found.rows, steering.found.rows));
+        CHECK(reading.found.same_features(steering.found));
+        const size_t width = reading.found.width;
+        sae_rows inputs = {reading.found.rows.data(), SAE_DTYPE_F32, 0, tokens.size(), width, 0};
+        std::vector<float> expected = reading.tensor;
+        sae_rows_mut rows = {expected.data(), SAE_DTYPE_F32, 0, tokens.size(), width, 0};
+        sae_steer_batch batch;
+        std::memset(&batch, 0, sizeof batch);
+        batch.struct_size = sizeof batch;
+        batch.rows = &rows;
+        batch.inputs = &inputs;
+        sae_steer_scratch *scratch = nullptr;
+        CHECK_OK(sae_steer_scratch_create(model, plan, &scratch, &error));
+        CHECK_OK(sae_model_steer(model, plan, &batch, scratch, &error));
+        CHECK(same_bits(steering.tensor, expected));
+        CHECK(!same_bits(steering.tensor, reading.tensor));
+        const sae_steer_scratch *counts = sae_ggml_steered(steering.hook, 0);
+        for (sae_outcome outcome : {SAE_OUTCOME_EDITED, SAE_OUTCOME_FILTERED})
+            CHECK(sae_steer_scratch_count(counts, outcome) ==
+                  sae_steer_scratch_count(scratch, outcome));
+        CHECK(sae_steer_scratch_count(counts, SAE_OUTCOME_FILTERED) == 2);
+        sae_steer_scratch_destroy(scratch);
+    }
+    // The last block has rows for outputs only, at both sites.
+    hooked last("ffn_out-3");
+    sae_ggml_tap tap = transcoder_tap(lm, last, model, 3);
+    tap.plan = plan;
+    last.add(tap);
+    llama_context *context = lm.context(16, hooked::eval, &last);
+    tokens_batch batch(tokens);
+    const std::vector<size_t> wanted = {3, 17, 18, 39};
+    for (size_t token : wanted) batch.batch.logits[token] = 1;
+    sae_ggml_batch about = batch.about();
+    sae_ggml_begin(last.hook, &about);
+    CHECK(llama_decode(context, batch.batch) == 0);
+    CHECK_OK(sae_ggml_end(last.hook, &error));
+    llama_free(context);
+    CHECK(last.found.tokens == wanted);
+    const sae_steer_scratch *counts = sae_ggml_steered(last.hook, 0);
+    CHECK(sae_steer_scratch_count(counts, SAE_OUTCOME_EDITED) == wanted.size());
+    sae_plan_destroy(plan);
+    std::puts("a transcoder steers what its MLP gives: the bits of sae_model_steer");
+}
+
+// The fit check finds the block, and the side of the norm, that a transcoder belongs to.
+static void transcoder_fits(const language_model &lm, const sae_model *model) {
+    const auto tokens = some_tokens(64, lm.n_vocab());
+    for (int32_t attempt = 0; attempt < 5; attempt++) {
+        hooked hook;
+        const int32_t layer = attempt < 3 ? attempt : 1;
+        sae_ggml_tap tap = transcoder_tap(lm, hook, model, layer);
+        if (attempt == 3) tap.site = site_of(lm, "blocks.%d.hook_resid_mid", 1);
+        if (attempt == 4) tap.site_out = site_of(lm, MLP_OUT, 2);
+        tap.fit_rows = 64;
+        hook.add(tap);
+        llama_context *context = lm.context(32, sae_ggml_eval, hook.hook);
+        sae_status status = SAE_STATUS_OK;
+        for (int32_t round = 0; round < 2 && status == SAE_STATUS_OK; round++) {
+            llama_memory_clear(llama_get_memory(context), true);
+            tokens_batch batch(tokens, 0, true);
+            sae_ggml_batch about = batch.about();
+            sae_ggml_begin(hook.hook, &about);
+            CHECK(llama_decode(context, batch.batch) == 0);
+            status = sae_ggml_end(hook.hook, &error);
+            if (round == 0) CHECK(hook.found.rows.empty());
+        }
+        llama_free(context);
+        char text[2048];
+        CHECK(sae_ggml_fit_text(hook.hook, 0, text, sizeof text) > 0);
+        std::printf("%s%s\n", text, error.message);
+        if (attempt == 1) {
+            CHECK(status == SAE_STATUS_OK && hook.found.counts.size() == tokens.size());
+            continue;
+        }
+        CHECK(status == SAE_STATUS_INVALID_VALUE && hook.found.counts.empty());
+        const char *found = attempt == 4 ? "does not fit ffn_norm-1 -> ffn_out-2"
+                                         : "this SAE fits ffn_norm-1 -> ffn_out-1 ";
+        CHECK(std::strstr(error.message, found) != nullptr);
+    }
+}
+
+static void transcoder_mistakes(const language_model &lm, const sae_model *model,
+                                const sae_model *one_site) {
+    const auto tokens = some_tokens(10, lm.n_vocab());
+    sae_plan *plan =
+        compile(model, "{\"edits\": [{\"feature\": 3, \"rule\": \"add\", \"strength\": 1}]}");
+    auto attempt = [&](const sae_ggml_tap &tap) {
+        hooked hook;
+        hook.add(tap);
+        llama_context *context = lm.context(64, sae_ggml_eval, hook.hook);
+        tokens_batch batch(tokens);
+        sae_ggml_batch about = batch.about();
+        sae_ggml_begin(hook.hook, &about);
+        CHECK(llama_decode(context, batch.batch) == 0);
+        sae_status status = sae_ggml_end(hook.hook, &error);
+        std::printf("told: %s\n", error.message);
+        llama_free(context);
+        return status;
+    };
+    hooked maker;
+    // Without a site for the output: features are read, but nothing is steered or checked.
+    sae_ggml_tap tap = transcoder_tap(lm, maker, model, 1);
+    tap.site_out = sae_ggml_site_any();
+    maker.add(tap);
+    tap.plan = plan;
+    CHECK(sae_ggml_hook_add(maker.hook, &tap, nullptr, &error) == SAE_STATUS_INVALID_ARGUMENT);
+    CHECK(std::strstr(error.message, "it writes at blocks.1.hook_mlp_out") != nullptr);
+    tap.plan = nullptr;
+    tap.fit_rows = 32;
+    CHECK(sae_ggml_hook_add(maker.hook, &tap, nullptr, &error) == SAE_STATUS_INVALID_ARGUMENT);
+    tap = sae_ggml_tap_of(one_site);
+    tap.site = site_of(lm, MLP_OUT, 1);
+    tap.site_out = tap.site;
+    CHECK(sae_ggml_hook_add(maker.hook, &tap, nullptr, &error) == SAE_STATUS_INVALID_ARGUMENT);
+    // The wrong way round, no such tensor, other rows.
+    tap = transcoder_tap(lm, maker, model, 1);
+    tap.plan = plan;
+    std::swap(tap.site, tap.site_out);
+    CHECK(attempt(tap) == SAE_STATUS_INVALID_ARGUMENT);
+    CHECK(std::strstr(error.message, "comes before what the model reads") != nullptr);
+    tap = transcoder_tap(lm, maker, model, 1);
+    tap.plan = plan;
+    std::snprintf(tap.site_out.name, sizeof tap.site_out.name, "no_such-1");
+    CHECK(attempt(tap) == SAE_STATUS_INVALID_ARGUMENT);
+    CHECK(std::strstr(error.message, "no tensor of the graph is no_such-1") != nullptr);
+    tap.fit_rows = 32;
+    CHECK(attempt(tap) == SAE_STATUS_INVALID_ARGUMENT);
+    tap = transcoder_tap(lm, maker, model, 2);
+    tap.plan = plan;
+    tap.site_out = site_of(lm, MLP_OUT, 3);
+    CHECK(attempt(tap) == SAE_STATUS_LENGTH);
+    tap = transcoder_tap(lm, maker, model, 1);
+    tap.plan = plan;
+    std::snprintf(tap.site_out.name, sizeof tap.site_out.name, "result_output");
+    tap.site_out.count = 0;
+    tap.site_out.outputs_only = 1;
+    CHECK(attempt(tap) == SAE_STATUS_LENGTH);
+    CHECK(std::strstr(error.message, "the model writes 256") != nullptr);
+    sae_plan_destroy(plan);
+}
+
 int main(int argc, char **argv) {
+    if (argc == 5 && std::strcmp(argv[1], "transcoder") == 0) {
+        language_model lm(argv[2]);
+        sae_model *sae = open_sae(argv[3]), *transcoder = open_sae(argv[4]);
+        transcoder_steers(lm, transcoder);
+        transcoder_fits(lm, transcoder);
+        transcoder_mistakes(lm, transcoder, sae);
+        sae_model_close(transcoder);
+        sae_model_close(sae);
+        std::puts("ok");
+        return 0;
+    }
     if (argc == 5 && std::strcmp(argv[1], "dump") == 0) {
         language_model lm(argv[2]);
         sae_ggml_site site;

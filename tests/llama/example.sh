@@ -43,6 +43,24 @@ if diff -q <(grep ' fire:' "$work/unsteered.txt") <(grep ' fire:' "$work/example
     echo "steering changed nothing" >&2
     exit 1
 fi
+# The same strength, relative to the maximum that a labels file says.
+printf '{"index": 3, "description": "a label", "maxActApprox": 16}' >"$work/labels.json"
+printf '{"edits": [{"feature": 3, "rule": "add", "strength": {"value": 2.5, "of": "corpus_max"}}]}' \
+    >"$work/relative.json"
+cp "$work/example.txt" "$work/steered.txt"
+"$example" "$work/tiny.gguf" "$work/fitted-sae" --ids "$ids" --tokens 5 --top 2 \
+    --steer "$work/relative.json" --labels "$work/labels.json" >"$work/example.txt"
+diff <(sed 's/ *"a label"//' "$work/example.txt") "$work/steered.txt" >&2
+# A transcoder is checked, and steers, where its checkpoint says that it writes.
+"$example" "$work/tiny.gguf" "$work/transcoder" --no-check --ids "$ids" --tokens 5 --top 2 \
+    --steer "$work/plan.json" >"$work/example.txt"
+prints "steered 58 rows"
+if "$example" "$work/tiny.gguf" "$work/transcoder" --ids "$ids" --hook-out blocks.2.hook_mlp_out \
+    >"$work/example.txt" 2>&1; then
+    echo "the wrong output was not noticed" >&2
+    exit 1
+fi
+prints "ffn_norm-1 -> ffn_out-2"
 "$example" "$work/tiny.gguf" "$work/fitted-sae" --ids "$ids" --top 1 --against "$work/tiny-q8.gguf" \
     >"$work/example.txt"
 prints "flipped"

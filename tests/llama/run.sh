@@ -47,8 +47,12 @@ compile ffi/examples/llama_features.cpp llama_features
 "$work/embed" dump "$work/tiny.gguf" blocks.1.hook_resid_post "$work/rows.npy"
 python3 $here/saes.py random "$work/rows.npy" "$work/random-sae" 1024
 python3 $here/saes.py fitted "$work/rows.npy" "$work/fitted-sae"
+"$work/embed" dump "$work/tiny.gguf" ffn_norm-1 "$work/mlp-in.npy"
+"$work/embed" dump "$work/tiny.gguf" blocks.1.hook_mlp_out "$work/mlp-out.npy"
+python3 $here/saes.py transcoder "$work/mlp-in.npy" "$work/transcoder" "$work/mlp-out.npy"
 "$work/embed" check "$work/tiny.gguf" "$work/random-sae" "$work/fitted-sae" \
     tests/data/fixtures/saelens_jumprelu "$work"
+"$work/embed" transcoder "$work/tiny.gguf" "$work/random-sae" "$work/transcoder"
 for ubatch in 1 7 512; do
     python3 $here/compare.py bits "$work/ubatch-$ubatch.npy" "$work/ubatch-$ubatch.txt" \
         "$work/random-sae" "$tool"

@@ -2,6 +2,7 @@
 
 usage: saes.py random ROWS.npy FOLDER D_SAE    random features, of which about 32 fire in each row
        saes.py fitted ROWS.npy FOLDER          reconstructs these rows: their principal directions
+       saes.py transcoder ROWS.npy FOLDER OUTPUTS.npy   gives the first 200 of OUTPUTS for those of ROWS
 In the form that SAELens stores (cfg.json, sae_weights.safetensors).
 """
 import json
@@ -63,9 +64,30 @@ def fitted(rows, folder):
     })
 
 
+def transcoder(rows, folder, outputs):
+    rows, outputs = rows[:200], outputs[:200]
+    mean = outputs.mean(axis=0)
+    # Fewer rows than values in one: a linear map meets them all.
+    matrix = np.linalg.pinv(rows, rcond=1e-3) @ (outputs - mean)
+    identity = np.eye(rows.shape[1])
+    both = np.concatenate([identity, -identity])
+    d_sae, d_in = both.shape
+    settings = config("transcoder", d_in, d_sae)
+    settings["apply_b_dec_to_input"] = False
+    settings["d_out"] = outputs.shape[1]
+    settings["metadata"]["hook_name"] = "model.layers.1.pre_feedforward_layernorm.output"
+    settings["metadata"]["hook_name_out"] = "blocks.1.hook_mlp_out"
+    save(folder, settings, {
+        "W_enc": both.T, "b_enc": np.zeros(d_sae),
+        "W_dec": np.concatenate([matrix, -matrix]), "b_dec": mean,
+    })
+
+
 if __name__ == "__main__":
     rows = np.load(sys.argv[2])
     if sys.argv[1] == "random":
         random(rows, sys.argv[3], int(sys.argv[4]))
+    elif sys.argv[1] == "transcoder":
+        transcoder(rows, sys.argv[3], np.load(sys.argv[4]))
     else:
         fitted(rows, sys.argv[3])

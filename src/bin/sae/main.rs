@@ -22,6 +22,7 @@ mod pack;
 mod progress;
 mod readout;
 mod report;
+mod row_infos;
 mod rows;
 mod steer;
 mod style;

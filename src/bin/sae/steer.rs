@@ -6,6 +6,7 @@ use crate::labels;
 use crate::model::ModelArgs;
 use crate::output;
 use crate::progress::while_waiting;
+use crate::row_infos;
 use crate::rows::RowsFile;
 use crate::style::Style;
 use sae::container::npy_write::write_npy;
@@ -25,6 +26,7 @@ Examples:
   sae steer CHECKPOINT rows.npy --plan a.json --plan b.json --conflicts first -o steered.npy
   sae steer CHECKPOINT rows.npy --plan plan.json --labels 20-gemmascope-res-16k -o steered.npy
   sae steer TRANSCODER mlp_out.npy --inputs mlp_in.npy --plan plan.json -o steered.npy
+  sae steer CHECKPOINT block_out.npy --plan saeuron.json --infos steps.json -o steered.npy
   sae steer CHECKPOINT --plan plan.json --control-vector vector.gguf   for llama.cpp
 
 A plan:
@@ -93,6 +95,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "INPUTS.npy", requires = "rows")]
     inputs: Option<PathBuf>,
 
+    /// Activation rows at the input site, for plans with the rule `from_source`: row i takes from
+    /// their row i, if --infos does not say another
+    #[arg(long, value_name = "SOURCES.npy", requires = "rows")]
+    sources: Option<PathBuf>,
+
+    /// What is known of the rows: a JSON list with an object for each, with any of position, stage
+    /// (prompt, generation), last, class, phase, factor (of the change), plan (the only one, from 0;
+    /// null: none) and source [default: one sequence from position 0 on]
+    #[arg(long, value_name = "INFOS.json", requires = "rows")]
+    infos: Option<PathBuf>,
+
     /// Statistics of features, for strengths relative to a maximum or a mean: JSON as in a plan,
     /// or what `sae monitor --stats` wrote; those in a plan win
     #[arg(long, value_name = "STATISTICS.json")]
@@ -127,6 +140,8 @@ enum ConflictsArg {
     Last,
     /// The changes are added
     Sum,
+    /// --infos names the plan of each row
+    OnePerRow,
 }
 
 pub(crate) fn run(args: &Args, _style: Style, out: &mut impl Write) -> Result<(), Failure> {
@@ -153,7 +168,14 @@ pub(crate) fn run(args: &Args, _style: Style, out: &mut impl Write) -> Result<()
         let mut read = vec![args.model.path.as_path()];
         read.extend(args.plans.iter().map(PathBuf::as_path));
         read.extend(args.add_control_vector.iter().map(PathBuf::as_path));
-        let others = [&args.rows, &args.inputs, &args.statistics, &args.labels];
+        let others = [
+            &args.rows,
+            &args.inputs,
+            &args.sources,
+            &args.infos,
+            &args.statistics,
+            &args.labels,
+        ];
         read.extend(others.into_iter().flatten().map(PathBuf::as_path));
         output::check(path, &read)?;
     }
@@ -223,6 +245,11 @@ fn steer(
     let rows = file.rows()?;
     let open = |path| RowsFile::open(path, sae.d_in());
     let inputs = args.inputs.as_deref().map(open).transpose()?;
+    let sources = args.sources.as_deref().map(open).transpose()?;
+    let infos = match &args.infos {
+        None => None,
+        Some(path) => Some(named(path, row_infos::read(&read(path)?, rows.rows()))?),
+    };
     let stride = rows.width() * rows.dtype().size();
     let mut bytes: Vec<u8> = Vec::with_capacity(rows.rows() * stride);
     for row in 0..rows.rows() {
@@ -231,6 +258,8 @@ fn steer(
     let steered = RowsMut::from_bytes(&mut bytes, rows.dtype(), rows.rows(), rows.width(), stride)?;
     let mut batch = Batch::new(steered);
     batch.inputs = inputs.as_ref().map(RowsFile::rows).transpose()?;
+    batch.sources = sources.as_ref().map(RowsFile::rows).transpose()?;
+    batch.infos = infos.as_deref();
     batch.dry_run = args.dry_run;
     let mut scratch = SteerScratch::new(sae, plan)?;
     let mut report = Report::new(plan);
@@ -318,6 +347,7 @@ impl From<ConflictsArg> for Conflicts {
             ConflictsArg::First => Conflicts::First,
             ConflictsArg::Last => Conflicts::Last,
             ConflictsArg::Sum => Conflicts::Sum,
+            ConflictsArg::OnePerRow => Conflicts::OnePerRow,
         }
     }
 }
