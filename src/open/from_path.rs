@@ -167,7 +167,12 @@ fn weights_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn open_path(path: &Path, options: &OpenOptions) -> Result<Sae<'static>, Error> {
-    let (checkpoint, file, covered, maps) = read_mapped(path, options)?;
+    let Read {
+        checkpoint,
+        file,
+        covered,
+        maps,
+    } = read_mapped(path, options)?;
     let explain = |error| match (error, unread_beside(Path::new(&file))) {
         (Error::MissingKey { key, hint }, Some(note)) => Error::MissingKey {
             key,
@@ -201,15 +206,22 @@ pub(super) fn read(
     path: &Path,
     options: &OpenOptions,
 ) -> Result<(Checkpoint<'static>, String, bool), Error> {
-    let (checkpoint, file, covered, _) = read_mapped(path, options)?;
-    Ok((checkpoint, file, covered))
+    let found = read_mapped(path, options)?;
+    Ok((found.checkpoint, found.file, found.covered))
 }
 
-/// The same, and the maps of the files.
-fn read_mapped(
-    path: &Path,
-    options: &OpenOptions,
-) -> Result<(Checkpoint<'static>, String, bool, Vec<Arc<Mapping>>), Error> {
+/// What is read at a path.
+struct Read {
+    checkpoint: Checkpoint<'static>,
+    /// Its weights file.
+    file: String,
+    /// Whether its weights are to be checked.
+    covered: bool,
+    /// Of its weights files.
+    maps: Vec<Arc<Mapping>>,
+}
+
+fn read_mapped(path: &Path, options: &OpenOptions) -> Result<Read, Error> {
     let files = weights_of(path)?;
     let file = files.first().map_or(path, PathBuf::as_path);
     let shown = file.display().to_string();
@@ -241,7 +253,12 @@ fn read_mapped(
         },
         folders: folders_above(file),
     };
-    Ok((checkpoint, shown, covered, maps))
+    Ok(Read {
+        checkpoint,
+        file: shown,
+        covered,
+        maps,
+    })
 }
 
 /// A weights file, and the other half of a layer of a cross-layer transcoder.
