@@ -10,9 +10,10 @@ use library::parts::{Stored, matrix};
 use library::rows;
 use sae::model::{
     Activation, Attention, Ensemble, Matrix, Pairs, Parts, Pursuit, Rank, Rotary, Router,
-    ScreenKind, Transform, Transforms,
+    ScreenKind, Target, Targets, Transform, Transforms,
 };
-use sae::{Features, Level, Lorsa, LorsaCache, Molt, Part, RowStatus, Sae, Scratch};
+use sae::steer::{Batch, Edit, Outcome, Plan, Report, SteerScratch};
+use sae::{Features, Level, Lorsa, LorsaCache, Molt, Part, RowStatus, RowsMut, Sae, Scratch};
 
 /// Runs `call` and returns how often this thread asked for memory in it.
 fn count<T>(call: impl FnOnce() -> T) -> (u64, T) {
@@ -195,6 +196,25 @@ fn top_k() -> Activation {
     }
 }
 
+/// A model whose features write values of their own.
+fn targets(coalesced: Option<usize>) -> Parts<'static> {
+    let values = |from: f64| Some((0..MEMBER).map(|i| from + i as f64 * 0.01).collect());
+    let each = vec![Target {
+        bias: values(0.1),
+        scale: values(0.5),
+    }];
+    Parts {
+        targets: Some(Targets { each, coalesced }),
+        ..member(top_k()).parts().clone()
+    }
+}
+
+fn plan() -> Plan {
+    Plan::new("sets")
+        .edit(Edit::set(3, 150.0))
+        .edit(Edit::scale(4, 0.5))
+}
+
 /// Ensembles of every kind, pursuits and rows of several sites.
 #[test]
 fn composed_models_allocate_nothing() {
@@ -217,7 +237,10 @@ fn composed_models_allocate_nothing() {
                 .unwrap(),
         ),
         ("sites", Sae::from_parts(sites).unwrap()),
+        ("targets", Sae::from_parts(targets(None)).unwrap()),
+        ("targets, anew", Sae::from_parts(targets(Some(3))).unwrap()),
     ];
+    let plan = plan();
     let values: Vec<f32> = vectors(3, WIDTH)
         .concat()
         .iter()
@@ -234,6 +257,15 @@ fn composed_models_allocate_nothing() {
         let (allocations, done) = count(|| sae.decode(&features, None, &mut scratch, &mut decoded));
         done.unwrap();
         assert_eq!(allocations, 0, "{name}: decode");
+        let compiled = sae.compile_plan(&plan).unwrap();
+        let mut space = SteerScratch::new(&sae, &compiled).unwrap();
+        let mut report = Report::new(&compiled);
+        let mut steered = values.clone();
+        let batch = Batch::new(RowsMut::from_f32(&mut steered, WIDTH).unwrap());
+        let (allocations, done) = count(|| sae.steer(&compiled, batch, &mut space, &mut report));
+        done.unwrap();
+        assert_eq!(allocations, 0, "{name}: steer");
+        assert!(report.count(Outcome::Edited) > 0, "{name}");
         if sae.input_sites() == 2 {
             let half: Vec<f32> = values[..3 * WIDTH / 2].to_vec();
             let apart = [library::rows(&half, WIDTH / 2); 2];
@@ -288,6 +320,23 @@ fn attention_and_transforms_allocate_nothing() {
         });
         done.unwrap();
         assert_eq!(allocations, 0, "attention");
+        let (mut known, plan) = (Features::new(), plan());
+        cache.truncate(0);
+        lorsa
+            .encode(all, &mut cache, &mut scratch, &mut known)
+            .unwrap();
+        let compiled = lorsa.compile_plan(&plan).unwrap();
+        let mut space = lorsa.steer_scratch(&compiled).unwrap();
+        let mut report = Report::new(&compiled);
+        // The first call makes room for as many features.
+        for most in [u64::MAX, 0] {
+            let mut steered = values.clone();
+            let batch = Batch::new(RowsMut::from_f32(&mut steered, WIDTH).unwrap());
+            let (allocations, done) =
+                count(|| lorsa.steer(&compiled, &known, None, batch, &mut space, &mut report));
+            done.unwrap();
+            assert!(allocations <= most, "attention: steer");
+        }
 
         let transforms = (0..MEMBER).map(|i| Transform {
             reads: weights(i % 3 + 1, WIDTH),
@@ -307,5 +356,14 @@ fn attention_and_transforms_allocate_nothing() {
         });
         done.unwrap();
         assert_eq!(allocations, 0, "transforms");
+        let compiled = molt.compile_plan(&plan).unwrap();
+        let mut space = molt.steer_scratch(&compiled).unwrap();
+        let mut report = Report::new(&compiled);
+        let mut steered = values.clone();
+        let batch = Batch::new(RowsMut::from_f32(&mut steered, WIDTH).unwrap());
+        let (allocations, done) = count(|| molt.steer(&compiled, batch, &mut space, &mut report));
+        done.unwrap();
+        assert_eq!(allocations, 0, "transforms: steer");
+        assert_eq!(report.count(Outcome::Edited), 6);
     }
 }

@@ -11,6 +11,11 @@
 //! the reconstruction error cancel, so nothing but the edit changes. Directions are vectors in the
 //! space of y; g does not touch them.
 //!
+//! What a feature of a mixture of transforms writes is `(f'_i - f_i) U_i (V_i x)` in place of
+//! `(f'_i - f_i) d_i`; of a multi-target coder it is what f' writes less what f writes, of all targets.
+//! A Lorsa's features depend on the rows before, so its plans are given them
+//! ([`Lorsa::steer`](crate::Lorsa::steer)).
+//!
 //! Where an edit's value needs no other features (threshold rules, absolute strengths), steering m
 //! features costs m encoder and m decoder rows. Ranking rules (TopK), strengths relative to the
 //! current maximum, gates on the reconstruction, `keep_only`, scores and `error: drop` need a full

@@ -610,6 +610,22 @@ fn files_that_say_something_else_are_refused() {
     std::fs::remove_dir_all(folder.0.join(NAMES[2])).unwrap();
     let error = folder.open().unwrap_err().to_string();
     assert!(error.contains("n_targets"), "{error}");
+    // Far more targets than the file holds.
+    for tied in [false, true] {
+        let mut suite = Suite::new(Shape {
+            tied,
+            ..shape("none", false)
+        });
+        suite
+            .coders
+            .iter_mut()
+            .for_each(|coder| coder.post.truncate(1));
+        let (bytes, mut config) = (suite.bytes(0), suite.config(0));
+        config["n_targets"] = u64::MAX.into();
+        let options = OpenOptions::default();
+        let result = Sae::from_bytes("s.safetensors", &bytes, Some(&config.to_string()), &options);
+        assert_eq!(result.unwrap_err().code(), Code::MissingTensor, "{tied}");
+    }
     // One layer whose outputs depend on others.
     for one in [
         shape("concat", true),
