@@ -115,6 +115,9 @@ const MOST_WORDS: usize = 8 << 20;
 /// Features that a row may have on average before the batch is cut in two.
 const ROW_FEATURES: usize = 256;
 
+/// Rows whose survivors are most of the encoder.
+const MANY_ROWS: usize = 64;
+
 /// The widest rows: `sqrt(d) / 2` stays small beside [`LARGEST_NORM`].
 const WIDEST: usize = 1 << 24;
 
@@ -189,6 +192,9 @@ impl Sae<'_> {
             let count = self.rows_at_once(left, work.rest.len()).min(most);
             if count < self.least_rows() {
                 break;
+            }
+            if count >= MANY_ROWS {
+                self.packed.read_all_rows();
             }
             let block = (done, count);
             let encoded = self.encode_block(rows, block, range.clone(), &mut work, sink)?;

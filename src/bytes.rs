@@ -9,6 +9,12 @@ use core::ops::Range;
 /// Something that owns bytes and can be shared between threads.
 pub type Owner<'a> = Arc<dyn AsRef<[u8]> + Send + Sync + 'a>;
 
+/// Rows of which few are read, wherever they are, until somebody reads them all.
+pub trait Scattered: Send + Sync + fmt::Debug {
+    /// All rows are about to be read: what lies around one may come with it again.
+    fn read_all(&self);
+}
+
 #[derive(Clone)]
 enum Storage<'a> {
     Borrowed(&'a [u8]),

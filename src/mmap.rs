@@ -16,10 +16,12 @@
 //!   (as downloads and `sae pack` do) is always safe: the map keeps the old file.
 //! - A map has a fixed size, the one that the file had when it was opened.
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Scattered};
 use crate::error::Error;
 use alloc::string::ToString;
 use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::fs::File;
 use std::path::Path;
 
@@ -69,6 +71,62 @@ impl Mapping {
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
         self.0.as_deref().unwrap_or(&[])
+    }
+}
+
+/// Rows in a map that a screen names, some dozens of many thousands for a token. When one is read
+/// that is not in memory, systems read what lies around it as well, up to hundreds of kilobytes: after
+/// 80 rows of 9 kB from 151 MB nearly all of it was in memory (`benches/NOTES.md`). So the system is
+/// told to read what is asked for only, until all rows are wanted.
+#[derive(Debug)]
+pub(crate) struct ScatteredRows {
+    map: Arc<Mapping>,
+    range: Range<usize>,
+    scattered: AtomicBool,
+}
+
+impl ScatteredRows {
+    /// `None` if `rows` is not in the map, or the system does not take advice.
+    pub(crate) fn new(map: &Arc<Mapping>, rows: &[u8]) -> Option<Self> {
+        let all = (**map).as_ref();
+        let start = rows.as_ptr().addr().checked_sub(all.as_ptr().addr())?;
+        let end = start.checked_add(rows.len())?;
+        if rows.is_empty() || end > all.len() {
+            return None;
+        }
+        let rows = ScatteredRows {
+            map: Arc::clone(map),
+            range: start..end,
+            scattered: AtomicBool::new(true),
+        };
+        rows.advise(true).then_some(rows)
+    }
+
+    /// Whether the system took the advice. Refusing it changes nothing but time and memory.
+    #[cfg(unix)]
+    fn advise(&self, scattered: bool) -> bool {
+        let advice = match scattered {
+            true => memmap2::Advice::Random,
+            false => memmap2::Advice::Normal,
+        };
+        let map = self.map.0.as_ref();
+        let advised = map.map(|map| map.advise_range(advice, self.range.start, self.range.len()));
+        matches!(advised, Some(Ok(())))
+    }
+
+    #[cfg(not(unix))]
+    fn advise(&self, _: bool) -> bool {
+        let _ = (&self.map, &self.range);
+        false
+    }
+}
+
+impl Scattered for ScatteredRows {
+    fn read_all(&self) {
+        // A system call for the first time only.
+        if self.scattered.load(Ordering::Relaxed) && self.scattered.swap(false, Ordering::Relaxed) {
+            self.advise(false);
+        }
     }
 }
 

@@ -16,7 +16,8 @@ const AHEAD_BYTES: usize = 8192;
 /// The most sample rows that a screen is chosen by.
 const SAMPLE_ROWS: usize = 64;
 
-/// Bounds that are compared with the floor at once when features are ranked.
+/// Bounds that are compared with the floor at once when features are ranked: what
+/// [`ScreenKernels::above`] takes.
 const BLOCK: usize = 32;
 
 /// What [`Sae::select_screened`] works in.
@@ -116,7 +117,7 @@ impl Sae<'_> {
                     true => 0.0,
                     false => f32::NEG_INFINITY,
                 };
-                let order = Order::new(&bounds, range, rank, least);
+                let order = Order::new(&bounds, range, (rank, least), kernels);
                 let closer = |feature: usize| match rank {
                     Rank::Value => bounds.refined_upper(screen, kernels, feature),
                     Rank::Magnitude => f32::INFINITY,
@@ -249,7 +250,7 @@ impl<'w> Ranked<'w> {
         mut judge: impl FnMut(usize) -> f32,
     ) {
         let features = 0..self.screen.features();
-        let order = Order::new(&self.bounds, features, self.rank, least);
+        let order = Order::new(&self.bounds, features, (self.rank, least), self.kernels);
         let fetch = |feature: usize| self.kernels.prefetch(encoder.row(feature).unwrap_or(&[]));
         let found = order.best(count, self.entries);
         let first = self.entries.get_mut(..found).unwrap_or(&mut []);
@@ -297,10 +298,16 @@ struct Order<'b> {
     lower: &'b [f32],
     /// A feature whose bound is not above this does not rank.
     least: f32,
+    kernels: &'static ScreenKernels,
 }
 
 impl<'b> Order<'b> {
-    fn new(bounds: &'b Bounds<'_>, range: Range<usize>, rank: Rank, least: f32) -> Self {
+    fn new(
+        bounds: &'b Bounds<'_>,
+        range: Range<usize>,
+        (rank, least): (Rank, f32),
+        kernels: &'static ScreenKernels,
+    ) -> Self {
         Order {
             first: range.start,
             upper: bounds.upper().get(range.clone()).unwrap_or(&[]),
@@ -309,6 +316,7 @@ impl<'b> Order<'b> {
                 Rank::Magnitude => bounds.lower().get(range).unwrap_or(&[]),
             },
             least,
+            kernels,
         }
     }
 
@@ -325,11 +333,12 @@ impl<'b> Order<'b> {
     /// rank. `visit` says the floor from there on.
     fn above(&self, mut floor: f32, mut visit: impl FnMut(usize, f32) -> f32) {
         for (first, upper, lower) in self.blocks() {
-            // Nearly every block falls here: a comparison without a branch for each feature.
-            if !any_above(upper, lower, floor) {
-                continue;
-            }
-            for (i, &upper) in upper.iter().enumerate() {
+            // A comparison without a branch for each feature.
+            let mut above = self.kernels.above(upper, floor) | below(lower, -floor);
+            while above != 0 {
+                let i = above.trailing_zeros() as usize;
+                above &= above - 1;
+                let upper = upper.get(i).copied().unwrap_or(f32::INFINITY);
                 let rank = rank(upper, lower.get(i));
                 if rank > floor {
                     floor = visit(first + i, rank);
@@ -409,12 +418,10 @@ fn rank(upper: f32, lower: Option<&f32>) -> f32 {
     }
 }
 
-/// Whether a rank of a block can be above `floor`. Without a branch and without a call, so that it
-/// becomes vector instructions.
-#[allow(clippy::neg_cmp_op_on_partial_ord)] // A NaN is above any floor.
-fn any_above(upper: &[f32], lower: &[f32], floor: f32) -> bool {
-    let above = upper.iter().fold(false, |any, &u| any | !(u <= floor));
-    lower.iter().fold(above, |any, &l| any | (-l > floor))
+/// A bit for each lower bound of a block that is below `floor`: a magnitude above minus that.
+fn below(lower: &[f32], floor: f32) -> u32 {
+    let bits = lower.iter().enumerate();
+    bits.fold(0, |bits, (i, &lower)| bits | u32::from(lower < floor) << i)
 }
 
 /// The highest rank of a block.
@@ -469,6 +476,7 @@ fn bound_of(entry: u64) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Level;
     use alloc::vec;
 
     /// Bounds with ties, zeros of both signs, infinities and NaNs among them.
@@ -503,6 +511,12 @@ mod tests {
 
     #[test]
     fn ranking_by_blocks_is_ranking_by_sorting() {
+        for level in Level::available() {
+            ranking_at(ScreenKernels::for_level(level));
+        }
+    }
+
+    fn ranking_at(kernels: &'static ScreenKernels) {
         for count in [0, 1, 31, 32, 33, 64, 100, 1000, 3072] {
             for (seed, least) in [(1, 0.0), (2, f32::NEG_INFINITY), (3, 4.0)] {
                 let upper = bounds(count, seed);
@@ -515,6 +529,7 @@ mod tests {
                     upper: &upper,
                     lower: &lower,
                     least,
+                    kernels,
                 };
                 let all = sorted(&order);
                 for k in [0, 1, 2, 7, 32, 90, 200, 3072] {

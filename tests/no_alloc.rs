@@ -211,7 +211,7 @@ fn targets(coalesced: Option<usize>) -> Parts<'static> {
 
 fn plan() -> Plan {
     Plan::new("sets")
-        .edit(Edit::set(3, 1.5))
+        .edit(Edit::set(3, 150.0))
         .edit(Edit::scale(4, 0.5))
 }
 

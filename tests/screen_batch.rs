@@ -323,3 +323,35 @@ fn judgements_agree_at_every_level_and_nan_keeps() {
         }
     }
 }
+
+#[test]
+fn values_above_a_floor_have_the_same_bits_at_every_level() {
+    let mut random = Random(6);
+    for len in 0..=33 {
+        for floor in [f32::NEG_INFINITY, -0.5, 0.0, 0.25, f32::INFINITY, f32::NAN] {
+            let values: Vec<f32> = (0..len)
+                .map(|i| match i % 7 {
+                    3 => f32::NAN,
+                    4 => floor,
+                    5 => -floor,
+                    _ => float(&mut random),
+                })
+                .collect();
+            let of_value = |(i, value): (usize, &f32)| {
+                // A NaN is above every floor, and everything is above a floor that is one.
+                let at_most = *value <= floor;
+                u32::from(!at_most) << i
+            };
+            let expected = values
+                .iter()
+                .take(32)
+                .enumerate()
+                .map(of_value)
+                .sum::<u32>();
+            for level in Level::available() {
+                let found = ScreenKernels::for_level(level).above(&values, floor);
+                assert_eq!(found, expected, "{level} {len} {floor}");
+            }
+        }
+    }
+}

@@ -56,7 +56,7 @@ def make(folder, d_in, d_sae, dtype, seed=0):
         for row in range(count):
             on = np.nonzero(random.random(d_sae, dtype=np.float32) < rate)[0]
             value = size[on] * (0.6 + random.gamma(2.0, 0.35, len(on))).astype(np.float32)
-            out[row] += torch.from_numpy(value.astype(np.float32)) @ w_dec[on]
+            out[row] += torch.from_numpy(value.astype(np.float32)) @ w_dec[on].float()
         wobble = 1 + 0.15 * random.standard_normal((count, 1)).astype(np.float32)
         out[:, massive] += heights * torch.from_numpy(wobble.astype(np.float32))
         return out
@@ -97,7 +97,6 @@ def make(folder, d_in, d_sae, dtype, seed=0):
     # b_dec is subtracted from the input, as SAELens does.
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "rows.npy", rows(ROWS).numpy())
     tensors = {
         "W_enc": encoder.T.contiguous(),
         "W_dec": w_dec.contiguous(),
@@ -116,6 +115,8 @@ def make(folder, d_in, d_sae, dtype, seed=0):
     }
     (folder / "cfg.json").write_text(json.dumps(config, indent=1))
     save_file(tensors, folder / "sae_weights.safetensors")
+    # Last: where it is, the model is whole.
+    np.save(folder / "rows.npy", rows(ROWS).numpy())
 
 
 def relu(folder, source):

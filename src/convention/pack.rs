@@ -631,5 +631,6 @@ pub(crate) fn packed<'a>(
         self_test,
         screen,
         checksums,
+        rows: None,
     })
 }

@@ -3,6 +3,7 @@
 use crate::screen::STORED_SECTIONS;
 use crate::tensor::Tensor;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use serde_json::{Value, json};
 
@@ -128,4 +129,15 @@ pub(crate) struct Packed<'a> {
     /// Taken by the model when it opens.
     pub(crate) screen: Option<StoredScreen<'a>>,
     pub(crate) checksums: Vec<Checksum<'a>>,
+    /// The encoder's rows, if they are read where a screen says.
+    pub(crate) rows: Option<Arc<dyn crate::bytes::Scattered>>,
+}
+
+impl Packed<'_> {
+    /// All of the encoder's rows are about to be read.
+    pub(crate) fn read_all_rows(&self) {
+        if let Some(rows) = &self.rows {
+            rows.read_all();
+        }
+    }
 }

@@ -721,6 +721,7 @@ impl<'a> Sae<'a> {
     pub fn check_screen(&self) -> Result<(), Error> {
         match (&self.screen, rules(&self.parts)) {
             (Some(screen), Some(owned)) => {
+                self.packed.read_all_rows();
                 let kernels = self.screen_kernels();
                 screen.check(&self.parts.encoder, &owned.borrowed(), kernels)
             }

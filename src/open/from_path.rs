@@ -7,7 +7,7 @@ use crate::bytes::Bytes;
 use crate::container;
 use crate::convention::Checkpoint;
 use crate::error::Error;
-use crate::mmap::Mapping;
+use crate::mmap::{Mapping, ScatteredRows};
 use crate::model::{Description, Sae};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -167,7 +167,12 @@ fn weights_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn open_path(path: &Path, options: &OpenOptions) -> Result<Sae<'static>, Error> {
-    let (checkpoint, file, covered) = read(path, options)?;
+    let Read {
+        checkpoint,
+        file,
+        covered,
+        maps,
+    } = read_mapped(path, options)?;
     let explain = |error| match (error, unread_beside(Path::new(&file))) {
         (Error::MissingKey { key, hint }, Some(note)) => Error::MissingKey {
             key,
@@ -175,7 +180,15 @@ fn open_path(path: &Path, options: &OpenOptions) -> Result<Sae<'static>, Error> 
         },
         (error, _) => error,
     };
-    Sae::build(&checkpoint, options, covered).map_err(|error| explain(error).in_file(&file))
+    let mut sae =
+        Sae::build(&checkpoint, options, covered).map_err(|error| explain(error).in_file(&file))?;
+    // A pack's weights are rows, of which its screen names a few.
+    if sae.screen().is_some() && !sae.screen_options().check {
+        let rows = sae.parts().encoder.bytes();
+        let mut scattered = maps.iter().filter_map(|map| ScatteredRows::new(map, rows));
+        sae.packed.rows = scattered.next().map(|rows| Arc::new(rows) as _);
+    }
+    Ok(sae)
 }
 
 /// Says which side-cars lie beside a file that this build cannot read.
@@ -193,16 +206,34 @@ pub(super) fn read(
     path: &Path,
     options: &OpenOptions,
 ) -> Result<(Checkpoint<'static>, String, bool), Error> {
+    let found = read_mapped(path, options)?;
+    Ok((found.checkpoint, found.file, found.covered))
+}
+
+/// What is read at a path.
+struct Read {
+    checkpoint: Checkpoint<'static>,
+    /// Its weights file.
+    file: String,
+    /// Whether its weights are to be checked.
+    covered: bool,
+    /// Of its weights files.
+    maps: Vec<Arc<Mapping>>,
+}
+
+fn read_mapped(path: &Path, options: &OpenOptions) -> Result<Read, Error> {
     let files = weights_of(path)?;
     let file = files.first().map_or(path, PathBuf::as_path);
     let shown = file.display().to_string();
     let mut covered = true;
-    let mut archives = Vec::new();
+    let (mut archives, mut maps) = (Vec::new(), Vec::new());
     let apart = layers::apart(&files);
     for file in &files {
         let shown = file.display().to_string();
         let mapping = Mapping::open(file).map_err(|error| error.in_file(&shown))?;
-        let bytes = Bytes::shared(Arc::new(mapping));
+        let mapping = Arc::new(mapping);
+        maps.push(Arc::clone(&mapping));
+        let bytes = Bytes::shared(mapping);
         covered &= options.check.covers(bytes.len());
         let archive = container::read(bytes, options.check);
         let name = match apart {
@@ -222,7 +253,12 @@ pub(super) fn read(
         },
         folders: folders_above(file),
     };
-    Ok((checkpoint, shown, covered))
+    Ok(Read {
+        checkpoint,
+        file: shown,
+        covered,
+        maps,
+    })
 }
 
 /// A weights file, and the other half of a layer of a cross-layer transcoder.

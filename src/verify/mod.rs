@@ -191,6 +191,7 @@ impl Sae<'_> {
         options: &VerifyOptions<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Verification, Error> {
+        self.packed.read_all_rows();
         let mut found = Verification::default();
         let matrices = canonical::matrices(self.parts());
         let batches = options

@@ -21,6 +21,7 @@ pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     screen: [screen::<U3>, screen::<U4>, screen::<U6>, screen::<U8>],
     dot_bytes,
     refine_row,
+    above,
     centre,
     measure,
     quantise,
@@ -415,4 +416,21 @@ fn refine_row(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
 fn load_signed(bytes: &[i8; 32]) -> __m256i {
     // SAFETY: the reference covers the 32 bytes; the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn above(values: &[f32], floor: f32) -> u32 {
+    let (lines, rest) = values.as_chunks::<8>();
+    let level = _mm256_set1_ps(floor);
+    let mut bits = 0;
+    for (i, line) in lines.iter().enumerate() {
+        // SAFETY: the reference covers the 32 bytes; the load needs no alignment.
+        let line = unsafe { _mm256_loadu_ps(line.as_ptr()) };
+        let above = _mm256_cmp_ps::<_CMP_NLE_UQ>(line, level);
+        bits |= (_mm256_movemask_ps(above) as u32) << (8 * i);
+    }
+    match rest {
+        [] => bits,
+        rest => bits | input::above(rest, floor) << (8 * lines.len()),
+    }
 }

@@ -21,6 +21,7 @@ pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     ],
     dot_bytes,
     refine_row,
+    above,
     centre,
     measure,
     quantise,
@@ -460,4 +461,20 @@ fn refine_row(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
 fn load_signed(bytes: &[i8; 64]) -> __m512i {
     // SAFETY: the reference covers the 64 bytes; the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn above(values: &[f32], floor: f32) -> u32 {
+    let (lines, rest) = values.as_chunks::<16>();
+    let level = _mm512_set1_ps(floor);
+    let mut bits = 0;
+    for (i, line) in lines.iter().enumerate() {
+        // SAFETY: the reference covers the 64 bytes; the load needs no alignment.
+        let line = unsafe { _mm512_loadu_ps(line.as_ptr()) };
+        bits |= u32::from(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(line, level)) << (16 * i);
+    }
+    match rest {
+        [] => bits,
+        rest => bits | input::above(rest, floor) << (16 * lines.len()),
+    }
 }

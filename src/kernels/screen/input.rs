@@ -100,6 +100,16 @@ pub(super) fn quantise(
     [total(left), total(coded)]
 }
 
+/// A bit for each value that is not at most `floor`.
+#[inline(always)]
+#[allow(clippy::neg_cmp_op_on_partial_ord)] // a NaN has a bit
+pub(super) fn above(values: &[f32], floor: f32) -> u32 {
+    let bits = values.iter().enumerate();
+    bits.fold(0, |bits, (i, &value)| {
+        bits | u32::from(!(value <= floor)) << i
+    })
+}
+
 /// For each block, the sum of `shift * z`.
 #[inline(always)]
 pub(super) fn shift_sums(high: &[i8], low: &[i8], shift: &[f64], out: &mut [f64]) {

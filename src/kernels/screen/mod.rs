@@ -185,6 +185,7 @@ pub struct ScreenKernels {
     screen: [Screen; 4],
     dot_bytes: DotBytes,
     refine_row: Refine,
+    above: unsafe fn(&[f32], f32) -> u32,
     centre: Centre,
     measure: unsafe fn(&[f64]) -> [f64; 2],
     quantise: Quantise,
@@ -289,6 +290,14 @@ impl ScreenKernels {
         }
         // SAFETY: a table is handed out only after its level was detected.
         unsafe { (self.refine_row)(scales, codes, high, low) }
+    }
+
+    /// A bit for each of up to 32 values that is not at most `floor`; so a NaN has one.
+    #[inline]
+    pub fn above(&self, values: &[f32], floor: f32) -> u32 {
+        let values = values.get(..32).unwrap_or(values);
+        // SAFETY: a table is handed out only after its level was detected.
+        unsafe { (self.above)(values, floor) }
     }
 
     /// `y = (x - centre) * power`; returns the sum of `(x * power)^2`, the sum of `y^2` and the

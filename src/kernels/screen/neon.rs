@@ -23,6 +23,7 @@ const fn table<const SDOT: bool>() -> ScreenKernels {
         ],
         dot_bytes: four::dot_bytes::<Neon<SDOT>>,
         refine_row: four::refine_row::<Neon<SDOT>>,
+        above: input::above,
         centre: input::centre,
         measure: input::measure,
         quantise: input::quantise,

@@ -11,6 +11,7 @@ pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     screen: [screen::<U3>, screen::<U4>, screen::<U6>, screen::<U8>],
     dot_bytes,
     refine_row,
+    above,
     centre,
     measure,
     quantise,
@@ -193,4 +194,8 @@ fn refine_row(scales: &[u8], codes: &[u8], high: &[i8], low: &[i8]) -> i64 {
         sum += i64::from(scales[block]) * i64::from(code) * z;
     }
     sum
+}
+
+fn above(values: &[f32], floor: f32) -> u32 {
+    input::above(values, floor)
 }

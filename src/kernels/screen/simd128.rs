@@ -16,6 +16,7 @@ pub(super) static KERNELS: ScreenKernels = ScreenKernels {
     ],
     dot_bytes: four::dot_bytes::<Simd128>,
     refine_row: four::refine_row::<Simd128>,
+    above: input::above,
     centre: input::centre,
     measure: input::measure,
     quantise: input::quantise,
