@@ -12,9 +12,10 @@ use support::{cases, folder, root, run, tool};
 /// What the library as it ships, stripped, should not be larger than. Missed since the conventions
 /// of every publisher and steering are in it; the test says by how much.
 const GOAL_SHARED_LIBRARY_BYTES: u64 = 1_500_000;
-/// What it may not be larger than, until the goal is met again: composed models, batches, monitoring
-/// and labels came in since it was 1.8 MB.
-const MAX_SHARED_LIBRARY_BYTES: u64 = 2_800_000;
+/// What it may not be larger than, until the goal is met again, so that growth is noticed: composed
+/// models, batches, monitoring and labels came in since it was 1.8 MB; plans and rules of attention and
+/// of mixtures, coders of several targets and decompositions since it was 2.8 (`benches/NOTES.md`).
+const MAX_SHARED_LIBRARY_BYTES: u64 = 3_000_000;
 
 /// One folder for what cargo builds: the tests need the same library.
 fn target_flag() -> String {
