@@ -115,6 +115,9 @@ const MOST_WORDS: usize = 8 << 20;
 /// Features that a row may have on average before the batch is cut in two.
 const ROW_FEATURES: usize = 256;
 
+/// Codes that are read as fast as they are multiplied.
+const CACHED_BYTES: usize = 4 << 20;
+
 /// Rows whose survivors are most of the encoder.
 const MANY_ROWS: usize = 64;
 
@@ -209,9 +212,13 @@ impl Sae<'_> {
 
     /// Rows from which a batch is faster than one row at a time: quantising the weights, or unpacking
     /// the screen's codes, takes as long as about ten rows do alone; and where a screen takes rows
-    /// one at a time only, these are faster.
+    /// one at a time only, these are faster. TopK alone meets its best features first, in a batch
+    /// those of each group as it comes, of which more are computed exactly: with codes that stay in a
+    /// cache, which a batch does not read faster, no number of rows is enough.
     fn least_rows(&self) -> usize {
+        let top = matches!(self.parts.activation, Activation::TopK { .. });
         match (&self.screen, CodeSizes::of(self)) {
+            (Some(screen), Some(_)) if top && screen.bytes_held() <= CACHED_BYTES => usize::MAX,
             (None, _) | (_, Some(_)) => 12,
             (Some(_), None) => 24,
         }

@@ -295,6 +295,41 @@ fn batches_of_every_size_have_the_bits_of_their_rows() {
     }
 }
 
+/// Batches of a rule that ranks go through a screen when its codes are too large for a cache.
+#[test]
+fn wide_models_rank_through_their_screens() {
+    const WIDTH: usize = 64;
+    const FEATURES: usize = 60_000;
+    let mut random = Random(31);
+    let vectors: Vec<Vec<f64>> = (0..FEATURES)
+        .map(|_| (0..WIDTH).map(|_| random.value()).collect())
+        .collect();
+    let values: Vec<f32> = (0..70 * WIDTH).map(|_| random.value() as f32).collect();
+    let rows = Rows::from_f32(&values, WIDTH).unwrap();
+    for (rank, relu) in [
+        (Rank::Value, true),
+        (Rank::Value, false),
+        (Rank::Magnitude, false),
+    ] {
+        let sae = |kind: ScreenKind| {
+            let rule = Activation::TopK { k: 20, rank, relu };
+            let encoder = matrix("W_enc", &vectors, Stored::Rows);
+            let parts = Parts::new(encoder, rule, matrix("W_dec", &vectors, Stored::Rows));
+            let sae = Sae::from_parts(parts).unwrap();
+            sae.with_screen_options(kind.into()).prepare().unwrap()
+        };
+        let (plain, screened) = (sae(ScreenKind::None), sae(ScreenKind::Proven));
+        let held = screened.screen().expect("a screen").bytes_held();
+        assert!(held > 4 << 20, "{held} bytes");
+        let mut features = Features::new();
+        screened
+            .encode(rows, &mut Scratch::new(&screened).unwrap(), &mut features)
+            .unwrap();
+        let what = format!("{rank:?} {relu}");
+        assert_same(&features, &alone(&plain, rows), &what);
+    }
+}
+
 /// `k` of 0 gives no features, in a batch as in a row.
 #[test]
 fn a_batch_without_any_winners_is_empty() {

@@ -1919,11 +1919,18 @@ fn metrics_fill_a_buffer_and_say_what_they_need() {
     assert_eq!(&short[..], &text.as_bytes()[..10]);
 }
 
+/// Pages of the process that are in memory, where the system tells.
+fn resident_pages() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    text.split(' ').nth(1)?.parse().ok()
+}
+
 /// Many rows, constant memory, and the counts that they must give. `SAE_SOAK_ROWS` asks for more:
 /// `SAE_SOAK_ROWS=10000000 cargo test --release --test monitor soak`.
 #[test]
 fn soak_keeps_its_memory() {
-    let count: u64 = std::env::var("SAE_SOAK_ROWS").map_or(200_000, |text| text.parse().unwrap());
+    let asked = std::env::var("SAE_SOAK_ROWS").ok();
+    let count: u64 = asked.as_ref().map_or(200_000, |text| text.parse().unwrap());
     let sae = model(1, 0.1, None);
     let rules = Arc::new(sae.compile_rules(&some_rules()).unwrap());
     let options = MonitorOptions::default()
@@ -1937,12 +1944,21 @@ fn soak_keeps_its_memory() {
         .map(|row| RowInfo::new(row % 150, row / 150))
         .collect();
     let mut events = 0u64;
-    for _ in 0..count / 500 {
+    let mut early = None;
+    for round in 0..count / 500 {
+        if round == count / 5_000 {
+            early = resident_pages();
+        }
         monitor
             .observe_features(&features, &batch, &mut |_| events += 1)
             .unwrap();
     }
     assert_eq!(monitor.bytes(), bytes);
+    // The process's own memory, when nothing else runs in it.
+    if let (Some(_), Some(early), Some(late)) = (asked, early, resident_pages()) {
+        println!("{early} pages resident after a tenth of the rows, {late} after all");
+        assert!(late <= early + 64, "{early} pages became {late}");
+    }
     assert_eq!(monitor.counts().rows, count / 500 * 500);
     assert_eq!(monitor.counts().events, events);
     assert!(monitor.counts().evicted > 0);
